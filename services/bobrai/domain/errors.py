@@ -1,0 +1,107 @@
+"""Every error that one room raises and another catches.
+
+BobraiError
+├── ConfigurationError        a setting is wrong: tell the operator which, exit
+├── SubmissionRefused         the client must change the request
+│   ├── IdempotencyMismatch   the key was used with another request body
+│   └── QueueFull             the queue's backlog is at its maximum: try again later
+├── TaskNotFound              no row has this id
+├── TransitionRefused         the task's status does not allow what was asked
+├── Unavailable               a dependency is away: try again, the outcome may be unknown
+│   ├── DatabaseUnavailable
+│   └── BrokerUnavailable
+├── StoreRejected             PostgreSQL refused the values of one statement: retrying will not help
+├── MalformedMessage          a message body is not ours: dead-letter it
+├── ClaimLost                 another attempt owns the task now: drop the outcome
+├── WorkerGone                the worker's row is gone: stop its handlers, start over under a new id
+├── RetryLater                a handler asks for another attempt after a delay of its choosing
+└── PermanentFailure          a handler says that no further attempt can succeed
+"""
+
+
+class BobraiError(Exception):
+    """The root of all errors that bobrAI raises on purpose."""
+
+
+class ConfigurationError(BobraiError):
+    """A setting or an argument is wrong; the message says which and what to change."""
+
+
+class SubmissionRefused(BobraiError):
+    """The submission cannot be accepted as it is; nothing was stored."""
+
+
+class IdempotencyMismatch(SubmissionRefused):
+    """The idempotency key was used before with a different request body."""
+
+
+class QueueFull(SubmissionRefused):
+    """The queue's backlog is at its maximum; ``retry_after_seconds`` says when to ask again."""
+
+    def __init__(self, queue: str, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"queue {queue!r} has reached its maximum backlog of {limit} tasks")
+        self.queue = queue
+        self.limit = limit
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TaskNotFound(BobraiError):
+    """No task has this id, or it was removed after its retention time."""
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"task {task_id} not found")
+        self.task_id = task_id
+
+
+class TransitionRefused(BobraiError):
+    """The task's status does not allow the change; ``status`` is what it is now."""
+
+    def __init__(self, task_id: int, status: str, wish: str) -> None:
+        super().__init__(f"task {task_id} is {status} and cannot be {wish}")
+        self.task_id = task_id
+        self.status = status
+
+
+class Unavailable(BobraiError):
+    """A dependency is away or too slow; whether the last request took effect is unknown."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL or its pooler did not answer in time."""
+
+
+class BrokerUnavailable(Unavailable):
+    """RabbitMQ did not answer in time, or the connection was lost."""
+
+
+class StoreRejected(BobraiError):
+    """PostgreSQL refused the values of a statement; the same values will be refused again."""
+
+
+class MalformedMessage(BobraiError):
+    """A message body cannot be decoded as hints."""
+
+
+class ClaimLost(BobraiError):
+    """The claim that this write depended on is no longer held."""
+
+
+class WorkerGone(BobraiError):
+    """The worker's row expired and was removed; its claims were given to others."""
+
+
+class RetryLater(BobraiError):
+    """Raised by a handler: this attempt failed, run the next one after ``delay`` seconds.
+
+    The attempt counts; when it was the last one the task fails.
+    """
+
+    def __init__(self, delay: float, reason: str = "") -> None:
+        super().__init__(reason or f"the handler asked for a retry in {delay:g} s")
+        if not 0 <= delay <= 366 * 86_400:
+            raise ValueError(f"delay must be between 0 seconds and 366 days, not {delay!r}")
+        self.delay = delay
+
+
+class PermanentFailure(BobraiError):
+    """Raised by a handler: fail the task now, whatever attempts are left."""

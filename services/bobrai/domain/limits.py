@@ -1,0 +1,31 @@
+"""Every limit on what a client or a handler may send, in one place; docs/limits.md explains them.
+
+Sizes are in bytes of UTF-8 JSON unless the name says otherwise, times in seconds.
+"""
+
+from typing import Final
+
+MAX_BODY_BYTES: Final = 256 * 1024  # one task, and each item of a batch
+MAX_BATCH_BODY_BYTES: Final = 16 * 1024 * 1024
+MAX_BATCH_TASKS: Final = 1000
+MAX_PAYLOAD_STRING: Final = 10_000  # characters, of a payload that is a string
+MAX_JSON_DEPTH: Final = 200  # nested arrays and objects; PostgreSQL and Python parse this without effort
+MAX_RESULT_BYTES: Final = 256 * 1024
+MAX_PROGRESS_BYTES: Final = 4 * 1024
+MAX_ERROR_MESSAGE: Final = 2_000  # characters
+MAX_TRACEBACK: Final = 8_000  # characters
+MAX_ERRORS_KEPT: Final = 20  # failed attempts whose error is kept, newest last
+
+MAX_PRIORITY: Final = 10
+MAX_ATTEMPTS: Final = 100
+MAX_TIMEOUT_SECONDS: Final = 7 * 86_400
+MAX_DELAY_SECONDS: Final = 366 * 86_400
+MAX_IDEMPOTENCY_KEY: Final = 255  # characters
+MAX_REQUEST_ID: Final = 128  # characters
+MAX_WAIT_SECONDS: Final = 60
+MAX_PAGE: Final = 500
+
+# Names of queues and types travel in URLs, metric labels and RabbitMQ queue names.
+QUEUE_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+TYPE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+MAX_QUEUES: Final = 200  # each is a quorum queue: a submit may not make them without bound

@@ -1,0 +1,44 @@
+"""How long to wait before the next attempt. Pure arithmetic; the random source is passed in."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bobrai.domain import limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a failed attempt is tried again: exponential backoff with jitter, up to a number of attempts.
+
+    ``delay_seconds`` is the nominal wait after the first attempt, multiplied by ``factor`` after each further one and
+    never above ``max_delay_seconds``. ``jitter`` is the largest share by which a wait is shortened at random, so that
+    tasks that failed together do not come back together.
+    """
+
+    max_attempts: int = 3
+    delay_seconds: float = 4.0
+    factor: float = 2.0
+    max_delay_seconds: float = 10.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_attempts <= limits.MAX_ATTEMPTS:
+            raise ValueError(f"max_attempts must be 1 to {limits.MAX_ATTEMPTS}, not {self.max_attempts}")
+        if not 0 <= self.delay_seconds <= limits.MAX_DELAY_SECONDS:
+            raise ValueError(f"delay_seconds must be 0 to {limits.MAX_DELAY_SECONDS}, not {self.delay_seconds}")
+        if not 0 <= self.max_delay_seconds <= limits.MAX_DELAY_SECONDS:
+            raise ValueError(f"max_delay_seconds must be 0 to {limits.MAX_DELAY_SECONDS}, not {self.max_delay_seconds}")
+        if not 1 <= self.factor <= 100:
+            raise ValueError(f"factor must be 1 to 100, not {self.factor}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be 0 to 1, not {self.jitter}")
+
+    def delay_after(self, failures: int, uniform: Callable[[], float] = random.random) -> float:
+        """Return the wait in seconds after the given number of failed attempts (1 = the first one failed).
+
+        ``uniform`` returns a number in [0, 1).
+        """
+        # The exponent is bounded because 100.0 ** 400 overflows, and every cap is reached long before.
+        nominal = self.delay_seconds * self.factor ** min(failures - 1, 64)
+        return min(nominal, self.max_delay_seconds) * (1.0 - self.jitter * uniform())

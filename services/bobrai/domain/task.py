@@ -1,0 +1,141 @@
+"""What a task is, the states it passes through, and the values that travel between the rooms and the store.
+
+Rows become these values in ``store``; nothing here touches a database. The transition table is the one that the
+schema's CHECK constraints and the statements in ``store/sql`` implement.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from bobrai.domain.retry import Retry
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands; the last three are final."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL: Final = frozenset({TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+TRANSITIONS: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
+    TaskStatus.PENDING: frozenset({TaskStatus.PROCESSING, TaskStatus.CANCELLED}),
+    TaskStatus.PROCESSING: frozenset({TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PENDING}),
+    # A finished task becomes pending again only by an explicit replay.
+    TaskStatus.DONE: frozenset({TaskStatus.PENDING}),
+    TaskStatus.FAILED: frozenset({TaskStatus.PENDING}),
+    TaskStatus.CANCELLED: frozenset({TaskStatus.PENDING}),
+}
+
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_TYPE: Final = "demo"
+DEFAULT_TIMEOUT_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A validated submission with every default filled in, ready to become a row.
+
+    ``payload`` is JSON text, kept as the client wrote it. ``run_at`` wins over ``delay_seconds``; both absent
+    means due at once.
+    """
+
+    type: str
+    payload: str
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    retry: Retry = field(default_factory=Retry)
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    delay_seconds: float = 0.0
+    run_at: datetime | None = None
+    request_id: str = ""
+    trace_context: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyKey:
+    """A client's replay key and the fingerprint of the request that it came with."""
+
+    key: str
+    fingerprint: bytes
+    ttl_seconds: float
+    client_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that this worker may run: the claimed row, with ``attempt`` as the fencing token."""
+
+    task_id: int
+    attempt: int
+    type: str
+    queue: str
+    priority: int
+    payload: str
+    max_attempts: int
+    # How many attempts of the current set came before this one: a replay starts a new set.
+    failures: int
+    retry: Retry
+    timeout_seconds: float
+    request_id: str
+    trace_context: str
+    created_at: datetime
+    due_at: datetime
+
+
+class OutcomeKind(StrEnum):
+    """How an attempt ended; ``store`` turns each into the next status."""
+
+    DONE = "done"
+    FAILED = "failed"  # final: no attempts left, or a permanent failure
+    RETRY = "retry"  # pending again after a delay
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"  # given back by a shutdown: pending again, the attempt is not counted
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """What went wrong in one attempt, bounded in size before it gets here."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    reason: str = "error"  # error, timeout, worker_lost, invalid_payload, invalid_result, permanent, retry_later
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one claimed attempt, to be written once, fenced by the attempt number and the worker's id.
+
+    ``result`` is JSON text, for DONE only. ``delay_seconds`` says when a RETRY or INTERRUPTED task is due again.
+    """
+
+    task_id: int
+    attempt: int
+    kind: OutcomeKind
+    result: str | None = None
+    error: AttemptError | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskType:
+    """What a worker announces of a handler, so that the API can check payloads and fill in defaults.
+
+    ``payload_schema`` and ``result_schema`` are JSON Schema 2020-12, as JSON text.
+    """
+
+    name: str
+    queue: str = DEFAULT_QUEUE
+    description: str = ""
+    payload_schema: str = "{}"
+    result_schema: str = "{}"
+    retry: Retry = field(default_factory=Retry)
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
