@@ -86,8 +86,8 @@ class Claim:
     timeout_seconds: float
     request_id: str
     trace_context: str
-    created_at: datetime
-    due_at: datetime
+    wait_seconds: float  # from due to claimed, by the database's clock
+    age_seconds: float  # from accepted to claimed
 
 
 class OutcomeKind(StrEnum):

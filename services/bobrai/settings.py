@@ -1,0 +1,293 @@
+"""The one place that reads the environment; every field says its unit and why its default is what it is.
+
+In: ``BOBRAI_*`` variables. Out: one frozen Settings value that every process is built from. docs/settings.md lists the
+same fields, and a check keeps the two equal. Listening addresses are called ``*_BIND``, never ``*_PORT``: Kubernetes
+injects ``<SERVICE>_PORT=tcp://…`` for a Service, and ``BOBRAI_API_PORT`` would be one of them.
+"""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bobrai.domain import limits
+from bobrai.domain.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _postgresql_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if url and urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must start with postgresql://")
+    return value
+
+
+def _amqp_urls(value: SecretStr) -> SecretStr:
+    for url in filter(None, value.get_secret_value().split(",")):
+        if urlsplit(url.strip()).scheme not in {"amqp", "amqps"}:
+            raise ValueError("must start with amqp:// or amqps://")
+    return value
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, for example 0.0.0.0:8001")
+    return value
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
+    host, _, port = value.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+
+class DatabaseSettings(_Group):
+    """PostgreSQL, through PgBouncer in transaction mode or directly."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_DATABASE_", frozen=True)
+
+    url: DatabaseUrl = Field(
+        SecretStr(""), description="DSN of the pooler, or of PostgreSQL itself where there is none."
+    )
+    direct_url: DatabaseUrl = Field(
+        SecretStr(""),
+        description="DSN that bypasses the pooler, for migrations and LISTEN. Empty: the same as the URL.",
+    )
+    pool_size: Count = Field(8, description="Connections per process; batches make few connections enough.")
+    connect_timeout_seconds: Seconds = Field(4.0, description="Longest wait for a free or new connection.")
+    command_timeout_seconds: Seconds = Field(
+        5.0, description="Longest run of one statement; with the connect timeout under the 10 s that a client may wait."
+    )
+    statement_cache_size: Annotated[int, Field(ge=0)] = Field(
+        100,
+        description="Prepared statements per connection. 0 for a pooler that does not track them (PgBouncer < 1.21).",
+    )
+
+    def direct(self) -> str:
+        """Return the DSN for what must not go through a pooler."""
+        return self.direct_url.get_secret_value() or self.url.get_secret_value()
+
+
+class RabbitMQSettings(_Group):
+    """The broker that carries hints."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_RABBITMQ_", frozen=True)
+
+    url: Annotated[SecretStr, AfterValidator(_amqp_urls)] = Field(
+        SecretStr(""), description="AMQP URL; several, separated by commas, name the nodes of one cluster."
+    )
+    queue_prefix: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,40}$")] = Field(
+        "bobrai.", description="Starts the name of every RabbitMQ queue of this installation."
+    )
+    connect_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one node's handshake.")
+    confirm_timeout_seconds: Seconds = Field(
+        10.0, description="Longest wait for publisher confirms before the hints are published again."
+    )
+
+
+class LogSettings(_Group):
+    """What is printed."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_LOG_", frozen=True)
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is printed.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON lines otherwise."
+    )
+
+
+class ApiSettings(_Group):
+    """The HTTP process."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_API_", frozen=True)
+
+    bind: Address = Field("127.0.0.1:8001", description="Where HTTP is served.")
+    max_backlog: Count = Field(
+        5_000_000,
+        description="Waiting tasks per queue above which submits get 429, unless the queue has its own limit.",
+    )
+    idempotency_ttl_seconds: Seconds = Field(86_400.0, description="How long an Idempotency-Key is remembered.")
+    drain_seconds: Seconds = Field(10.0, description="Time for open requests to finish after SIGTERM.")
+    wait_tick_seconds: Seconds = Field(
+        0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
+    )
+    refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
+
+
+class DispatcherSettings(_Group):
+    """The process that publishes what is due and repairs what is stuck."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_DISPATCHER_", frozen=True)
+
+    health_bind: Address = Field("127.0.0.1:8002", description="Where /livez, /readyz and /metrics are served.")
+    batch_size: Count = Field(1000, description="Most hints taken from the outbox in one transaction.")
+    window: Count = Field(
+        200, description="Least number of hints kept ready per queue in RabbitMQ; more when workers prove faster."
+    )
+    poll_seconds: Seconds = Field(
+        1.0, description="Longest sleep between two looks at the outbox, should a NOTIFY be lost."
+    )
+    reap_seconds: Seconds = Field(1.0, description="Period of the search for workers whose lease expired.")
+    sweep_seconds: Seconds = Field(15.0, description="Period of the search for pending tasks that nothing holds.")
+    sweep_grace_seconds: Seconds = Field(
+        60.0, description="How long a task must have been due before it can count as lost by the broker."
+    )
+    measure_seconds: Seconds = Field(1.0, description="Age at which a queue's figures are measured again.")
+    retention_seconds: Seconds = Field(7 * 86_400.0, description="How long finished tasks are kept.")
+    prune_seconds: Seconds = Field(10.0, description="Period of pruning; each round removes small batches.")
+    drain_seconds: Seconds = Field(10.0, description="Time for the publish under way to finish after SIGTERM.")
+
+
+class WorkerSettings(_Group):
+    """The process that runs handlers."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_WORKER_", frozen=True)
+
+    health_bind: Address = Field("127.0.0.1:8003", description="Where /livez, /readyz and /metrics are served.")
+    queues: Names = Field(("default",), description="Queues to consume, separated by commas.")
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(50, description="Tasks that run at once.")
+    lease_seconds: Seconds = Field(
+        15.0, description="A worker that is silent for so long counts as lost, and its tasks are taken back."
+    )
+    heartbeat_seconds: Seconds = Field(
+        2.0, description="Period of the lease's renewal, which also reads cancel wishes."
+    )
+    drain_seconds: Seconds = Field(
+        30.0, description="Time for running tasks to finish after SIGTERM; the rest is given back."
+    )
+    max_tasks: Annotated[int, Field(ge=0)] = Field(0, description="Drain and exit 0 after this many tasks. 0: never.")
+    max_memory_mib: Annotated[int, Field(ge=0)] = Field(
+        0, description="Drain and exit 0 when resident memory passes this many MiB. 0: never."
+    )
+    blocked_seconds: Seconds = Field(
+        1.0, description="A handler that blocks the event loop for so long is reported with its stack."
+    )
+    blocked_limit_seconds: Seconds = Field(
+        600.0, description="A loop that is blocked for so long fails /livez, so that the process is restarted."
+    )
+
+
+class Settings(BaseModel):
+    """Everything that the environment says, checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: DatabaseSettings
+    rabbitmq: RabbitMQSettings
+    log: LogSettings
+    api: ApiSettings
+    dispatcher: DispatcherSettings
+    worker: WorkerSettings
+    handlers: tuple[str, ...] = ()
+    data_dir: str = ".bobrai"
+    crash_point: str = ""
+
+
+class _TopLevel(_Group):
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_", frozen=True)
+
+    handlers: Names = Field((), description="Modules that declare handlers, separated by commas.")
+    data_dir: str = Field(".bobrai", description="Folder of the embedded PostgreSQL of `bobrai dev`.")
+    crash_point: str = Field(
+        "", description="Name of a checkpoint at which the process kills itself; for fault tests only."
+    )
+
+
+GROUPS: dict[str, type[_Group]] = {
+    "database": DatabaseSettings,
+    "rabbitmq": RabbitMQSettings,
+    "log": LogSettings,
+    "api": ApiSettings,
+    "dispatcher": DispatcherSettings,
+    "worker": WorkerSettings,
+}
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Return every environment variable with its default and its description."""
+    found = {}
+    groups: list[type[_Group]] = [*GROUPS.values(), _TopLevel]
+    for group in groups:
+        for name, field in group.model_fields.items():
+            default = field.default
+            shown = default.get_secret_value() if isinstance(default, SecretStr) else default
+            shown = ",".join(shown) if isinstance(shown, tuple) else str(shown)
+            found[f"{group.model_config.get('env_prefix', '')}{name}".upper()] = (shown, field.description or "")
+    return found
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the BOBRAI_ variables that nothing reads, each with the known name nearest to it, or an empty string.
+
+    Test servers (BOBRAI_TEST_) and what Kubernetes injects for Services are left out.
+    """
+    known = variables()
+    injected = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_ADDR", "_PROTO")
+    return {
+        name: next(iter(get_close_matches(name, known, n=1)), "")
+        for name in environ
+        if name.startswith("BOBRAI_")
+        and name not in known
+        and not name.startswith("BOBRAI_TEST_")
+        and not name.endswith(injected)
+        and "_SERVICE_PORT_" not in name
+    }
+
+
+def load(**overrides: Mapping[str, Any]) -> Settings:
+    """Read the environment; ``overrides`` are the command line's wishes by group, for example ``worker={"queues": …}``.
+
+    Raises ConfigurationError naming every variable that is wrong, with secrets left out.
+    """
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    groups: dict[str, type[_Group]] = {**GROUPS, "": _TopLevel}
+    for name, group in groups.items():
+        try:
+            values[name] = group(**overrides.get(name, {}))
+        except ValidationError as error:
+            prefix = str(group.model_config.get("env_prefix", ""))
+            faults += [
+                f"{prefix}{'_'.join(str(part) for part in fault['loc'][:1])}".upper() + f": {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False, include_context=False)
+            ]
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    top = values.pop("")
+    settings = Settings(**values, handlers=top.handlers, data_dir=top.data_dir, crash_point=top.crash_point)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    worker = settings.worker
+    if worker.heartbeat_seconds * 3 > worker.lease_seconds:
+        raise ConfigurationError(
+            "BOBRAI_WORKER_LEASE_SECONDS must be at least three times BOBRAI_WORKER_HEARTBEAT_SECONDS, "
+            "so that one late heartbeat does not lose the lease"
+        )
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process environment, for the warning about unknown variables."""
+    return os.environ

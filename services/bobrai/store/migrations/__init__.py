@@ -1,0 +1,1 @@
+"""The schema's history: one Alembic revision per change, each a plain SQL file beside its Python shell."""

@@ -1,0 +1,142 @@
+"""Connections to PostgreSQL, and the border where driver errors become ``domain.errors``.
+
+In: a statement's text and its arguments. Out: records. Works through PgBouncer in transaction mode: no session state,
+no reset query, prepared statements tracked by the pooler. Only a process's composition root opens a Database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import asyncpg
+
+from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, StoreRejected
+from bobrai.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Record = asyncpg.Record
+
+
+class Executor(Protocol):
+    """What runs a statement: a Database, or a connection inside a transaction."""
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
+        """Run one statement and return its rows."""
+        ...
+
+
+# The server, its pooler or the way there: the same request may succeed later.
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    OSError,
+    TimeoutError,
+)
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Turn asyncpg's errors into ours: DatabaseUnavailable (try again) or StoreRejected (the values are at fault)."""
+    try:
+        yield
+    except _AWAY as error:
+        raise DatabaseUnavailable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+    except asyncpg.PostgresError as error:
+        raise StoreRejected(f"{type(error).__name__}: {error}") from error
+
+
+async def _no_reset(_connection: asyncpg.Connection[Record]) -> None:
+    """Leave a returned connection as it is: nothing here keeps session state, and a reset is a round trip."""
+
+
+class Database:
+    """A pool of connections that opens lazily, so that a process can start before its database is up."""
+
+    def __init__(self, settings: DatabaseSettings, *, pool_size: int | None = None, name: str = "bobrai") -> None:
+        self._settings = settings
+        self._pool_size = pool_size or settings.pool_size
+        self._name = name
+        self._pool: asyncpg.Pool[Record] | None = None
+
+    async def open(self) -> None:
+        """Prepare the pool without connecting; raises ConfigurationError when the DSN cannot be read."""
+        settings = self._settings
+        try:
+            self._pool = await asyncpg.create_pool(
+                settings.url.get_secret_value(),
+                min_size=0,
+                max_size=self._pool_size,
+                timeout=settings.connect_timeout_seconds,
+                command_timeout=settings.command_timeout_seconds,
+                statement_cache_size=settings.statement_cache_size,
+                max_cached_statement_lifetime=0,
+                max_inactive_connection_lifetime=60,
+                reset=_no_reset,
+                server_settings={"application_name": self._name},
+            )
+        except ValueError as error:
+            raise ConfigurationError("BOBRAI_DATABASE_URL cannot be read as a PostgreSQL DSN") from error
+
+    async def close(self) -> None:
+        """Close every connection, by force after the connect timeout."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_seconds):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are running something now."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+    def _opened(self) -> asyncpg.Pool[Record]:
+        if self._pool is None:
+            raise DatabaseUnavailable("the pool is not open")
+        return self._pool
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
+        """Run one statement in its own transaction.
+
+        Raises DatabaseUnavailable when it is unknown whether it took effect, StoreRejected when PostgreSQL refused it.
+        """
+        with driver_errors():
+            async with self._opened().acquire(timeout=self._settings.connect_timeout_seconds) as connection:
+                rows: list[Record] = await connection.fetch(query, *args, timeout=timeout)
+                return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
+        """Run several statements in one transaction, which commits when the block ends without an error."""
+        with driver_errors():
+            async with (
+                self._opened().acquire(timeout=self._settings.connect_timeout_seconds) as connection,
+                connection.transaction(),
+            ):
+                yield connection
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life; raises DatabaseUnavailable."""
+        await self.fetch("SELECT 1", timeout=2.0)
+
+
+def column(rows: Sequence[Record], name: str) -> list[Any]:
+    """Return one column of many rows."""
+    return [row[name] for row in rows]

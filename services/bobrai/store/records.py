@@ -1,0 +1,59 @@
+"""Domain values as columns and back: the encodings that several statements share."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import AttemptError, NewTask
+
+
+@lru_cache(maxsize=1024)
+def retry_text(retry: Retry) -> str:
+    """Return a retry policy as JSON text."""
+    return msgspec.json.encode(retry).decode()
+
+
+@lru_cache(maxsize=1024)
+def retry_value(text: str) -> Retry:
+    """Return the retry policy that JSON text says."""
+    return msgspec.json.decode(text, type=Retry)
+
+
+def error_text(error: AttemptError, attempt: int) -> str:
+    """Return the entry of ``tasks.errors`` for a failed attempt, as JSON text that jsonb accepts.
+
+    NUL and lone surrogates cannot be stored in jsonb: they become U+FFFD.
+    """
+    entry = {
+        "attempt": attempt,
+        "type": error.type,
+        "message": error.message,
+        "traceback": error.traceback,
+        "reason": error.reason,
+    }
+    clean = {key: _storable(value) if isinstance(value, str) else value for key, value in entry.items()}
+    return msgspec.json.encode(clean).decode()
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
+    """Return new tasks as the eleven arrays that ``submit`` takes."""
+    return (
+        [task.type for task in tasks],
+        [task.queue for task in tasks],
+        [task.priority for task in tasks],
+        [task.payload for task in tasks],
+        [task.retry.max_attempts for task in tasks],
+        [retry_text(task.retry) for task in tasks],
+        [task.timeout_seconds for task in tasks],
+        [task.delay_seconds for task in tasks],
+        [task.run_at for task in tasks],
+        [task.request_id for task in tasks],
+        [task.trace_context for task in tasks],
+    )

@@ -1,0 +1,78 @@
+-- name: claim
+-- Hints become claims. The key-share lock on the worker's row makes claim and expire_workers exclude each other: no task
+-- is ever claimed for a worker that is gone. No row at all: the worker is gone. One row of NULLs: all hints were stale.
+WITH me AS MATERIALIZED (
+    SELECT id FROM workers WHERE id = $1 FOR KEY SHARE
+), claimed AS (
+    UPDATE tasks AS t
+    SET status = 'processing', attempt = t.attempt + 1, worker_id = me.id, started_at = now(), updated_at = now(),
+        progress = NULL
+    FROM me, unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
+    WHERE t.id = hint.task_id AND t.status = 'pending' AND t.attempt = hint.attempt
+    RETURNING t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
+              t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
+              t.trace_context,
+              extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
+              extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
+)
+SELECT claimed.* FROM me LEFT JOIN claimed ON true;
+
+-- name: complete
+-- Results become final, each fenced by its attempt and its worker. A missing id: that claim was lost.
+UPDATE tasks AS t
+SET status = 'done', result = o.result, finished_at = now(), updated_at = now()
+FROM unnest($2::bigint[], $3::integer[], $4::json[]) AS o (task_id, attempt, result)
+WHERE t.id = o.task_id AND t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+RETURNING t.id;
+
+-- name: end_attempts
+-- Every other end of an attempt: failed, cancelled, retry (pending after a delay), interrupted (pending, not counted).
+-- A wish to cancel wins over another attempt.
+WITH o AS (
+    SELECT * FROM unnest($2::bigint[], $3::integer[], $4::text[], $5::jsonb[], $6::double precision[])
+        AS o (task_id, attempt, kind, error, delay_seconds)
+), fenced AS (
+    -- The row lock keeps cancel_requested as read here until the update.
+    SELECT t.id, o.kind, o.error, o.delay_seconds,
+           CASE WHEN o.kind NOT IN ('retry', 'interrupted') THEN o.kind
+                WHEN t.cancel_requested THEN 'cancelled'
+                ELSE 'pending' END AS status
+    FROM tasks AS t JOIN o ON t.id = o.task_id
+    WHERE t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+    ORDER BY t.id FOR UPDATE OF t
+), ended AS (
+    UPDATE tasks AS t
+    SET status = next.status,
+        attempt = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' THEN t.attempt - 1 ELSE t.attempt END,
+        started_at = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' AND t.attempt = 1 THEN NULL
+                          ELSE t.started_at END,
+        run_at = CASE WHEN next.status = 'pending' THEN now() + make_interval(secs => next.delay_seconds)
+                      ELSE t.run_at END,
+        worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
+        errors = CASE WHEN next.error IS NULL THEN t.errors
+                      ELSE (CASE WHEN jsonb_array_length(t.errors) >= $7 THEN t.errors - 0 ELSE t.errors END)
+                           || jsonb_set(next.error, '{at}', to_jsonb(now())) END,
+        finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
+        updated_at = now()
+    FROM fenced AS next
+    WHERE t.id = next.id
+    RETURNING t.id, t.attempt, t.status, t.queue, t.priority, t.run_at
+), again AS (
+    INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, attempt, queue, priority, run_at FROM ended WHERE status = 'pending'
+    ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
+)
+SELECT id, status, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM ended;
+
+-- name: settled
+-- Which of these attempts this worker has already written as final: a completion whose answer was lost on the way.
+SELECT t.id, t.status
+FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS o (task_id, attempt) ON t.id = o.task_id
+WHERE t.attempt = o.attempt AND t.worker_id = $1 AND t.finished_at IS NOT NULL;
+
+-- name: progress
+-- Shows how far an attempt has come; silently nothing when the claim is lost.
+UPDATE tasks AS t SET progress = o.progress, updated_at = now()
+FROM unnest($2::bigint[], $3::integer[], $4::json[]) AS o (task_id, attempt, progress)
+WHERE t.id = o.task_id AND t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+RETURNING t.id;

@@ -1,0 +1,60 @@
+-- name: submit
+-- Stores tasks and their outbox rows; one row comes back: the ids in the order of the arrays. Ids are drawn before the
+-- insert, because the order of RETURNING is nobody's promise.
+WITH item AS MATERIALIZED (
+    SELECT i.*, nextval('tasks_id_seq') AS id,
+           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
+    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[])
+         WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
+                               delay_seconds, run_at, request_id, trace_context, position)
+), stored AS (
+    INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
+                       request_id, trace_context)
+    SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context
+    FROM item
+), due AS (
+    INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, 0, queue, priority, due_at FROM item
+)
+SELECT array_agg(id ORDER BY position) AS ids, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM item;
+
+-- name: submit_keyed
+-- One request under an idempotency key: its tasks are stored only if the key was free. A parallel request with the same
+-- key waits here for the first one's commit. No row: the key is taken, see idempotency_lookup.
+WITH item AS MATERIALIZED (
+    SELECT i.*, nextval('tasks_id_seq') AS id,
+           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
+    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[])
+         WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
+                               delay_seconds, run_at, request_id, trace_context, position)
+), taken AS (
+    INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_ids, expires_at)
+    SELECT $12, $13, $14, array_agg(id ORDER BY position), now() + make_interval(secs => $15::double precision)
+    FROM item
+    ON CONFLICT (client_id, key) DO UPDATE
+        SET fingerprint = excluded.fingerprint, task_ids = excluded.task_ids, expires_at = excluded.expires_at
+        WHERE k.expires_at <= now()
+    RETURNING k.task_ids
+), stored AS (
+    INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
+                       request_id, trace_context, client_id, idempotency_key)
+    SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
+           $12, $13
+    FROM item WHERE EXISTS (SELECT FROM taken)
+), due AS (
+    INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, 0, queue, priority, due_at FROM item WHERE EXISTS (SELECT FROM taken)
+)
+SELECT task_ids AS ids, pg_notify('bobrai_outbox', '') AS notified FROM taken;
+
+-- name: idempotency_lookup
+-- What the first request under this key stored.
+SELECT fingerprint, task_ids AS ids FROM idempotency_keys WHERE client_id = $1 AND key = $2 AND expires_at > now();
+
+-- name: prune_idempotency_keys
+DELETE FROM idempotency_keys WHERE (client_id, key) IN (
+    SELECT client_id, key FROM idempotency_keys WHERE expires_at <= now()
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING 1;

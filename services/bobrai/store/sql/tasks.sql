@@ -1,0 +1,64 @@
+-- name: task_by_id
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, timeout_seconds, run_at, result, errors,
+       progress, cancel_requested, request_id, created_at, updated_at, started_at, finished_at
+FROM tasks WHERE id = $1;
+
+-- name: tasks_by_ids
+-- Those of many waited-for tasks that are final: one query for every waiter of a process.
+SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
+
+-- name: list_tasks
+-- Newest first; the id is the key of the page, so pages neither skip nor repeat while tasks arrive.
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, timeout_seconds, run_at, result, errors,
+       progress, cancel_requested, request_id, created_at, updated_at, started_at, finished_at
+FROM tasks
+WHERE ($1::bigint IS NULL OR id < $1)
+  AND ($2::text IS NULL OR status = $2)
+  AND ($3::text IS NULL OR type = $3)
+  AND ($4::text IS NULL OR queue = $4)
+  AND ($5::timestamptz IS NULL OR created_at > $5)
+  AND ($6::timestamptz IS NULL OR created_at < $6)
+ORDER BY id DESC LIMIT $7;
+
+-- name: cancel
+-- Pending: final at once, and no longer due. Processing: a wish that the worker's heartbeat reads.
+WITH target AS (
+    SELECT id, status FROM tasks WHERE id = $1 FOR UPDATE
+), changed AS (
+    UPDATE tasks AS t
+    SET cancel_requested = true, updated_at = now(),
+        status = CASE WHEN t.status = 'pending' THEN 'cancelled' ELSE t.status END,
+        finished_at = CASE WHEN t.status = 'pending' THEN now() ELSE NULL END
+    FROM target
+    WHERE t.id = target.id AND target.status IN ('pending', 'processing')
+    RETURNING t.id
+), not_due AS (
+    DELETE FROM outbox WHERE task_id IN (SELECT id FROM target WHERE status = 'pending')
+)
+SELECT target.status AS status_before FROM target;
+
+-- name: replay
+-- A fresh set of attempts for a final task. The attempt number goes on counting, because it is the fencing token.
+WITH target AS (
+    SELECT id, status FROM tasks WHERE id = $1 FOR UPDATE
+), changed AS (
+    UPDATE tasks AS t
+    SET status = 'pending', attempts_before = t.attempt, max_attempts = t.attempt + t.max_attempts - t.attempts_before,
+        run_at = now(), worker_id = NULL, result = NULL, progress = NULL, cancel_requested = false,
+        started_at = NULL, finished_at = NULL, updated_at = now()
+    FROM target
+    WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
+    RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at
+), again AS (
+    INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, attempt, queue, priority, run_at FROM changed
+    ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
+)
+SELECT target.status AS status_before, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM target;
+
+-- name: prune_tasks
+-- Finished tasks past their retention, in a small batch.
+DELETE FROM tasks WHERE id IN (
+    SELECT id FROM tasks WHERE finished_at < now() - make_interval(secs => $1::double precision)
+    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING 1;

@@ -1,0 +1,66 @@
+-- name: register_worker
+INSERT INTO workers (queues, host, concurrency, expires_at)
+VALUES ($1, $2, $3, now() + make_interval(secs => $4::double precision))
+RETURNING id;
+
+-- name: heartbeat
+-- Renews the lease; no row: it expired and was removed. cancels: the claimed tasks whose users want them stopped.
+UPDATE workers AS w
+SET expires_at = now() + make_interval(secs => $2::double precision), running = $3
+WHERE w.id = $1
+RETURNING coalesce((
+    SELECT array_agg(t.id) FROM tasks AS t
+    WHERE t.status = 'processing' AND t.worker_id = w.id AND t.cancel_requested), '{}') AS cancels;
+
+-- name: report_speeds
+-- How many tasks of each queue this worker finishes in a second: the dispatcher sizes bundles by it.
+UPDATE workers SET speeds = $2 WHERE id = $1 RETURNING id;
+
+-- name: unregister_worker
+DELETE FROM workers WHERE id = $1 RETURNING id;
+
+-- name: live_workers
+SELECT id, queues, host, concurrency, running, speeds, started_at FROM workers WHERE expires_at > now();
+
+-- name: expire_workers
+-- Only because a worker is gone, never because a task is old. After a restart of PostgreSQL every worker gets one lease to
+-- come back.
+DELETE FROM workers
+WHERE id IN (SELECT id FROM workers WHERE expires_at < now() ORDER BY id FOR UPDATE SKIP LOCKED)
+  AND pg_postmaster_start_time() < now() - make_interval(secs => $1::double precision)
+RETURNING id, host, queues;
+
+-- name: lost_workers
+-- Ids that hold tasks but have no row.
+SELECT DISTINCT t.worker_id AS id FROM tasks AS t
+WHERE t.status = 'processing' AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = t.worker_id);
+
+-- name: take_back
+-- What lost workers were processing: pending again, or final when the attempts are used up or a cancel was wished.
+WITH lost AS (
+    SELECT t.id,
+           CASE WHEN t.cancel_requested THEN 'cancelled'
+                WHEN t.attempt >= t.max_attempts THEN 'failed'
+                ELSE 'pending' END AS status
+    FROM tasks AS t
+    WHERE t.status = 'processing' AND t.worker_id = ANY($1::bigint[])
+    ORDER BY t.id LIMIT $2 FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE tasks AS t
+    SET status = next.status,
+        run_at = CASE WHEN next.status = 'pending' THEN now() ELSE t.run_at END,
+        worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
+        errors = (CASE WHEN jsonb_array_length(t.errors) >= $3 THEN t.errors - 0 ELSE t.errors END)
+                 || jsonb_build_object('attempt', t.attempt, 'type', 'WorkerLost', 'reason', 'worker_lost',
+                                       'message', 'the worker that ran this attempt is gone (worker_lost)',
+                                       'traceback', '', 'at', now()),
+        finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
+        updated_at = now()
+    FROM lost AS next WHERE t.id = next.id
+    RETURNING t.id, t.attempt, t.type, t.status, t.queue, t.priority, t.run_at, t.request_id
+), again AS (
+    INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, attempt, queue, priority, run_at FROM taken WHERE status = 'pending'
+    ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
+)
+SELECT id, attempt, type, status, queue, request_id, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM taken;

@@ -1,0 +1,95 @@
+"""Tasks as their clients see them: read, listed, cancelled, replayed; and pruned after their retention.
+
+In: ids and filters from the API. Out: records, whose JSON columns are text that goes to the client as it is.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from bobrai.domain.errors import TaskNotFound, TransitionRefused
+from bobrai.domain.task import TaskStatus
+from bobrai.store.pool import Database, Executor, Record
+from bobrai.store.queries import statement
+
+_BY_ID = statement("task_by_id")
+_FINAL_OF = statement("tasks_by_ids")
+_LIST = statement("list_tasks")
+_CANCEL = statement("cancel")
+_REPLAY = statement("replay")
+_PRUNE = statement("prune_tasks")
+_PRUNE_KEYS = statement("prune_idempotency_keys")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks to list; None means any."""
+
+    status: TaskStatus | None = None
+    type: str | None = None
+    queue: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+async def get(database: Executor, task_id: int) -> Record:
+    """Return a task's row; raises TaskNotFound."""
+    rows = await database.fetch(_BY_ID, task_id)
+    if not rows:
+        raise TaskNotFound(task_id)
+    return rows[0]
+
+
+async def final_of(database: Executor, task_ids: Collection[int]) -> set[int]:
+    """Return those of many tasks that are final."""
+    return {row[0] for row in await database.fetch(_FINAL_OF, list(task_ids))}
+
+
+async def page(database: Database, wanted: TaskFilter, *, before_id: int | None, limit: int) -> list[Record]:
+    """Return up to ``limit`` tasks with ids below ``before_id``, newest first."""
+    async with database.transaction() as connection:
+        # A plan made for all filters at once could use none of the partial indexes.
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        return await connection.fetch(
+            _LIST,
+            before_id,
+            wanted.status,
+            wanted.type,
+            wanted.queue,
+            wanted.created_after,
+            wanted.created_before,
+            limit,
+        )
+
+
+async def cancel(database: Executor, task_id: int) -> None:
+    """Cancel a pending task at once, or ask the worker of a running one to stop; a cancelled task stays as it is.
+
+    Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
+    """
+    rows = await database.fetch(_CANCEL, task_id)
+    if not rows:
+        raise TaskNotFound(task_id)
+    status = rows[0]["status_before"]
+    if status in {TaskStatus.DONE, TaskStatus.FAILED}:
+        raise TransitionRefused(task_id, status, "cancelled")
+
+
+async def replay(database: Executor, task_id: int) -> None:
+    """Give a final task a fresh set of attempts; raises TaskNotFound, and TransitionRefused when it is not final."""
+    rows = await database.fetch(_REPLAY, task_id)
+    if not rows:
+        raise TaskNotFound(task_id)
+    status = rows[0]["status_before"]
+    if status in {TaskStatus.PENDING, TaskStatus.PROCESSING}:
+        raise TransitionRefused(task_id, status, "replayed")
+
+
+async def prune(database: Executor, *, retention_seconds: float, limit: int) -> int:
+    """Delete tasks that finished before the retention time, at most ``limit``; returns how many."""
+    return len(await database.fetch(_PRUNE, retention_seconds, limit))
+
+
+async def prune_idempotency_keys(database: Executor, *, limit: int) -> int:
+    """Delete expired idempotency keys, at most ``limit``; returns how many."""
+    return len(await database.fetch(_PRUNE_KEYS, limit))

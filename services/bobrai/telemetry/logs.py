@@ -1,0 +1,82 @@
+"""Structured logs: JSON lines, or a readable console on a terminal.
+
+In: an event name and fields from any room, and whatever libraries say through ``logging``. Out: one line on standard
+output. Never a payload, a result or a credential: URLs lose their password here, whoever logs them.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, cast
+
+import msgspec
+import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
+from structlog.typing import FilteringBoundLogger, Processor
+
+__all__ = ["bind_contextvars", "bound_contextvars", "clear_contextvars", "configure", "get_logger"]
+
+# The credentials of any URL: everything between :// and the last @ before a slash or a space.
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str) and "://" in value:
+            event[key] = _CREDENTIALS.sub("***@", value)
+    return event
+
+
+def _to_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    return _encoder.encode(event)
+
+
+class _FromLogging(logging.Handler):
+    """Carries what libraries log into the same stream, with the same fields."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one library record; its traceback, when there is one, becomes a field."""
+        fields: dict[str, Any] = {"logger": record.name}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        logger = cast("FilteringBoundLogger", structlog.get_logger())
+        logger.log(record.levelno, record.getMessage(), **fields)
+
+
+def configure(*, level: str, json: bool, process: str) -> None:
+    """Set up logging for this process; call once, before anything logs. ``process`` is a field of every line."""
+    least = getattr(logging, level.upper())
+    processors: list[Processor] = [
+        merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _name_process(process),
+    ]
+    if json:
+        processors += [structlog.processors.format_exc_info, _redact, _to_line]
+        factory: Any = structlog.BytesLoggerFactory(sys.stdout.buffer)
+    else:
+        processors += [structlog.processors.format_exc_info, _redact, structlog.dev.ConsoleRenderer()]
+        factory = structlog.PrintLoggerFactory(sys.stdout)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_FromLogging()], level=max(least, logging.WARNING), force=True)
+
+
+def _name_process(process: str) -> Processor:
+    def add(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        event["process"] = process
+        return event
+
+    return add
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return the logger of a module; events are called ``room.what_happened``."""
+    return cast("FilteringBoundLogger", structlog.get_logger(logger=name.removeprefix("bobrai.")))
