@@ -255,13 +255,14 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def load(**overrides: Mapping[str, Any]) -> Settings:
-    """Read the environment; ``overrides`` are the command line's wishes by group, for example ``worker={"queues": …}``.
+    """Read the environment; ``overrides`` are the command line's wishes by group (``worker={"queues": …}``), and
+    under ``top`` for variables without a group.
 
     Raises ConfigurationError naming every variable that is wrong, with secrets left out.
     """
     faults: list[str] = []
     values: dict[str, Any] = {}
-    groups: dict[str, type[_Group]] = {**GROUPS, "": _TopLevel}
+    groups: dict[str, type[_Group]] = {**GROUPS, "top": _TopLevel}
     for name, group in groups.items():
         try:
             values[name] = group(**overrides.get(name, {}))
@@ -273,7 +274,7 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
             ]
     if faults:
         raise ConfigurationError("; ".join(faults))
-    top = values.pop("")
+    top = values.pop("top")
     settings = Settings(**values, handlers=top.handlers, data_dir=top.data_dir, crash_point=top.crash_point)
     _check_together(settings)
     return settings

@@ -1,0 +1,110 @@
+"""The command line: every command loads the settings, builds what one room needs, and calls that room.
+
+In: arguments and ``BOBRAI_*`` variables. Out: a running process whose exit code says how it ended: 0 after a drain,
+2 for a wrong setting, with one clear line on standard error. ``process`` runs one room, ``dev`` all of them.
+"""
+
+import json
+import sys
+
+import click
+
+from bobrai import __version__
+from bobrai.cli import process
+from bobrai.domain.errors import BobraiError
+from bobrai.settings import load, variables
+
+
+def main() -> None:
+    """Run the command line; an error that was foreseen becomes one line and exit code 2."""
+    try:
+        commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except BobraiError as error:
+        sys.stdout.flush()
+        click.echo(f"bobrai: {error}", err=True)
+        sys.exit(2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bobrai")
+def commands() -> None:
+    """A task-processing service: no accepted task is ever lost."""
+
+
+_handlers_option = click.option("--handlers", help="Modules that declare handlers, by commas.  [BOBRAI_HANDLERS]")
+
+
+@commands.command()
+def api() -> None:
+    """Serve HTTP: accept tasks and show them."""
+    from bobrai.api.main import serve
+
+    settings = process.settings("api", needs=("database",))
+    process.run(lambda stop: serve(settings, stop))
+
+
+@commands.command()
+def dispatcher() -> None:
+    """Publish what is due, and repair what is stuck."""
+    from bobrai.broker.rabbitmq import RabbitMQBroker
+    from bobrai.dispatcher.main import serve
+
+    settings = process.settings("dispatcher", needs=("database", "rabbitmq"))
+    process.run(lambda stop: serve(settings, RabbitMQBroker(settings.rabbitmq), stop))
+
+
+@commands.command()
+@_handlers_option
+@click.option("--queues", help="Queues to consume, by commas.  [BOBRAI_WORKER_QUEUES]")
+@click.option("--concurrency", type=int, help="Tasks that run at once.  [BOBRAI_WORKER_CONCURRENCY]")
+def worker(handlers: str | None, queues: str | None, concurrency: int | None) -> None:
+    """Run handlers."""
+    from bobrai.broker.rabbitmq import RabbitMQBroker
+    from bobrai.worker.main import serve
+
+    wishes = {"queues": queues, "concurrency": concurrency}
+    settings = process.settings("worker", needs=("database", "rabbitmq"), handlers=handlers, worker=wishes)
+    registry = process.registry(settings)
+    process.run(lambda stop: serve(settings, RabbitMQBroker(settings.rabbitmq), registry, stop))
+
+
+@commands.command()
+@click.option("--wait", "only_wait", is_flag=True, help="Change nothing; wait until somebody else has migrated.")
+def migrate(*, only_wait: bool) -> None:
+    """Bring the database schema to this release's version; any number of processes may do so at once."""
+    from bobrai.cli.schema import bring_to_head, wait_for_head
+
+    settings = process.settings("migrate", needs=("database",))
+    process.run_until_stopped(wait_for_head(settings) if only_wait else bring_to_head(settings))
+
+
+@commands.command()
+@_handlers_option
+def dev(handlers: str | None) -> None:
+    """Run everything in one process, on an embedded PostgreSQL and an in-process broker."""
+    from bobrai.cli.dev import run
+
+    run(process.settings("dev", handlers=handlers))
+
+
+@commands.command("rabbitmq-definitions")
+@click.option("--queue", "queues", multiple=True, default=["default"], help="A queue to declare; may be repeated.")
+@click.option("--vhost", default="/", show_default=True, help="The vhost that queues and policies belong to.")
+def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
+    """Print queues and policies as a definitions file that any RabbitMQ imports."""
+    from bobrai.broker.definitions import definitions
+
+    click.echo(json.dumps(definitions(queues, vhost=vhost, prefix=load().rabbitmq.queue_prefix), indent=2))
+
+
+@commands.command("settings")
+def settings_() -> None:
+    """Print every environment variable with its default and meaning, as a Markdown table."""
+    click.echo("| variable | default | meaning |\n|---|---|---|")
+    for name, (default, meaning) in variables().items():
+        click.echo(f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |")

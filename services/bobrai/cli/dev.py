@@ -1,0 +1,80 @@
+"""``bobrai dev``: API, dispatcher and worker in one process, with nothing to install.
+
+In: settings. Out: the whole service on an embedded PostgreSQL, whose data stays in a folder, and an in-process broker.
+``BOBRAI_DATABASE_URL`` and ``BOBRAI_RABBITMQ_URL``, when set, are used instead.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import SecretStr
+
+from bobrai.api.main import serve as serve_api
+from bobrai.broker.memory import MemoryBroker
+from bobrai.broker.port import Broker
+from bobrai.broker.rabbitmq import RabbitMQBroker
+from bobrai.cli import process
+from bobrai.cli.schema import bring_to_head
+from bobrai.dispatcher.main import serve as serve_dispatcher
+from bobrai.handlers.registry import Registry
+from bobrai.runtime.health import listen
+from bobrai.runtime.lifecycle import Stop
+from bobrai.settings import Settings
+from bobrai.store.embedded import EmbeddedPostgres
+from bobrai.worker.main import serve as serve_worker
+
+
+def run(settings: Settings) -> None:
+    """Run until a signal, then drain and stop the embedded database.
+
+    Raises ConfigurationError for a taken port, a full disk or a wrong URL, before anything is started.
+    """
+    registry = process.registry(settings)
+    listen(settings.api.bind, "BOBRAI_API_BIND").close()  # a taken port is said before a database is started
+    embedded = None if settings.database.url.get_secret_value() else EmbeddedPostgres(Path(settings.data_dir).resolve())
+    try:
+        settings = _in_one_process(settings, embedded.start() if embedded else "")
+        process.run(lambda stop: _serve(settings, registry, stop))
+    finally:
+        if embedded:
+            embedded.stop()
+
+
+def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
+    # The API's own port serves the metrics of the whole process, so the small ports take any free number.
+    updates: dict[str, object] = {
+        "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0"}),
+        "dispatcher": settings.dispatcher.model_copy(update={"health_bind": "127.0.0.1:0"}),
+    }
+    if embedded_url:
+        own = {"url": SecretStr(embedded_url), "direct_url": SecretStr("")}
+        updates["database"] = settings.database.model_copy(update=own)
+    return settings.model_copy(update=updates)
+
+
+async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
+    if not await process.unless_stopped(bring_to_head(settings), stop):
+        return
+    broker: Broker = RabbitMQBroker(settings.rabbitmq) if settings.rabbitmq.url.get_secret_value() else MemoryBroker()
+    async with asyncio.TaskGroup() as rooms:
+        rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
+        rooms.create_task(serve_dispatcher(settings, broker, stop))
+        rooms.create_task(_then_stop(serve_worker(settings, broker, registry, stop), stop))
+
+
+async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
+    # A worker that recycles itself ends alone in a cluster, where it is started again; here the rest ends with it.
+    await worker
+    stop.request("the worker ended")
+
+
+def _welcome(settings: Settings) -> None:
+    url = f"http://{settings.api.bind}"
+    click.echo(
+        f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
+        f"Try:  curl -X POST {url}/tasks -H 'Content-Type: application/json' -d '{{\"payload\": \"test task\"}}'\n"
+        f"then: curl '{url}/tasks/1?wait=5'\n"
+    )

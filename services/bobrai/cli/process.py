@@ -1,0 +1,100 @@
+"""Runs one coroutine as a process: settings, logs, event loop, signals.
+
+In: which settings a command needs. Out: the coroutine's end, after which the command returns and the process exits.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bobrai import __version__
+from bobrai.domain.errors import ConfigurationError
+from bobrai.handlers.registry import Registry
+from bobrai.handlers.registry import load as load_handlers
+from bobrai.runtime import checkpoint
+from bobrai.runtime.lifecycle import Stop
+from bobrai.settings import Settings, environment, load, unknown_variables
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+
+def settings(
+    process: str, *, needs: tuple[str, ...] = (), handlers: str | None = None, worker: Mapping[str, Any] | None = None
+) -> Settings:
+    """Load the settings for a process and set up its logs; None among the command line's wishes means unsaid.
+
+    Raises ConfigurationError when a setting is wrong, or one that the process cannot do without is missing.
+    """
+    wishes = {name: value for name, value in (worker or {}).items() if value is not None}
+    loaded = load(worker=wishes, top={} if handlers is None else {"handlers": handlers})
+    for group in needs:
+        if not getattr(loaded, group).url.get_secret_value():
+            raise ConfigurationError(
+                f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
+            )
+    as_json = loaded.log.format == "json" or (loaded.log.format == "auto" and not sys.stdout.isatty())
+    logs.configure(level=loaded.log.level, json=as_json, process=process)
+    metrics.BUILD_INFO.labels(__version__, process).set(1)
+    for name, nearest in unknown_variables(environment()).items():
+        log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
+    try:
+        checkpoint.arm(loaded.crash_point)
+    except ValueError as error:
+        raise ConfigurationError(f"BOBRAI_CRASH_POINT: {error}") from error
+    return loaded
+
+
+def registry(settings: Settings) -> Registry:
+    """Import the handler modules; like ``python -m``, modules in the current folder are found."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return load_handlers(settings.handlers)
+
+
+def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
+    """Run a room until it has drained after a signal."""
+
+    async def body() -> None:
+        stop = Stop()
+        stop.install()
+        await serve(stop)
+
+    _run(body())
+
+
+def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run something that ends by itself; a signal ends it at once, also for a process with id 1."""
+
+    async def body() -> None:
+        stop = Stop()
+        stop.install()
+        if not await unless_stopped(work, stop):
+            raise ConfigurationError(f"stopped by {stop.reason} before it was finished")
+
+    _run(body())
+
+
+async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
+    """Do the work, or cancel it when the process should end; returns whether it was finished."""
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    await task
+    return True
+
+
+def _run(body: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(body)

@@ -1,0 +1,51 @@
+"""``bobrai migrate``: the schema at head and the built-in task types announced, or the wait for both."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pydantic import SecretStr
+
+from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.handlers import builtin
+from bobrai.settings import Settings
+from bobrai.store import migrate, task_types
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+Result = TypeVar("Result")
+
+
+async def bring_to_head(settings: Settings) -> None:
+    """Migrate, waiting for a database that is not up yet, and announce the built-in types."""
+    url = settings.database.direct()
+    changed = await _once_up(lambda: migrate.migrate(url))
+    direct = settings.database.model_copy(update={"url": SecretStr(url)})
+    database = Database(direct, pool_size=1, name="bobrai-migrate")
+    await database.open()
+    try:
+        await _once_up(lambda: task_types.announce(database, builtin.types()))
+    finally:
+        await database.close()
+    log.info("schema.migrated" if changed else "schema.current", revision=migrate.head())
+
+
+async def wait_for_head(settings: Settings) -> None:
+    """Return once the schema is at this release's revision or newer."""
+    log.info("schema.awaited", revision=migrate.head())
+    await migrate.wait_for_schema(settings.database.direct())
+
+
+async def _once_up(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    said = False
+    while True:
+        try:
+            return await attempt()
+        except DatabaseUnavailable as error:
+            if not said:
+                log.warning("database.awaited", error=str(error))
+                said = True
+            await asyncio.sleep(_PAUSE_SECONDS)
