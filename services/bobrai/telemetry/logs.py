@@ -38,7 +38,7 @@ class _FromLogging(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one library record; its traceback, when there is one, becomes a field."""
-        fields: dict[str, Any] = {"logger": record.name}
+        fields: dict[str, Any] = {"module": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         logger = cast("FilteringBoundLogger", structlog.get_logger())
@@ -79,4 +79,4 @@ def _name_process(process: str) -> Processor:
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; events are called ``room.what_happened``."""
-    return cast("FilteringBoundLogger", structlog.get_logger(logger=name.removeprefix("bobrai.")))
+    return cast("FilteringBoundLogger", structlog.get_logger(module=name.removeprefix("bobrai.")))
