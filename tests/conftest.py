@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[RUN] = RunFolder.create()
     config.stash[REAPER] = Reaper(config.stash[RUN])
-    if config.getoption("dist", "no") == "load":
+    if config.getoption("dist", "no") in {"load", "worksteal"}:
         # tests that share the cluster go to one worker, instead of waiting for each other in several
         config.option.dist = "loadgroup"
 

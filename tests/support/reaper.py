@@ -99,9 +99,18 @@ def _process_of(entry: dict[str, Any]) -> psutil.Process | None:
 
 def _end_epmd(port: int) -> None:
     """Ask Erlang's port mapper of this run to exit; it has detached itself from everything that we could signal."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-        connection.sendall(b"\x00\x01k")
-        connection.recv(2)
+
+    def agreed() -> bool:
+        # it refuses until it has noticed that its last node is gone
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+                connection.sendall(b"\x00\x01k")
+                return connection.recv(2) == b"OK"
+        except ConnectionRefusedError:
+            return True
+
+    with contextlib.suppress(NeverHappened):
+        eventually_sync(agreed, timeout=POLITE_SECONDS)
 
 
 def main() -> int:
