@@ -90,7 +90,8 @@ def pytest_fixture_setup(
     try:
         return (yield)
     except ServerMissing as error:
-        report_missing(request.config.stash[RUN], error)
+        missing = error
+    report_missing(request.config.stash[RUN], missing)
 
 
 def report_missing(run: RunFolder, error: ServerMissing) -> NoReturn:

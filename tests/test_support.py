@@ -456,6 +456,37 @@ def test_servers_end_with_their_run_even_when_it_is_killed(tmp_path: Path) -> No
     assert not any(_is_alive(pid) for pid in pids)
 
 
+def test_servers_named_in_the_environment_are_used(database: Database, rabbitmq: VirtualHost, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import asyncpg\n"
+        "async def test_it(database, rabbitmq, run_folder):\n"
+        "    async with database.connect(pooled=True) as connection:\n"
+        "        assert await connection.fetchval('SELECT current_database()') == database.name\n"
+        "    assert rabbitmq.queues() == {}\n"
+        "    assert not (run_folder.path / 'started.jsonl').exists()\n"
+    )
+    run = _pytest(
+        tmp_path,
+        BOBRAI_TEST_DATABASE_URL=database.url,
+        BOBRAI_TEST_PGBOUNCER_URL=database.pooled_url,
+        BOBRAI_TEST_RABBITMQ_URL=rabbitmq.url,
+        BOBRAI_TEST_RABBITMQ_MANAGEMENT_URL=rabbitmq.management.url,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_interrupted_run_stops_its_servers(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import os, signal\n"
+        "def test_it(database, run_folder):\n"
+        f"    open({str(tmp_path / 'run')!r}, 'w').write(str(run_folder.path))\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    run = _pytest(tmp_path)
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, run.stdout + run.stderr
+    assert not Path((tmp_path / "run").read_text()).exists()
+
+
 def test_worker_processes_share_what_is_made_once(run_folder: RunFolder) -> None:
     made: list[int] = []
 

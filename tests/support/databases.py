@@ -75,7 +75,8 @@ class Databases:
         """A new database, with the product's schema or empty."""
         template = self._template() if migrated else "template0"
         name = f"{self._prefix}_{next(self._numbers)}"
-        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # a third of the time of the default strategy, which writes every page to the log
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return Database(name, with_database(self._admin_url, name), self._pooled_url)
 
     def drop(self, database: Database) -> None:

@@ -87,7 +87,7 @@ class Installation:
             return [self.programs[program], *arguments]
         uid, gid = (65534, 65534) if os.geteuid() == 0 else (os.getuid(), os.getgid())
         docker = ["docker", "run", "--rm", "--network=host", f"--user={uid}:{gid}", f"--entrypoint={program}"]
-        docker += ["--volume=/etc/passwd:/etc/passwd:ro"]
+        docker += ["--volume=/etc/passwd:/etc/passwd:ro", "--env=HOME=/tmp"]
         docker += [f"--name={container}", "--env-file=/dev/stdin"] if container else []
         docker += [f"--volume={share}:{share}", f"--workdir={share}"] if share else []
         return [*docker, self.image, *arguments]
