@@ -41,7 +41,7 @@ format: $(VENV)/.test  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.test  ## write the pages that are made from the code
-	@$(MAKE) --no-print-directory .settings-table > docs/settings.tmp && mv docs/settings.tmp docs/settings.md
+	@$(MAKE) --no-print-directory .settings-table > .settings.tmp && mv .settings.tmp docs/settings.md || { rm -f .settings.tmp; exit 1; }
 
 .settings-table:
 	@sed '/^| variable/,$$d' docs/settings.md

@@ -1,3 +1,6 @@
+-- Rows are found by their primary key. The status is compared as an expression, because the planner would rather scan the
+-- partial index of everything that is pending or processing than probe a hundred keys, whatever has piled up in there.
+
 -- name: claim
 -- Hints become claims. The key-share lock on the worker's row makes claim and expire_workers exclude each other: no task
 -- is ever claimed for a worker that is gone. No row at all: the worker is gone. One row of NULLs: all hints were stale.
@@ -8,7 +11,7 @@ WITH me AS MATERIALIZED (
     SET status = 'processing', attempt = t.attempt + 1, worker_id = me.id, started_at = now(), updated_at = now(),
         progress = NULL
     FROM me, unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
-    WHERE t.id = hint.task_id AND t.status = 'pending' AND t.attempt = hint.attempt
+    WHERE t.id = hint.task_id AND t.status || '' = 'pending' AND t.attempt = hint.attempt
     RETURNING t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
               t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
               t.trace_context,
@@ -22,7 +25,7 @@ SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 UPDATE tasks AS t
 SET status = 'done', result = o.result, finished_at = now(), updated_at = now()
 FROM unnest($2::bigint[], $3::integer[], $4::json[]) AS o (task_id, attempt, result)
-WHERE t.id = o.task_id AND t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+WHERE t.id = o.task_id AND t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
 RETURNING t.id;
 
 -- name: end_attempts
@@ -38,7 +41,7 @@ WITH o AS (
                 WHEN t.cancel_requested THEN 'cancelled'
                 ELSE 'pending' END AS status
     FROM tasks AS t JOIN o ON t.id = o.task_id
-    WHERE t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+    WHERE t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
     ORDER BY t.id FOR UPDATE OF t
 ), ended AS (
     UPDATE tasks AS t
@@ -74,5 +77,5 @@ WHERE t.attempt = o.attempt AND t.worker_id = $1 AND t.finished_at IS NOT NULL;
 -- Shows how far an attempt has come; silently nothing when the claim is lost.
 UPDATE tasks AS t SET progress = o.progress, updated_at = now()
 FROM unnest($2::bigint[], $3::integer[], $4::json[]) AS o (task_id, attempt, progress)
-WHERE t.id = o.task_id AND t.status = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
+WHERE t.id = o.task_id AND t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
 RETURNING t.id;
