@@ -53,13 +53,18 @@ class Backoff:
 
 @contextlib.contextmanager
 def broker_errors(what: str) -> Iterator[None]:
-    """Turn whatever the library raises into BrokerUnavailable.
+    """Turn whatever the library raises into BrokerUnavailable, and keep cancellation what it is.
 
-    The library also cancels the futures of its callers when a connection ends. Such a CancelledError is an outage and
-    not a wish to stop; it is told apart by nobody having cancelled the current task.
+    The library cancels the futures of its callers when a connection ends. Such a CancelledError is an outage and not a
+    wish to stop; it is told apart by nobody having cancelled the current task. The other way round, `wait_for` up to
+    Python 3.11, on which the library rests, may swallow a cancellation that meets an answer; it is raised again here.
     """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task is not None else 0
     try:
         yield
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
     except BrokerUnavailable:
         raise
     except TimeoutError as error:
@@ -67,8 +72,7 @@ def broker_errors(what: str) -> Iterator[None]:
     except (aiormq.AMQPError, OSError, RuntimeError, ValueError) as error:
         raise BrokerUnavailable(f"{what}: {error or type(error).__name__}") from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if task is not None and task.cancelling() > cancellations:
             raise
         raise BrokerUnavailable(f"{what}: the connection ended") from error
 
@@ -152,6 +156,14 @@ class Link:
         if self._connection is None:
             raise BrokerUnavailable("not connected to RabbitMQ")
         return self._connection
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """What the broker says that it is. Raises BrokerUnavailable."""
+        transport = self.connection.transport
+        version = transport.connection.server_properties.get("version", "") if transport is not None else ""
+        text = version.decode() if isinstance(version, bytes) else str(version)
+        return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdigit())
 
     async def unblocked(self) -> None:
         """Return when the broker takes publishes: at once, or when its memory or disk alarm is over."""

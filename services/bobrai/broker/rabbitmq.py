@@ -68,6 +68,11 @@ class RabbitBroker:
         """Return once connected; the caller sets the deadline."""
         await self._link.wait_connected()
 
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The broker's version, such as (4, 3, 6). Raises BrokerUnavailable."""
+        return self._link.server_version
+
     async def publish(self, queue: str, messages: Sequence[OutgoingMessage]) -> list[bool]:
         """Publish all messages at once and wait for every confirm (see `port.Broker`)."""
         return await self._publisher.publish(

@@ -1,0 +1,1 @@
+"""Promises that every adapter of a port must keep: one suite, run on each of them."""
