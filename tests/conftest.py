@@ -49,6 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         raise pytest.UsageError("some servers of this test run could not be stopped")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of the shared cluster together."""
     for item in items:

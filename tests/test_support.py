@@ -1,4 +1,4 @@
-"""Proves the ground that the other tests stand on: each server, fixture and fault, on the real thing."""
+"""Proves the ground that the other tests stand on: waiting, and the run that starts and ends the servers."""
 
 import asyncio
 import os
@@ -7,33 +7,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import aio_pika
-import aio_pika.abc
-import asyncpg
-import psutil
 import pytest
 
 from tests.support.databases import Database
 from tests.support.eventually import NeverHappened, eventually, eventually_sync, stays
-from tests.support.pgbouncer import PgBouncerServer
-from tests.support.postgres import PostgresServer
-from tests.support.processes import Processes
 from tests.support.rabbitmq import VirtualHost
-from tests.support.rabbitmq_cluster import RabbitCluster
-from tests.support.rabbitmq_management import QueueCounts
-from tests.support.reaper import is_alive
+from tests.support.reaper import is_alive_pid
 from tests.support.run_folder import RunFolder
-from tests.support.tcp_proxy import TcpProxy
 
 REPOSITORY = Path(__file__).parents[1]
-MakeProxy = Callable[[str, int], TcpProxy]
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------
+# --- waiting -------------------------------------------------------------------------------------------------------
 
 
 async def test_eventually_returns_the_first_true_value() -> None:
@@ -83,325 +71,7 @@ async def test_stays_fails_as_soon_as_the_condition_is_broken() -> None:
         await stays(lambda: next(answers), 5)
 
 
-# --- PostgreSQL and PgBouncer ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("round_number", [1, 2])
-async def test_every_test_has_a_database_of_its_own(database: Database, round_number: int) -> None:
-    assert await database.fetchval("SELECT to_regclass('public.mark') IS NULL")
-    await database.execute("CREATE TABLE mark (round int)")
-
-
-async def test_database_has_the_products_schema(database: Database, empty_database: Database) -> None:
-    assert await database.fetchval("SELECT to_regclass('public.tasks') IS NOT NULL")
-    assert await empty_database.fetchval("SELECT to_regclass('public.tasks') IS NULL")
-
-
-async def test_pooled_url_pools_transactions_and_tracks_prepared_statements(database: Database) -> None:
-    clients = 30
-    backends: set[int] = set()
-
-    async def use_one_statement_often() -> None:
-        async with database.connect(pooled=True) as connection:
-            for number in range(10):
-                query = "SELECT $1::int, pg_backend_pid(), txid_current()"
-                row = await connection.fetchrow(query, number)
-                assert row is not None
-                assert row[0] == number
-                backends.add(row[1])
-
-    await asyncio.gather(*(use_one_statement_often() for _ in range(clients)))
-    assert len(backends) <= 20, "more server connections than the pool has: not pooled by transaction"
-    assert len(backends) < clients
-
-
-async def test_private_postgres_can_be_killed_and_started(private_postgres: PostgresServer) -> None:
-    connection = await asyncpg.connect(private_postgres.url())
-    await connection.execute("CREATE TABLE kept (n int)")
-    private_postgres.kill()
-    with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
-        await connection.fetchval("SELECT 1")
-    assert not private_postgres.answers()
-    private_postgres.start()
-    again = await asyncpg.connect(private_postgres.url())
-    assert await again.fetchval("SELECT count(*) FROM kept") == 0
-    await again.close()
-    private_postgres.restart("immediate")
-    assert private_postgres.answers()
-
-
-async def test_private_postgres_can_be_frozen(private_postgres: PostgresServer) -> None:
-    connection = await asyncpg.connect(private_postgres.url())
-    private_postgres.freeze()
-    query = asyncio.create_task(connection.fetchval("SELECT 1"))
-    await stays(lambda: not query.done(), 0.3)
-    private_postgres.thaw()
-    assert await query == 1
-    await connection.close()
-
-
-async def test_private_pgbouncer_can_be_restarted(private_pgbouncer: PgBouncerServer) -> None:
-    url = private_pgbouncer.url("postgres")
-    connection = await asyncpg.connect(url)
-    private_pgbouncer.restart()
-    with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
-        await connection.fetchval("SELECT 1")
-    again = await asyncpg.connect(url)
-    assert await again.fetchval("SELECT 1") == 1
-    await again.close()
-
-
-# --- RabbitMQ ----------------------------------------------------------------------------------------------------
-
-
-async def _publish(url: str, queue: str, count: int) -> None:
-    """Publish confirmed messages to a quorum queue that is declared here."""
-    connection = await aio_pika.connect(url)
-    async with connection:
-        channel = await connection.channel()
-        await channel.declare_queue(queue, durable=True, arguments={"x-queue-type": "quorum"})
-        for number in range(count):
-            message = aio_pika.Message(str(number).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-            await channel.default_exchange.publish(message, routing_key=queue)
-
-
-async def _keep_unacked(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-    """Take a delivery and never answer it."""
-
-
-@pytest.mark.parametrize("round_number", [1, 2])
-async def test_every_test_has_a_virtual_host_of_its_own(rabbitmq: VirtualHost, round_number: int) -> None:
-    assert rabbitmq.queues() == {}
-    await _publish(rabbitmq.url, "letters", round_number)
-    await eventually(lambda: rabbitmq.queue("letters").ready == round_number)
-
-
-async def test_queue_counts_tell_ready_unacked_and_consumers(rabbitmq: VirtualHost) -> None:
-    await _publish(rabbitmq.url, "letters", 5)
-    connection = await aio_pika.connect(rabbitmq.url)
-    async with connection:
-        channel = await connection.channel()
-        await channel.set_qos(prefetch_count=2)
-        queue = await channel.get_queue("letters", ensure=False)
-        await queue.consume(_keep_unacked)
-        await eventually(lambda: rabbitmq.queue("letters") == QueueCounts("letters", "quorum", 3, 2, 1))
-        assert rabbitmq.queue("letters").total == 5
-    await eventually(lambda: rabbitmq.queue("letters").ready == 5)
-    rabbitmq.purge()
-    await eventually(rabbitmq.is_empty)
-
-
-async def test_broker_can_cut_the_connections_of_one_test(rabbitmq: VirtualHost) -> None:
-    connection = await aio_pika.connect(rabbitmq.url)
-    closed = asyncio.Event()
-    connection.close_callbacks.add(lambda *_: closed.set())
-    await eventually(lambda: rabbitmq.close_connections() == 1)
-    await asyncio.wait_for(closed.wait(), 5)
-    await connection.close()
-
-
-async def test_cluster_survives_the_loss_and_return_of_a_node(rabbitmq_cluster: RabbitCluster) -> None:
-    cluster = rabbitmq_cluster
-    names = sorted(node.name for node in cluster.nodes)
-    assert len(names) == 3
-    await _publish(cluster.urls[0], "letters", 3)
-    assert cluster.management.queue_members(cluster.name, "letters") == names
-
-    cluster.nodes[0].kill()
-    assert not cluster.nodes[0].is_running()
-    await eventually(lambda: cluster.management.running_nodes() == names[1:], 20)
-    await _publish(cluster.urls[1], "letters", 2)
-    await eventually(lambda: cluster.queue("letters").ready == 5)
-
-    cluster.nodes[0].start()
-    await eventually(lambda: cluster.management.running_nodes() == names, 20)
-
-
-async def test_cluster_keeps_messages_when_all_nodes_are_killed(rabbitmq_cluster: RabbitCluster) -> None:
-    await _publish(rabbitmq_cluster.urls[2], "letters", 4)
-    await eventually(lambda: rabbitmq_cluster.queue_is_on_disk("letters"))
-    rabbitmq_cluster.restart_all()
-    await eventually(lambda: rabbitmq_cluster.queue("letters").ready == 4, 20)
-
-
-# --- the proxy ---------------------------------------------------------------------------------------------------
-
-
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while line := await reader.readline():
-        writer.write(line)
-        await writer.drain()
-
-
-@asynccontextmanager
-async def _listening(answer: Answer) -> AsyncIterator[tuple[str, int]]:
-    """A server that answers each connection so, and leaves nothing open; gives its host and port."""
-    answered: list[asyncio.Task[None]] = []
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answered.append(asyncio.current_task())
-        try:
-            await answer(reader, writer)
-        except OSError:
-            writer.transport.abort()
-        finally:
-            writer.close()
-            await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[:2]
-    finally:
-        server.close()
-        await asyncio.wait_for(asyncio.gather(*answered), 5)
-
-
-@pytest.fixture
-async def echo_address() -> AsyncIterator[tuple[str, int]]:
-    """Host and port of a server that answers every line with itself."""
-    async with _listening(_echo) as address:
-        yield address
-
-
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> bytes:
-    writer.write(line)
-    return await asyncio.wait_for(reader.readline(), 5)
-
-
-async def test_proxy_passes_cuts_and_refuses(tcp_proxy: MakeProxy, echo_address: tuple[str, int]) -> None:
-    proxy = tcp_proxy(*echo_address)
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-    assert await _exchange(reader, writer, b"one\n") == b"one\n"
-    assert proxy.cut() == 1
-    with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.readline(), 5)
-    writer.close()
-
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-    assert await _exchange(reader, writer, b"two\n") == b"two\n"
-    proxy.refuse()
-    with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.readline(), 5)
-    writer.close()
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection(proxy.host, proxy.port)
-
-    proxy.pass_through()
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-    assert await _exchange(reader, writer, b"three\n") == b"three\n"
-    assert (proxy.accepted, proxy.open_connections) == (3, 1)
-    writer.close()
-    await eventually(lambda: proxy.open_connections == 0)
-
-
-async def test_proxy_blackhole_holds_bytes_and_connections_back(
-    tcp_proxy: MakeProxy, echo_address: tuple[str, int]
-) -> None:
-    proxy = tcp_proxy(*echo_address)
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-    assert await _exchange(reader, writer, b"before\n") == b"before\n"
-    proxy.blackhole()
-    writer.write(b"held\n")
-    late_reader, late_writer = await asyncio.open_connection(proxy.host, proxy.port)
-    late_writer.write(b"late\n")
-    answers = [asyncio.create_task(reader.readline()), asyncio.create_task(late_reader.readline())]
-    await stays(lambda: not any(answer.done() for answer in answers), 0.2)
-    proxy.pass_through()
-    assert await asyncio.wait_for(asyncio.gather(*answers), 5) == [b"held\n", b"late\n"]
-    writer.close()
-    late_writer.close()
-    await eventually(lambda: proxy.open_connections == 0)
-
-
-async def test_proxy_latency_delays_without_reordering(tcp_proxy: MakeProxy, echo_address: tuple[str, int]) -> None:
-    proxy = tcp_proxy(*echo_address)
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-    proxy.latency(0.1)
-    started = time.monotonic()
-    writer.writelines(f"{number}\n".encode() for number in range(200))
-    lines = [await asyncio.wait_for(reader.readline(), 5) for _ in range(200)]
-    took = time.monotonic() - started
-    assert lines == [f"{number}\n".encode() for number in range(200)]
-    assert 0.2 <= took < 2, "the delay is per byte on the way, not per chunk in a row"
-    writer.close()
-    await eventually(lambda: proxy.open_connections == 0)
-
-
-async def test_proxy_half_close_ends_one_direction(tcp_proxy: MakeProxy) -> None:
-    received = asyncio.get_running_loop().create_future()
-
-    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.set_result(await reader.readline())
-        writer.write(b"nobody hears this\n")
-        await writer.drain()
-
-    async with _listening(collect) as address:
-        proxy = tcp_proxy(*address)
-        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-        await eventually(lambda: proxy.open_connections == 1)
-        proxy.half_close()
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        writer.write(b"still sent\n")
-        assert await asyncio.wait_for(received, 5) == b"still sent\n"
-        writer.close()
-        await eventually(lambda: proxy.open_connections == 0)
-
-
-async def test_proxy_stands_before_postgres(database: Database, tcp_proxy: MakeProxy) -> None:
-    port = int(database.url.rpartition(":")[2].partition("/")[0])
-    proxy = tcp_proxy("127.0.0.1", port)
-    connection = await asyncpg.connect(proxy.url(database.url))
-    assert await connection.fetchval("SELECT current_database()") == database.name
-    proxy.cut()
-    with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
-        await connection.fetchval("SELECT 1")
-
-
-# --- processes ---------------------------------------------------------------------------------------------------
-
-
-def _is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and is_alive(psutil.Process(pid))
-
-
-def _script(text: str) -> list[str]:
-    return [sys.executable, "-c", text]
-
-
-def test_process_is_signalled_and_its_exit_code_read(processes: Processes) -> None:
-    process = processes.run(_script("import time; print('up', flush=True); time.sleep(60)"), name="sleeper")
-    eventually_sync(lambda: "up" in process.log_text())
-    process.freeze()
-    assert process.is_running()
-    process.thaw()
-    process.terminate()
-    assert process.wait(5) == -signal.SIGTERM
-
-
-async def test_process_children_die_with_it(processes: Processes) -> None:
-    parent = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
-    process = processes.run(_script(parent), name="parent")
-    child = int(await eventually(lambda: process.log_text().strip()))
-    process.kill()
-    assert await process.exited() == -signal.SIGKILL
-    assert not _is_alive(child)
-
-
-def test_process_sees_the_tests_environment_and_no_other_settings(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BOBRAI_LOG_LEVEL", "stray")
-    processes.environment["BOBRAI_DATABASE_URL"] = "postgresql://given"
-    code = "import os; print(sorted(v for v in os.environ if v.startswith('BOBRAI_')))"
-    process = processes.run(_script(code), name="environment")
-    assert process.wait(10) == 0
-    assert process.log_text().strip() == "['BOBRAI_DATABASE_URL']"
-
-
-# --- the run itself ----------------------------------------------------------------------------------------------
+# --- the run -------------------------------------------------------------------------------------------------------
 
 
 def test_ports_are_given_once_and_free(free_port: Callable[[], int]) -> None:
@@ -453,7 +123,7 @@ def test_servers_end_with_their_run_even_when_it_is_killed(tmp_path: Path) -> No
     pids = [
         int(line.partition('"pid": ')[2].partition(",")[0]) for line in (tmp_path / "started").read_text().splitlines()
     ]
-    assert not any(_is_alive(pid) for pid in pids)
+    assert not any(is_alive_pid(pid) for pid in pids)
 
 
 def test_servers_named_in_the_environment_are_used(database: Database, rabbitmq: VirtualHost, tmp_path: Path) -> None:

@@ -79,11 +79,17 @@ def _wait_gone(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs: a zombie does not."""
+    """Whether any thread of it still runs; a process whose parent has yet to notice its end does not count."""
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        # the main thread of a killed process may be a zombie while another still holds its sockets open
+        return bool(process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1))
     except psutil.NoSuchProcess:
         return False
+
+
+def is_alive_pid(pid: int) -> bool:
+    """`is_alive` for a number of which we know only that it was a process once."""
+    return psutil.pid_exists(pid) and is_alive(psutil.Process(pid))
 
 
 def _process_of(entry: dict[str, Any]) -> psutil.Process | None:
