@@ -4,4 +4,30 @@ A handler is written against the names exported here; everything else is interna
 through the rooms is drawn in docs/architecture.md; a newcomer starts with README.md.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bobrai.domain.errors import PermanentFailure, RetryLater
+    from bobrai.domain.retry import Retry
+    from bobrai.handlers.context import Context
+    from bobrai.handlers.registry import task
+
 __version__ = "0.1.0"
+__all__ = ["Context", "PermanentFailure", "Retry", "RetryLater", "__version__", "task"]
+
+_HOMES = {
+    "Context": "bobrai.handlers.context",
+    "PermanentFailure": "bobrai.domain.errors",
+    "Retry": "bobrai.domain.retry",
+    "RetryLater": "bobrai.domain.errors",
+    "task": "bobrai.handlers.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: the API and the dispatcher import bobrai too, and never a handler.
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bobrai' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -8,14 +8,16 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
 from structlog.typing import FilteringBoundLogger, Processor
 
-__all__ = ["bind_contextvars", "bound_contextvars", "clear_contextvars", "configure", "get_logger"]
+__all__ = ["Logger", "bind_contextvars", "bound_contextvars", "clear_contextvars", "configure", "get_logger"]
+
+Logger: TypeAlias = FilteringBoundLogger
 
 # The credentials of any URL: everything between :// and the last @ before a slash or a space.
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")

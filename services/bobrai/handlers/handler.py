@@ -1,0 +1,131 @@
+"""One declared handler: its name, its policy, and how its function is called.
+
+In: what ``@task`` was given. Out: a call per attempt, for ``worker``, and the TaskType that ``store`` announces.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from pydantic import PydanticUserError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from bobrai.domain import limits
+from bobrai.domain.errors import ConfigurationError
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
+from bobrai.handlers import signature
+from bobrai.handlers.codec import PayloadCodec, ResultCodec
+from bobrai.handlers.context import Context
+
+
+class Handler:
+    """A function that runs the tasks of one type.
+
+    Raises ConfigurationError for a name, queue, timeout, retry policy, signature or type that cannot work.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: Retry | None = None,
+    ) -> None:
+        _check(name, queue, timeout, retry)
+        self.function = function
+        self.name = name
+        self.queue = queue
+        self.timeout_seconds = float(timeout)
+        self.retry = retry or Retry()
+        self.signature = signature.read(function)
+        self.is_async = self.signature.is_async
+        self.where = signature.where(function)
+
+    def call(self, ctx: Context, text: str) -> Any:
+        """Call the function with what it takes of context and payload; an async one returns its coroutine.
+
+        Raises InvalidPayload before the function is called.
+        """
+        wants = self.signature
+        if wants.payload is None:
+            return self.function() if wants.context is None else self.function(ctx)
+        payload = self.payload_codec.decode(text)
+        return self.function(payload) if wants.context is None else self.function(ctx, payload)
+
+    def encode(self, result: Any) -> str:
+        """Return a result as JSON text; raises InvalidResult."""
+        return self.result_codec.encode(result)
+
+    @cached_property
+    def payload_codec(self) -> PayloadCodec:
+        """Turns JSON text into the declared payload type."""
+        return self._codecs[0]
+
+    @cached_property
+    def result_codec(self) -> ResultCodec:
+        """Turns the declared result type into JSON text."""
+        return self._codecs[1]
+
+    @cached_property
+    def _codecs(self) -> tuple[PayloadCodec, ResultCodec]:
+        payload, result = signature.types_of(self.function, self.signature)
+        try:
+            return PayloadCodec(payload), ResultCodec(result)
+        except (PydanticUserError, PydanticSchemaGenerationError) as error:
+            raise ConfigurationError(
+                f"{self.where} has a type that pydantic cannot check: {error.message.splitlines()[0]}"
+            ) from error
+
+    def resolve(self) -> None:
+        """Read the types of payload and result; raises ConfigurationError when a name in them does not exist."""
+        try:
+            _ = self._codecs
+        except NameError as error:
+            raise ConfigurationError(
+                f"{self.where} is annotated with a type that cannot be found: {error}; define it at module level"
+            ) from error
+
+    @cached_property
+    def task_type(self) -> TaskType:
+        """What workers announce of this handler; raises ConfigurationError when a type has no JSON Schema."""
+        try:
+            payload_schema, result_schema = self.payload_codec.schema, self.result_codec.schema
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.where}: {error}") from error
+        return TaskType(
+            name=self.name,
+            queue=self.queue,
+            description=inspect.getdoc(self.function) or "",
+            payload_schema=payload_schema,
+            result_schema=result_schema,
+            retry=self.retry,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+
+def _check(name: object, queue: object, timeout: object, retry: object) -> None:
+    if not isinstance(name, str):
+        raise ConfigurationError(f'@task needs the name of a type: write @task("name") (got {name!r})')
+    if not re.match(limits.TYPE_PATTERN, name):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a type: 1 to 100 letters, digits, dots, dashes and underscores, "
+            "the first a letter or digit"
+        )
+    if not isinstance(queue, str) or not re.match(limits.QUEUE_PATTERN, queue):
+        raise ConfigurationError(
+            f"{queue!r} cannot be the name of a queue (type {name!r}): 1 to 63 small letters, digits, dots, dashes and "
+            "underscores, the first a letter or digit"
+        )
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise ConfigurationError(f"timeout of type {name!r} must be a number of seconds, not {timeout!r}")
+    if not 0 < timeout <= limits.MAX_TIMEOUT_SECONDS:
+        raise ConfigurationError(
+            f"timeout of type {name!r} must be above 0 and at most {limits.MAX_TIMEOUT_SECONDS} s, not {timeout!r}"
+        )
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigurationError(f"retry of type {name!r} must be a bobrai.Retry, not {retry!r}")

@@ -1,0 +1,131 @@
+"""Which handlers exist: filled by ``@task`` while modules are imported, read by the worker.
+
+In: module names from ``BOBRAI_HANDLERS``. Out: a Registry in which every handler's types are resolved. Wrong names and
+modules that declare nothing are said at start, in words for whoever deploys.
+"""
+
+import contextlib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from bobrai.domain.errors import ConfigurationError
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
+from bobrai.handlers import builtin
+from bobrai.handlers.handler import Handler
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Registry:
+    """Handlers by the name of their type; the built-in ones are always among them."""
+
+    def __init__(self) -> None:
+        self._handlers = {handler.name: handler for handler in builtin.HANDLERS}
+
+    def task(
+        self,
+        name: str,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: Retry | None = None,
+    ) -> Callable[[Function], Function]:
+        """Declare the decorated function as the handler of a type; the function itself stays as it is.
+
+        ``timeout`` is in seconds per attempt. ``queue``, ``timeout`` and ``retry`` hold for tasks that do not say
+        otherwise. Raises ConfigurationError for what cannot work.
+        """
+
+        def declare(function: Function) -> Function:
+            self.add(Handler(function, name, queue=queue, timeout=timeout, retry=retry))
+            return function
+
+        if not isinstance(name, str):  # a bare @task
+            raise ConfigurationError('@task needs the name of a type: write @task("name")')
+        return declare
+
+    def add(self, handler: Handler) -> None:
+        """Add a handler; raises ConfigurationError when another function has its name."""
+        there = self._handlers.get(handler.name)
+        if there is not None and _origin(there) != _origin(handler):
+            raise ConfigurationError(
+                f"the type {handler.name!r} is declared twice: by {there.where} and by {handler.where}"
+            )
+        with contextlib.suppress(NameError):  # a type that the module defines further down: `resolve` reads it again
+            _ = handler.payload_codec
+        self._handlers[handler.name] = handler
+
+    def get(self, name: str) -> Handler | None:
+        """Return the handler of a type."""
+        return self._handlers.get(name)
+
+    def types(self) -> list[TaskType]:
+        """Return what a worker announces, by name; raises ConfigurationError for a type without a JSON Schema."""
+        return [self._handlers[name].task_type for name in sorted(self._handlers)]
+
+    def resolve(self) -> None:
+        """Read the types of every handler; raises ConfigurationError when one cannot be."""
+        for handler in self._handlers.values():
+            handler.resolve()
+            _ = handler.task_type
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers.values())
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+def _origin(handler: Handler) -> tuple[str, int]:
+    # A module that is imported again (under another name, or reloaded) declares the same function once more.
+    code = handler.function.__code__
+    return code.co_filename, code.co_firstlineno
+
+
+default = Registry()
+task = default.task
+
+
+def load(modules: Sequence[str]) -> Registry:
+    """Import the modules, whose ``@task`` declarations fill the default registry, and return that.
+
+    Raises ConfigurationError when a module cannot be imported, declares no handler, or declares one that cannot work.
+    """
+    for module in modules:
+        before = set(default)
+        _import(module)
+        ours = (each.function.__module__ for each in default)
+        if set(default) == before and not any(name == module or name.startswith(f"{module}.") for name in ours):
+            raise ConfigurationError(
+                f'BOBRAI_HANDLERS names {module!r}, which declares no handler; put @task("name") on a function there'
+            )
+    default.resolve()
+    return default
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"BOBRAI_HANDLERS: {module}: {error}") from error
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigurationError(
+                f"BOBRAI_HANDLERS names {module!r}, but there is no module {error.name!r}; "
+                f"looked in {', '.join(filter(None, sys.path))}"
+            ) from error
+        raise ConfigurationError(_broken(module, error)) from error
+    except Exception as error:
+        raise ConfigurationError(_broken(module, error)) from error
+
+
+def _broken(module: str, error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"BOBRAI_HANDLERS names {module!r}, which cannot be imported: {type(error).__name__}: {error} "
+        f"({last.filename}, line {last.lineno})"
+    )

@@ -1,0 +1,77 @@
+"""Reads a handler's signature: what it takes, what its payload and its result are.
+
+In: the declared function. Out: a Signature, or a ConfigurationError that says what to write instead. Types that cannot
+be named yet, because a module defines them further down, are read again by ``registry.load``.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bobrai.domain.errors import ConfigurationError
+from bobrai.handlers.context import Context
+
+_SHAPES = "(ctx, payload), (payload), (ctx) or ()"
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How a function wants to be called; the parameter names are those of its code, None where it has none."""
+
+    is_async: bool
+    context: str | None
+    payload: str | None
+
+
+def where(function: Callable[..., Any]) -> str:
+    """Return ``module.name`` of a function, for messages."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def read(function: Callable[..., Any]) -> Signature:
+    """Return the signature; raises ConfigurationError for a shape that no attempt could call."""
+    if not inspect.isfunction(function):
+        raise ConfigurationError(
+            f'@task belongs on a function, not on {function!r}; write @task("name") above `def` or `async def`'
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"{where(function)} is a generator; a handler returns its result, it cannot yield")
+    names = _positional(function)
+    is_async = inspect.iscoroutinefunction(function)
+    if len(names) > 2:
+        raise ConfigurationError(f"{where(function)} takes ({', '.join(names)}); a handler takes {_SHAPES}")
+    if len(names) == 2:
+        if _is_context(function, names[1]):
+            raise ConfigurationError(f"{where(function)} takes the context second; it comes first: (ctx, payload)")
+        return Signature(is_async, names[0], names[1])
+    if len(names) == 1 and (names[0] == "ctx" or _is_context(function, names[0])):
+        return Signature(is_async, names[0], None)
+    return Signature(is_async, None, names[0] if names else None)
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in _POSITIONAL:
+            names.append(name)
+        elif parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
+            raise ConfigurationError(f"{where(function)} has the parameter {parameter}; a handler takes {_SHAPES}")
+    return names
+
+
+def _is_context(function: Callable[..., Any], name: str) -> bool:
+    annotation = function.__annotations__.get(name)
+    return annotation is Context or (isinstance(annotation, str) and annotation.rpartition(".")[2] == "Context")
+
+
+def types_of(function: Callable[..., Any], signature: Signature) -> tuple[Any, Any]:
+    """Return the types of payload and result; what is not annotated is any JSON value.
+
+    Raises NameError while an annotation names something that does not exist (yet).
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    payload = Any if signature.payload is None else hints.get(signature.payload, Any)
+    return payload, hints.get("return", Any)
