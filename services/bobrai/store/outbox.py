@@ -3,7 +3,7 @@
 In: rows that submits, retries, replays and repairs wrote. Out: due hints for the dispatcher's relay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ _TAKE = statement("take_due")
 _RETURN = statement("return_hints")
 _NEXT_DUE = statement("next_due")
 _RELEASE = statement("release_hints")
+_UNHELD = statement("unheld")
 _SWEEP = statement("sweep")
 _DUE_WAITS = statement("due_waits")
 
@@ -22,32 +23,34 @@ CHANNEL = "bobrai_outbox"  # NOTIFY channel on which every commit with new outbo
 
 
 class DueHint(NamedTuple):
-    """An outbox row that has fallen due; the order of the fields is the order of urgency once sorted by ``urgency``."""
+    """An outbox row that has fallen due, and for how long it has been due, by the database's clock."""
 
     task_id: int
     attempt: int
     queue: str
     priority: int
     due_at: datetime
-
-    @property
-    def hint(self) -> Hint:
-        """What the message says."""
-        return Hint(self.task_id, self.attempt)
+    waited_seconds: float
 
 
-async def take_due(transaction: Executor, rooms: Mapping[str, int]) -> list[DueHint]:
-    """Remove due hints, per queue at most its room, sorted by priority (high first), then by due time.
+def _urgency(due: DueHint) -> tuple[str, int, datetime, int]:
+    return (due[2], -due[3], due[4], due[0])
 
-    Must run inside a transaction that commits only after the broker confirmed them.
+
+async def take_due(transaction: Executor, rooms: Mapping[str, int], limit: int) -> list[DueHint]:
+    """Remove due hints, per queue at most its room, sorted by queue, then priority (high first), then due time.
+
+    When the limit cuts the work off, the first queues of the mapping are served. Must run inside a transaction that
+    commits only after the broker confirmed them.
     """
-    rows = await transaction.fetch(_TAKE, list(rooms), list(rooms.values()))
-    return sorted((DueHint(*row) for row in rows), key=lambda due: (due.queue, -due.priority, due.due_at, due.task_id))
+    rows = await transaction.fetch(_TAKE, list(rooms), list(rooms.values()), limit)
+    return sorted((DueHint(*row) for row in rows), key=_urgency)
 
 
 async def return_hints(transaction: Executor, hints: Sequence[DueHint]) -> None:
     """Put back hints that the broker refused, in the transaction that took them."""
-    await transaction.fetch(_RETURN, *(list(values) for values in zip(*hints, strict=True)))
+    columns = [list(values) for values in zip(*hints, strict=True)]
+    await transaction.fetch(_RETURN, *columns[:5])
 
 
 async def next_due(database: Executor) -> float | None:
@@ -63,12 +66,15 @@ async def release_hints(database: Executor, hints: Sequence[Hint]) -> int:
     return len(rows)
 
 
-async def sweep(database: Executor, queue: str, grace_seconds: float, limit: int) -> int:
-    """Give an outbox row to due tasks of a queue that nothing holds; returns how many.
+async def unheld(database: Executor, queue: str, grace_seconds: float, limit: int) -> set[Hint]:
+    """Return due tasks of a queue that at most a message holds, the oldest first when there are more than the limit."""
+    return {Hint(row[0], row[1]) for row in await database.fetch(_UNHELD, queue, grace_seconds, limit)}
 
-    The caller must have seen that the broker's queue is empty.
-    """
-    return len(await database.fetch(_SWEEP, queue, grace_seconds, limit))
+
+async def sweep(database: Executor, lost: Collection[Hint]) -> int:
+    """Give an outbox row to those of these attempts that still wait; returns how many."""
+    ordered = sorted(lost)
+    return len(await database.fetch(_SWEEP, [hint[0] for hint in ordered], [hint[1] for hint in ordered]))
 
 
 async def due_waits(database: Executor, queue: str) -> bool:

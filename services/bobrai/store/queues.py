@@ -4,7 +4,9 @@ Counting a million rows costs a tenth of a second, so figures are measured at a 
 nobody counts on request.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
@@ -12,6 +14,7 @@ from bobrai.store.queries import statement
 _ENSURE = statement("ensure_queues")
 _ALL = statement("queues")
 _SET = statement("set_queue")
+_RUNNING = statement("running_queues")
 _TAKE_MEASURING = statement("take_measuring")
 _MEASURE_DUE = statement("measure_due")
 _MEASURE_WAITING = statement("measure_waiting")
@@ -27,6 +30,11 @@ async def every(database: Executor) -> list[Record]:
     return await database.fetch(_ALL)
 
 
+async def running(database: Executor) -> list[str]:
+    """Return the names of the queues that are not paused."""
+    return column(await database.fetch(_RUNNING), "name")
+
+
 async def change(
     database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None
 ) -> bool:
@@ -34,20 +42,39 @@ async def change(
     return bool(await database.fetch(_SET, name, paused, sets_max_backlog, max_backlog))
 
 
-async def measure(
-    database: Database, depths: Mapping[str, int | None], *, period_seconds: float, waiting_period_seconds: float
-) -> list[Record]:
-    """Measure the queues whose figures are older than the period, unless another dispatcher is at it.
+class Measured(NamedTuple):
+    """The figures of the queues that one round measured, and what the counting cost."""
 
-    ``depths`` are the ready messages that the broker reported, None where unknown. Counting what is delayed costs
-    more, so it has a period of its own. Returns the new figures.
+    rows: list[Record]
+    due_seconds: float
+    waiting_seconds: float | None  # None: what is delayed was not counted this time
+
+
+async def measure(
+    database: Database,
+    depths: Mapping[str, int | None],
+    *,
+    period_seconds: float,
+    takeover_seconds: float,
+    waiting_period_seconds: float,
+) -> Measured:
+    """Measure the queues that ``depths`` names when their figures are older than the period.
+
+    Other queues are measured when their figures are older than the takeover time: nobody else does it any more. A
+    queue that another dispatcher is measuring is left out. ``depths`` are the ready messages that the broker reported,
+    None where unknown. Counting what is delayed costs more, so it has a period of its own.
     """
     async with database.transaction() as connection:
-        taken = await connection.fetch(_TAKE_MEASURING, period_seconds, waiting_period_seconds)
+        taken = await connection.fetch(
+            _TAKE_MEASURING, list(depths), period_seconds, takeover_seconds, waiting_period_seconds
+        )
         if not taken:
-            return []
+            return Measured([], 0.0, None)
+        started = time.perf_counter()
         waiting = [row["name"] for row in taken if row["waiting_too"]]
         if waiting:
             await connection.fetch(_MEASURE_WAITING, waiting)
+        counted = time.perf_counter()
         names = column(taken, "name")
-        return await connection.fetch(_MEASURE_DUE, names, [depths.get(name) for name in names])
+        rows = await connection.fetch(_MEASURE_DUE, names, [depths.get(name) for name in names])
+        return Measured(rows, time.perf_counter() - counted, counted - started if waiting else None)

@@ -35,9 +35,21 @@ async def submit_keyed(database: Executor, tasks: Sequence[NewTask], key: Idempo
         )
         if rows:
             return rows[0]["ids"], False
-        first = await database.fetch(_LOOKUP, key.client_id, key.key)
-        if not first:
+        first = await lookup(database, key)
+        if first is None:
             continue  # the first request's key expired between the two statements
-        if first[0]["fingerprint"] != key.fingerprint:
-            raise IdempotencyMismatch("this Idempotency-Key was used with a different request body")
-        return first[0]["ids"], True
+        return first, True
+
+
+async def lookup(database: Executor, key: IdempotencyKey) -> list[int] | None:
+    """Return the ids that the first request with this key stored, or None when there was none.
+
+    Raises IdempotencyMismatch when the key was used with another body.
+    """
+    rows = await database.fetch(_LOOKUP, key.client_id, key.key)
+    if not rows:
+        return None
+    if rows[0]["fingerprint"] != key.fingerprint:
+        raise IdempotencyMismatch("this Idempotency-Key was used with a different request body")
+    ids: list[int] = rows[0]["ids"]
+    return ids

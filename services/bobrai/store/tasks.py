@@ -13,6 +13,7 @@ from bobrai.store.pool import Database, Executor, Record
 from bobrai.store.queries import statement
 
 _BY_ID = statement("task_by_id")
+_READ = statement("read_tasks")
 _FINAL_OF = statement("tasks_by_ids")
 _LIST = statement("list_tasks")
 _CANCEL = statement("cancel")
@@ -38,6 +39,11 @@ async def get(database: Executor, task_id: int) -> Record:
     if not rows:
         raise TaskNotFound(task_id)
     return rows[0]
+
+
+async def read(database: Executor, task_ids: Collection[int]) -> dict[int, Record]:
+    """Return the rows of those of many tasks that exist, by id."""
+    return {row["id"]: row for row in await database.fetch(_READ, list(task_ids))}
 
 
 async def final_of(database: Executor, task_ids: Collection[int]) -> set[int]:

@@ -1,7 +1,8 @@
 -- name: take_due
--- Removes due hints, per queue at most its room, the most urgent first. Inside a transaction that commits after the
--- broker's confirm: a crash before that puts every row back. One index probe per priority, so that a million delayed
--- urgent tasks cost nothing.
+-- Removes due hints, per queue at most its room, the most urgent first, no more than the limit over all; queues are asked
+-- in the order given. Inside a transaction that commits after the broker's confirm: a crash before that puts every row
+-- back. One index probe per priority, so that a million delayed urgent tasks cost nothing. A pause holds from its commit
+-- on, whatever list of queues the caller still has.
 WITH due AS MATERIALIZED (
     SELECT d.task_id
     FROM unnest($1::text[], $2::integer[]) AS w (queue, room)
@@ -15,9 +16,12 @@ WITH due AS MATERIALIZED (
         ) AS o
         LIMIT w.room
     ) AS d
+    WHERE (SELECT NOT q.paused FROM queues AS q WHERE q.name = w.queue)
+    LIMIT $3
 )
 DELETE FROM outbox AS o USING due WHERE o.task_id = due.task_id
-RETURNING o.task_id, o.attempt, o.queue, o.priority, o.due_at;
+RETURNING o.task_id, o.attempt, o.queue, o.priority, o.due_at,
+          extract(epoch FROM now() - o.due_at)::double precision AS waited_seconds;
 
 -- name: return_hints
 -- Puts hints back that the broker refused.
@@ -44,15 +48,21 @@ WHERE t.status = 'pending' AND t.attempt = h.attempt
 ON CONFLICT (task_id) DO NOTHING
 RETURNING task_id, pg_notify('bobrai_outbox', '') AS notified;
 
+-- name: unheld
+-- Pending tasks of a queue without an outbox row, due for longer than the grace: a message holds them, or nothing does.
+SELECT t.id, t.attempt
+FROM tasks AS t
+WHERE t.status = 'pending' AND t.queue = $1 AND t.run_at < now() - make_interval(secs => $2::double precision)
+  AND NOT EXISTS (SELECT FROM outbox AS o WHERE o.task_id = t.id)
+ORDER BY t.run_at LIMIT $3;
+
 -- name: sweep
--- Pending tasks of a queue that nothing holds: no outbox row, due for longer than the grace. The caller has seen that the
--- broker's queue is empty.
+-- Gives those of these attempts that are still waiting a new outbox row.
 WITH lost AS (
     SELECT t.id, t.attempt, t.queue, t.priority
-    FROM tasks AS t
-    WHERE t.status = 'pending' AND t.queue = $1 AND t.run_at < now() - make_interval(secs => $2::double precision)
-      AND NOT EXISTS (SELECT FROM outbox AS o WHERE o.task_id = t.id)
-    ORDER BY t.run_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    FROM tasks AS t JOIN unnest($1::bigint[], $2::integer[]) AS h (task_id, attempt) ON t.id = h.task_id
+    WHERE t.status = 'pending' AND t.attempt = h.attempt
+    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
 SELECT id, attempt, queue, priority, now() FROM lost

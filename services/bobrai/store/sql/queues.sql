@@ -12,12 +12,18 @@ UPDATE queues SET paused = coalesce($2, paused),
     max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END
 WHERE name = $1 RETURNING name, pg_notify('bobrai_outbox', '') AS notified;
 
+-- name: running_queues
+SELECT name FROM queues WHERE NOT paused ORDER BY name;
+
 -- name: take_measuring
--- Queues whose figures are older than the period; the lock leaves each to one dispatcher.
+-- Queues whose figures are older than the period; the lock leaves each to one dispatcher. The one that measured a queue
+-- last keeps it, because the others wait longer.
 SELECT name, waiting_measured_at IS NULL
-             OR waiting_measured_at < now() - make_interval(secs => $2::double precision) AS waiting_too
+             OR waiting_measured_at < now() - make_interval(secs => $4::double precision) AS waiting_too
 FROM queues
-WHERE measured_at IS NULL OR measured_at < now() - make_interval(secs => $1::double precision)
+WHERE measured_at IS NULL
+   OR measured_at < now() - make_interval(secs => CASE WHEN name = ANY($1::text[]) THEN $2::double precision
+                                                       ELSE $3::double precision END)
 FOR UPDATE SKIP LOCKED;
 
 -- name: measure_due

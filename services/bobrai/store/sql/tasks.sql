@@ -3,6 +3,12 @@ SELECT id, type, queue, priority, payload, status, attempt, max_attempts, timeou
        progress, cancel_requested, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = $1;
 
+-- name: read_tasks
+-- Many tasks that are asked for at the same moment: one query for the readers of a process.
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, timeout_seconds, run_at, result, errors,
+       progress, cancel_requested, request_id, created_at, updated_at, started_at, finished_at
+FROM tasks WHERE id = ANY($1::bigint[]);
+
 -- name: tasks_by_ids
 -- Those of many waited-for tasks that are final: one query for every waiter of a process.
 SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;

@@ -1,0 +1,78 @@
+"""Hears commits that wrote outbox rows, and wakes the relay.
+
+In: NOTIFY on a direct connection, held open and checked. Out: one call per notification, and one after every
+reconnection for whatever was said meanwhile. Without the connection the relay still finds everything by its safety
+poll.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
+
+from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.runtime.lifecycle import Stop
+from bobrai.settings import DatabaseSettings
+from bobrai.store.listener import Listener
+from bobrai.store.outbox import CHANNEL
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+CHECK_SECONDS: Final = 5.0  # between two signs of life
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+class Wakeups:
+    """Keeps one listening connection alive."""
+
+    def __init__(self, settings: DatabaseSettings, wake: Callable[[], None]) -> None:
+        self._url = settings.direct()
+        self._timeout = settings.connect_timeout_seconds
+        self._wake = wake
+        self._told = False
+        self.listening = False
+
+    async def run(self, stop: Stop) -> None:
+        """Listen until the process stops, reconnecting for ever."""
+        pause = FIRST_PAUSE_SECONDS
+        while not stop.is_set():
+            lost = asyncio.Event()
+            listener = Listener(self._url, CHANNEL, timeout_seconds=self._timeout)
+            try:
+                await listener.open(self._wake, lost.set)
+                self._listens()
+                pause = FIRST_PAUSE_SECONDS
+                while not lost.is_set() and not await _either(lost, stop, CHECK_SECONDS):
+                    await listener.check()
+                self._deaf("the connection was lost", stop)
+            except DatabaseUnavailable as error:
+                self._deaf(str(error), stop)
+            finally:
+                listener.close()
+            await stop.wait_for(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _listens(self) -> None:
+        self.listening = True
+        self._told = False
+        metrics.CONNECTED.labels("notify").set(1)
+        log.info("wakeups.listening")
+        self._wake()
+
+    def _deaf(self, reason: str, stop: Stop) -> None:
+        self.listening = False
+        metrics.CONNECTED.labels("notify").set(0)
+        if not self._told and not stop.is_set():
+            self._told = True
+            log.warning("wakeups.lost", reason=reason)
+
+
+async def _either(lost: asyncio.Event, stop: Stop, seconds: float) -> bool:
+    """Return True as soon as the connection is lost or the process stops, False after ``seconds``."""
+    waiters = [asyncio.ensure_future(lost.wait()), asyncio.ensure_future(stop.wait())]
+    done, pending = await asyncio.wait(waiters, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in pending:
+        waiter.cancel()
+    return bool(done)
