@@ -95,6 +95,16 @@ def pytest_fixture_setup(
     report_missing(request.config.stash[RUN], missing)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """The same for a server that the test itself asked for, such as the pooler behind `database.pooled_url`."""
+    try:
+        return (yield)
+    except ServerMissing as error:
+        missing = error
+    report_missing(item.config.stash[RUN], missing)
+
+
 def report_missing(run: RunFolder, error: ServerMissing) -> NoReturn:
     """Note the missing server for the summary, and fail or, where allowed, skip this test."""
     (run.path / f"missing-{error.server}.txt").write_text(str(error))

@@ -14,12 +14,10 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.eventually import NeverHappened, eventually, eventually_sync, stays
+from tests.support.processes import PYTHONPATH, REPOSITORY
 from tests.support.rabbitmq import VirtualHost
 from tests.support.reaper import is_alive_pid
 from tests.support.run_folder import RunFolder
-
-REPOSITORY = Path(__file__).parents[1]
-
 
 # --- waiting -------------------------------------------------------------------------------------------------------
 
@@ -89,12 +87,14 @@ def _pytest(folder: Path, *arguments: str, **environment: str) -> "subprocess.Co
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(folder), *arguments],
         capture_output=True, text=True, check=False, cwd=folder, timeout=50,
-        env={**clean, "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**clean, "PYTHONPATH": PYTHONPATH, **environment},
     )  # fmt: skip
 
 
 def test_missing_server_fails_its_tests_loudly(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text("def test_it(rabbitmq): pass\n")
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(rabbitmq): pass\ndef test_asking_late(servers): servers.virtual_host()\n"
+    )
     nowhere = {"PATH": str(tmp_path), "DOCKER_HOST": "unix:///nowhere"}
     run = _pytest(tmp_path, **nowhere)
     assert run.returncode == 1, run.stdout + run.stderr
@@ -104,7 +104,7 @@ def test_missing_server_fails_its_tests_loudly(tmp_path: Path) -> None:
     allowed = _pytest(tmp_path, BOBRAI_TEST_ALLOW_MISSING="rabbitmq", **nowhere)
     assert allowed.returncode == 0, allowed.stdout + allowed.stderr
     assert "TESTS NOT RUN, AS ALLOWED" in allowed.stdout
-    assert "1 skipped" in allowed.stdout
+    assert "2 skipped" in allowed.stdout
 
 
 def test_servers_end_with_their_run_even_when_it_is_killed(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from tests.support.run_folder import RunFolder
 
 READY_SECONDS = 20.0
 REPOSITORY = Path(__file__).parents[2]
+# a test's own handler modules are importable, and the product also where it is not installed
+PYTHONPATH = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'services'}"
 # where each command listens; the test's process gets a free port there
 BIND_VARIABLES = {
     "api": "BOBRAI_API_BIND",
@@ -192,7 +194,7 @@ class Processes:
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder,
-                env={**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY), **given}, start_new_session=True,
+                env={**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": PYTHONPATH, **given}, start_new_session=True,
             )  # fmt: skip
         process = Process(name, popen, log, port)
         self.all.append(process)
