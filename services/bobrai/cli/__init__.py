@@ -51,11 +51,10 @@ def api() -> None:
 @commands.command()
 def dispatcher() -> None:
     """Publish what is due, and repair what is stuck."""
-    from bobrai.broker.rabbitmq import RabbitMQBroker
     from bobrai.dispatcher.main import serve
 
     settings = process.settings("dispatcher", needs=("database", "rabbitmq"))
-    process.run(lambda stop: serve(settings, RabbitMQBroker(settings.rabbitmq), stop))
+    process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, stop)))
 
 
 @commands.command()
@@ -64,13 +63,12 @@ def dispatcher() -> None:
 @click.option("--concurrency", type=int, help="Tasks that run at once.  [BOBRAI_WORKER_CONCURRENCY]")
 def worker(handlers: str | None, queues: str | None, concurrency: int | None) -> None:
     """Run handlers."""
-    from bobrai.broker.rabbitmq import RabbitMQBroker
     from bobrai.worker.main import serve
 
     wishes = {"queues": queues, "concurrency": concurrency}
     settings = process.settings("worker", needs=("database", "rabbitmq"), handlers=handlers, worker=wishes)
     registry = process.registry(settings)
-    process.run(lambda stop: serve(settings, RabbitMQBroker(settings.rabbitmq), registry, stop))
+    process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, registry, stop)))
 
 
 @commands.command()

@@ -5,7 +5,7 @@ In: settings. Out: the whole service on an embedded PostgreSQL, whose data stays
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from bobrai.api.main import serve as serve_api
 from bobrai.broker.memory import MemoryBroker
 from bobrai.broker.port import Broker
-from bobrai.broker.rabbitmq import RabbitMQBroker
 from bobrai.cli import process
 from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
@@ -58,11 +57,17 @@ def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
 async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
     if not await process.unless_stopped(bring_to_head(settings), stop):
         return
-    broker: Broker = RabbitMQBroker(settings.rabbitmq) if settings.rabbitmq.url.get_secret_value() else MemoryBroker()
+    within = MemoryBroker()
+
+    def with_broker(serve: Callable[[Broker], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
+        return process.with_rabbitmq(settings, serve) if settings.rabbitmq.url.get_secret_value() else serve(within)
+
     async with asyncio.TaskGroup() as rooms:
         rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
-        rooms.create_task(serve_dispatcher(settings, broker, stop))
-        rooms.create_task(_then_stop(serve_worker(settings, broker, registry, stop), stop))
+        rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
+        worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
+        rooms.create_task(_then_stop(worker, stop))
+    await within.close()
 
 
 async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:

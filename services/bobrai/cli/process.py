@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from bobrai import __version__
+from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
@@ -55,6 +56,22 @@ def registry(settings: Settings) -> Registry:
     if here not in sys.path:
         sys.path.insert(0, here)
     return load_handlers(settings.handlers)
+
+
+async def with_rabbitmq(settings: Settings, serve: Callable[[Broker], Coroutine[Any, Any, None]]) -> None:
+    """Run a room with its own way to RabbitMQ, closed at its end; raises ConfigurationError for a wrong URL."""
+    from bobrai.broker.rabbitmq import RabbitBroker
+
+    broker = RabbitBroker(
+        settings.rabbitmq.url.get_secret_value(),
+        prefix=settings.rabbitmq.queue_prefix,
+        connect_timeout=settings.rabbitmq.connect_timeout_seconds,
+        confirm_timeout=settings.rabbitmq.confirm_timeout_seconds,
+    )
+    try:
+        await serve(broker)
+    finally:
+        await broker.close()
 
 
 def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
