@@ -1,0 +1,117 @@
+"""The task types that the fault cases run; workers load this module by BOBRAI_HANDLERS.
+
+Every start of a handler is appended to a file that survives the process, so that the invariants can count starts. A
+`gate` is a file's name: the handler goes on once a test has made that file.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from bobrai import Context, Retry, task
+
+FOLDER_VARIABLE = "FAULTS_FOLDER"
+STARTS = "starts"
+QUICK = Retry(max_attempts=3, delay_seconds=0.05, max_delay_seconds=0.1)
+PATIENT = Retry(max_attempts=20, delay_seconds=0.05, max_delay_seconds=0.1)
+GATE_PAUSE_SECONDS = 0.02
+
+
+class Work(BaseModel):
+    """How long the handler works, and which gate it waits for before that."""
+
+    seconds: float = 0.0
+    gate: str = ""
+
+
+class Done(BaseModel):
+    """Which attempt succeeded, and in which process."""
+
+    attempt: int
+    pid: int
+
+
+def _folder() -> Path:
+    return Path(os.environ[FOLDER_VARIABLE])
+
+
+def _started(ctx: Context) -> Done:
+    line = f"{ctx.task_id} {ctx.attempt} {os.getpid()}\n".encode()
+    # one write of a line to a file opened for appending is atomic, whichever processes do so at once
+    descriptor = os.open(_folder() / STARTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, line)
+    os.close(descriptor)
+    return Done(attempt=ctx.attempt, pid=os.getpid())
+
+
+async def _work(work: Work) -> None:
+    while work.gate and not (_folder() / work.gate).exists():
+        await asyncio.sleep(GATE_PAUSE_SECONDS)
+    if work.seconds:
+        await asyncio.sleep(work.seconds)
+
+
+@task("plain", retry=PATIENT)
+async def plain(ctx: Context, payload: Work) -> Done:
+    """Work, and return a result."""
+    done = _started(ctx)
+    await _work(payload)
+    return done
+
+
+@task("effect", retry=PATIENT)
+async def effect(ctx: Context, payload: Work) -> Done:
+    """Work, and record the effect in the commit that completes the task."""
+    done = _started(ctx)
+    await _work(payload)
+    async with ctx.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO faults.effects (task_id, attempt, pid) VALUES ($1, $2, $3)", ctx.task_id, ctx.attempt, done.pid
+        )
+    return done
+
+
+@task("thread", retry=PATIENT)
+def thread(ctx: Context, payload: Work) -> Done:
+    """Work in a thread, where nothing can interrupt it."""
+    done = _started(ctx)
+    while payload.gate and not (_folder() / payload.gate).exists():
+        time.sleep(GATE_PAUSE_SECONDS)
+    time.sleep(payload.seconds)
+    return done
+
+
+@task("stubborn", retry=PATIENT)
+async def stubborn(ctx: Context, payload: Work) -> Done:
+    """Work, and return a result even when it is told to stop."""
+    done = _started(ctx)
+    try:
+        await _work(payload)
+    except asyncio.CancelledError:
+        return done
+    return done
+
+
+@task("block", retry=QUICK)
+async def block(ctx: Context, payload: Work) -> Done:
+    """Block the whole event loop."""
+    done = _started(ctx)
+    time.sleep(payload.seconds)
+    return done
+
+
+@task("exit", retry=QUICK)
+async def exit_(ctx: Context, payload: Work) -> None:
+    """End the worker's process, with no chance to say goodbye."""
+    _started(ctx)
+    os._exit(1)
+
+
+@task("raise", retry=QUICK)
+async def raise_(ctx: Context, payload: Work) -> None:
+    """Fail every attempt."""
+    _started(ctx)
+    raise RuntimeError("this handler always fails")
