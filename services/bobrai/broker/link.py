@@ -106,15 +106,16 @@ def _reason(error: BaseException, url: URL) -> str:
         text = "no answer in time"
     elif isinstance(error, aiormq.exceptions.ProbableAuthenticationError | aiormq.exceptions.AuthenticationError):
         text = f"user {url.user!r} or its password is wrong: {error}"
-    elif isinstance(error, aiormq.exceptions.ConnectionClosed) and "530" in str(error.args[:1]):
-        text = f"virtual host {url.path.removeprefix('/') or '/'!r} is refused: {error}"
+    elif isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.OpenOk" in str(error):
+        # The library drops the broker's words when it is closed out at the last step of the handshake.
+        text = f"virtual host {url.path.removeprefix('/') or '/'!r} does not exist or user {url.user!r} may not use it"
     elif isinstance(cause, socket.gaierror):
         text = f"host name {url.host!r} is unknown: {cause}"
     elif isinstance(cause, ssl.SSLError):
         text = f"TLS failed: {cause}"
     else:
         text = str(error) or type(error).__name__
-    return text.replace(url.password, "******") if url.password else text
+    return text.replace(f":{url.raw_password}@", ":***@")
 
 
 class Link:

@@ -1,0 +1,1 @@
+"""Pure rules: nothing here needs a server, a network or another process."""

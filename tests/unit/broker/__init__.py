@@ -1,0 +1,1 @@
+"""The broker room's parts that need no broker."""
