@@ -18,6 +18,7 @@ from bobrai.broker.port import Broker
 from bobrai.cli import process
 from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
+from bobrai.domain.errors import BobraiError
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
@@ -62,12 +63,19 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
     def with_broker(serve: Callable[[Broker], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
         return process.with_rabbitmq(settings, serve) if settings.rabbitmq.url.get_secret_value() else serve(within)
 
-    async with asyncio.TaskGroup() as rooms:
-        rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
-        rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
-        worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
-        rooms.create_task(_then_stop(worker, stop))
+    try:
+        async with asyncio.TaskGroup() as rooms:
+            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
+            rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
+            worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
+            rooms.create_task(_then_stop(worker, stop))
+    except* BobraiError as group:
+        failures = group.exceptions
+    else:
+        failures = ()
     await within.close()
+    if failures:
+        raise failures[0]
 
 
 async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
