@@ -3,8 +3,8 @@
 import argparse
 from dataclasses import dataclass
 
-NAMES = ("echo", "single", "batch", "end-to-end", "idle", "memory", "full-tables", "dramatiq", "taskiq")
-PEERS = ("dramatiq", "taskiq")
+PEERS = ("dramatiq", "dramatiq-unconfirmed", "taskiq")
+NAMES = ("echo", "single", "batch", "end-to-end", "idle", "memory", "full-tables", *PEERS)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Report:
         rows = [self._rate_row(name, rounds) for name, rounds in self.rounds.items()]
         for peer in self.peers:
             cost = f"{peer.rounds.total_cpu_microseconds():.0f}"
-            rows.append((f"{peer.name}, {peer.setting}", f"{peer.rounds.rate:,.0f}/s", cost, ""))
+            rows.append((f"{peer.name}: {peer.setting}", f"{peer.rounds.rate:,.0f}/s", cost, peer.promise))
         if self.idle:
             rows.append(("(e) idle: submit to result", _milliseconds(self.idle), "", f"aim p50 <= {IDLE_AIM_MS:g} ms"))
         rows += [(f"    idle: {peer.name}", _milliseconds(peer.idle), "", "") for peer in self.peers]
@@ -73,8 +73,8 @@ class Report:
             cost = rounds.total_cpu_microseconds() / empty.total_cpu_microseconds()
             return f"rate {rounds.rate / empty.rate:.2f} x, cost {cost:.2f} x the empty run"
         if name in PEER_AIMS and self.peers:
-            best = max(peer.rounds.rate for peer in self.peers)
-            return f"{rounds.rate / best:.1f} x the best peer, aim {PEER_AIMS[name]:g} x"
+            times = ", ".join(f"{rounds.rate / peer.rounds.rate:.1f} x {peer.name}" for peer in self.peers)
+            return f"{times}; aim {PEER_AIMS[name]:g} x"
         return ""
 
     def _cpu_lines(self) -> list[str]:

@@ -15,6 +15,8 @@ from dramatiq.results import Results
 from dramatiq.results.backend import Missing, ResultBackend
 
 QUEUE = os.environ["PEER_QUEUE"]
+# without it, Dramatiq's default, a message that RabbitMQ never stored is lost unnoticed
+CONFIRMED = os.environ["PEER_CONFIRMED"] == "yes"
 
 
 class PostgresResults(ResultBackend):
@@ -50,7 +52,7 @@ class QuorumBroker(RabbitmqBroker):
 
 
 results = PostgresResults(os.environ["PEER_DATABASE_URL"])
-broker = QuorumBroker(url=os.environ["PEER_RABBITMQ_URL"])
+broker = QuorumBroker(url=os.environ["PEER_RABBITMQ_URL"], confirm_delivery=CONFIRMED)
 broker.add_middleware(Results(backend=results))
 dramatiq.set_broker(broker)
 

@@ -18,7 +18,7 @@ def install(name: str, requirements: tuple[str, ...]) -> Path:
     if not stamp.exists() or json.loads(stamp.read_text()) != list(requirements):
         print(f"installing {', '.join(requirements)} into {folder}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        quiet = ["--quiet", "--disable-pip-version-check"]
+        quiet = ["--quiet", "--quiet", "--disable-pip-version-check"]
         subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", *quiet, *requirements], check=True)
         stamp.write_text(json.dumps(requirements))
     return folder / "bin"

@@ -41,40 +41,49 @@ class Peer:
     """Another task queue."""
 
     name: str
+    promise: str
+    module: str
+    """Starts the names of its application and its producer."""
+    environment: dict[str, str]
     requirements: tuple[str, ...]
     command: tuple[str, ...]
     settings: tuple[Setting, ...]
     table: str
 
 
-DRAMATIQ = Peer(
-    "dramatiq",
-    ("dramatiq[rabbitmq]", "psycopg[binary]"),
-    ("dramatiq", "tests.bench.peers.dramatiq_app", "--processes", "1"),
-    tuple(
-        Setting(
-            f"{threads} threads, prefetch {prefetch}",
-            ("--threads", str(threads)),
-            {"dramatiq_queue_prefetch": str(prefetch)},
-        )
-        for threads, prefetch in ((2, 50), (4, 8), (4, 100), (8, 100), (16, 100))
-    ),
-    "CREATE TABLE results (key text PRIMARY KEY, result json NOT NULL)",
-)
+def _dramatiq(name: str, *, confirmed: bool) -> Peer:
+    return Peer(
+        name=name,
+        promise="publishes confirmed" if confirmed else "publishes unconfirmed, its default",
+        module="dramatiq",
+        environment={"PEER_CONFIRMED": "yes" if confirmed else "no"},
+        requirements=("dramatiq[rabbitmq]", "psycopg[binary]"),
+        command=("dramatiq", "tests.bench.peers.dramatiq_app", "--processes", "1"),
+        settings=tuple(
+            Setting(
+                f"{threads} threads, prefetch {prefetch}",
+                ("--threads", str(threads)),
+                {"dramatiq_queue_prefetch": str(prefetch)},
+            )
+            for threads, prefetch in ((2, 50), (4, 8), (4, 100), (8, 100), (16, 100))
+        ),
+        table="CREATE TABLE results (key text PRIMARY KEY, result text NOT NULL)",
+    )
+
+
+DRAMATIQ = _dramatiq("dramatiq", confirmed=True)
+DRAMATIQ_UNCONFIRMED = _dramatiq("dramatiq-unconfirmed", confirmed=False)
 TASKIQ = Peer(
-    "taskiq",
-    ("taskiq", "taskiq-aio-pika", "taskiq-postgres[asyncpg]", "uvloop"),
-    (
-        "taskiq",
-        "worker",
-        "tests.bench.peers.taskiq_app:broker",
-        "--workers",
-        "1",
-        "--no-parse",
-        "--log-level",
-        "WARNING",
+    name="taskiq",
+    promise="publishes confirmed",
+    module="taskiq",
+    environment={},
+    requirements=("taskiq", "taskiq-aio-pika", "taskiq-postgres[asyncpg]", "uvloop"),
+    command=(
+        "taskiq", "worker", "tests.bench.peers.taskiq_app:broker", "--workers", "1", "--no-parse",
+        "--log-level", "WARNING",
     ),
-    tuple(
+    settings=tuple(
         Setting(
             f"{tasks} tasks at once, prefetch {prefetch}, {pool} connections",
             ("--max-async-tasks", str(tasks), "--max-prefetch", str(prefetch)),
@@ -82,9 +91,9 @@ TASKIQ = Peer(
         )
         for tasks, prefetch, pool in ((20, 20, 10), (50, 50, 10), (100, 100, 10), (100, 100, 20), (200, 200, 30))
     ),
-    "",
-)
-PEERS = (DRAMATIQ, TASKIQ)
+    table="",
+)  # fmt: skip
+PEERS = (DRAMATIQ, DRAMATIQ_UNCONFIRMED, TASKIQ)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class PeerResult:
     """What a peer did, and how it was set."""
 
     name: str
+    promise: str
     setting: str
     tried: dict[str, float]
     rounds: Rounds
@@ -102,8 +112,8 @@ class PeerResult:
     def as_json(self) -> dict[str, Any]:
         """Everything."""
         return {
-            "setting": self.setting, "tried_per_second": self.tried, "end_to_end": self.rounds.as_json(),
-            "idle_ms": self.idle, "worker_memory_mib": self.memory, "versions": self.versions,
+            "promise": self.promise, "setting": self.setting, "tried_per_second": self.tried,
+            "end_to_end": self.rounds.as_json(), "idle_ms": self.idle, "worker_memory_mib": self.memory, "versions": self.versions,
         }  # fmt: skip
 
 
@@ -118,7 +128,7 @@ class RunningPeer:
 
     async def client(self, peer: Peer, *arguments: object) -> dict[str, Any]:
         """Run the peer's producer."""
-        module = f"tests.bench.peers.{peer.name}_producer"
+        module = f"tests.bench.peers.{peer.module}_producer"
         return await run_client(self.servers, module, *arguments, python=str(self._bin_folder / "python"))
 
     async def one_round(self, peer: Peer, count: int) -> Round:
@@ -142,7 +152,7 @@ class RunningPeer:
 
 async def measure(servers: Servers, options: Options, peer: Peer) -> PeerResult:
     """Install, tune, measure."""
-    bin_folder = environments.install(peer.name, peer.requirements)
+    bin_folder = environments.install(peer.module, peer.requirements)
     tried: dict[str, float] = {}
     for setting in peer.settings:
         async with _running(servers, bin_folder, peer, setting) as running:
@@ -155,8 +165,9 @@ async def measure(servers: Servers, options: Options, peer: Peer) -> PeerResult:
         idle = await running.client(peer, "probe", RATE, options.idle_seconds)
         memory = memory_mib(running.worker.pid)
     return PeerResult(
-        peer.name, best.label, tried, rounds, percentiles(idle["latencies"]), memory, environments.versions(bin_folder)
-    )
+        peer.name, peer.promise, best.label, tried, rounds, percentiles(idle["latencies"]), memory,
+        environments.versions(bin_folder),
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -166,6 +177,7 @@ async def _running(servers: Servers, bin_folder: Path, peer: Peer, setting: Sett
         "PEER_DATABASE_URL": url,
         "PEER_RABBITMQ_URL": servers.rabbitmq.url,
         "PEER_QUEUE": url.rpartition("/")[2],
+        **peer.environment,
         **setting.environment,
     }
     connection = await asyncpg.connect(url)
