@@ -5,6 +5,7 @@ Next: `channels.py` (frames) and `acks.py` (which tags to ack together).
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from bobrai.broker.channels import LinkedChannel
 from bobrai.broker.link import RPC_TIMEOUT, Link, broker_errors
 from bobrai.broker.port import OnDelivery
 from bobrai.domain import message
-from bobrai.domain.errors import MalformedMessage
+from bobrai.domain.errors import BrokerUnavailable, MalformedMessage
 from bobrai.domain.message import Hint
 from bobrai.telemetry import logs
 
@@ -164,9 +165,16 @@ class ConsumeChannel(LinkedChannel):
     async def close(self) -> None:
         """Send the last acks and close; what is unacked goes back to the queue. Raises nothing."""
         if not self.ended.done():
-            self.release_acks()
             self._end("the subscription was closed")
+            frames = self._ack_frames()
+            if frames:
+                with contextlib.suppress(BrokerUnavailable), broker_errors("acknowledging"):
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        await self._underlay.write_queue.put(self._frames(frames))
         await self._link.close_channel(self._channel)
+
+    def _ack_frames(self) -> list[spec.Basic.Ack]:
+        return [spec.Basic.Ack(tag, multiple) for tag, multiple in self._acks.take()]
 
     def _flush(self) -> None:
         self._flushing = False
@@ -176,7 +184,7 @@ class ConsumeChannel(LinkedChannel):
             self._flushing = True
             asyncio.get_running_loop().call_later(WRITER_BUSY_PAUSE, self._flush)
             return
-        frames = [spec.Basic.Ack(tag, multiple) for tag, multiple in self._acks.take()]
+        frames = self._ack_frames()
         if frames:
             self._underlay.write_queue.put_nowait(self._frames(frames))
 
@@ -202,7 +210,10 @@ class ConsumeChannel(LinkedChannel):
 
     def _deliver(self, body: bytes) -> None:
         frame, properties = self._frame, self._header.properties
-        consumer = self.consumers[frame.consumer_tag or ""]
+        consumer = self.consumers.get(frame.consumer_tag or "")
+        if consumer is None:  # cancelled and forgotten: it counts, and gets no more
+            consumer = self.consumers[frame.consumer_tag or ""] = Consumer(0)
+            consumer.active = False
         consumer.unacked += 1
         self.delivered += 1
         try:

@@ -83,4 +83,6 @@ class DeadLetters:
                 log.warning("broker.dead_letters.full", queue=queue)
             except BrokerUnavailable as error:
                 log.warning("broker.dead_letters.unavailable", queue=queue, reason=str(error))
+            except Exception:
+                log.exception("broker.dead_letters.failed", queue=queue)
             await backoff.pause()

@@ -226,20 +226,26 @@ class Link:
     async def _supervise(self) -> None:
         backoff = Backoff()
         while True:
-            connected = await self._connect_any()
-            if connected is not None:
-                connection, url = connected
-                since = time.monotonic()
-                try:
-                    await self._hold(connection, url)
-                finally:
-                    self._connection = self._lost = None
-                    self._up.clear()
-                    metrics.CONNECTED.labels("rabbitmq").set(0)
-                    await self._end(connection)
-                if time.monotonic() - since > LONGEST_PAUSE:
-                    backoff.reset()
+            try:
+                connected = await self._connect_any()
+                if connected is not None:
+                    since = time.monotonic()
+                    await self._use(*connected)
+                    if time.monotonic() - since > LONGEST_PAUSE:
+                        backoff.reset()
+            except Exception:
+                log.exception("broker.link.failed")
             await backoff.pause()
+
+    async def _use(self, connection: AbstractConnection, url: URL) -> None:
+        """Let channels use the connection until it is lost."""
+        try:
+            await self._hold(connection, url)
+        finally:
+            self._connection = self._lost = None
+            self._up.clear()
+            metrics.CONNECTED.labels("rabbitmq").set(0)
+            await self._end(connection)
 
     async def _connect_any(self) -> tuple[AbstractConnection, URL] | None:
         """Try every node once, in random order."""
