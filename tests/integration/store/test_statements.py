@@ -1,0 +1,146 @@
+"""Every named statement is correct SQL, is used, and means what its function thinks, directly and through PgBouncer."""
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bobrai
+from bobrai.domain import task
+from bobrai.domain.message import Hint
+from bobrai.domain.task import IdempotencyKey, OutcomeKind
+from bobrai.store import attempts, outbox, queries, queues, submission, task_types, tasks, workers
+from bobrai.store.pool import Database
+from bobrai.store.tasks import TaskFilter
+from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
+from tests.support.databases import Database as OwnDatabase
+
+STATEMENTS = queries.load()
+SOURCES = "\n".join(
+    path.read_text() for path in sorted(Path(bobrai.__file__).parent.rglob("*.py")) if path.parent.name != "sql"
+)
+
+
+async def test_every_statement_prepares(database: OwnDatabase) -> None:
+    async with database.connect() as connection:
+        for name, text in STATEMENTS.items():
+            prepared = await connection.prepare(text)
+            highest = max((int(number) for number in re.findall(r"\$(\d+)", text)), default=0)
+            assert len(prepared.get_parameters()) == highest, f"{name}: numbers are missing among the parameters"
+            columns = [attribute.name for attribute in prepared.get_attributes()]
+            assert len(set(columns)) == len(columns), f"{name}: two columns have one name"
+
+
+def test_every_statement_is_used_once() -> None:
+    used = re.findall(r'statement\(\s*"([a-z_]+)"\s*\)', SOURCES)
+    assert sorted(used) == sorted(STATEMENTS)
+
+
+def test_every_statement_says_its_name_first() -> None:
+    assert {name for name, text in STATEMENTS.items() if not text.startswith(f"/* {name} */")} == set()
+
+
+def test_two_statements_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_statements", lambda: iter([("twice", "SELECT 1"), ("twice", "SELECT 2")]))
+    with pytest.raises(ValueError, match="twice"):
+        queries.load()
+
+
+class _Recording:
+    """Notes which statements a connection runs."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def wrap(self, fetch: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def recording(query: str, *args: Any, **options: Any) -> Any:
+            if found := re.match(r"/\* ([a-z_]+) \*/", query):
+                self.seen.add(found[1])
+            return await fetch(query, *args, **options)
+
+        return recording
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of all statements that ran."""
+    from asyncpg import Connection
+
+    recording = _Recording()
+    original = Connection.fetch
+
+    async def fetch(self: Connection, query: str, *args: Any, **options: Any) -> Any:
+        return await recording.wrap(lambda *a, **o: original(self, *a, **o))(query, *args, **options)
+
+    monkeypatch.setattr(Connection, "fetch", fetch)
+    return recording.seen
+
+
+async def test_every_function_of_the_store_runs_its_statements(either_way: Database, seen: set[str]) -> None:
+    """Three times over, so that statements prepared on one connection meet other connections of the pooler."""
+    for turn in range(3):
+        await _everything(either_way, turn)
+    assert seen == set(STATEMENTS)
+
+
+async def _everything(store: Database, turn: int) -> None:
+    queue = f"q{turn}"
+    await queues.ensure(store, [queue])
+    assert await queues.change(store, queue, paused=False, sets_max_backlog=True, max_backlog=5)
+    assert queue in await queues.running(store)
+    await task_types.announce(store, [task.TaskType(name=f"type{turn}")])
+    assert f"type{turn}" in {kind.name for kind in await task_types.every(store)}
+
+    me = await worker(store, queues=(queue,))
+    await workers.report_speeds(store, me, {queue: 12.5})
+    (living,) = [each for each in await workers.live(store) if each.id == me]
+    assert living.speeds == {queue: 12.5}
+
+    ids = await submitted(store, 6, queue=queue)
+    key = IdempotencyKey(key=f"k{turn}", fingerprint=b"f", ttl_seconds=60.0)
+    keyed, replayed = await submission.submit_keyed(store, [new_task(queue=queue)], key)
+    assert (await submission.submit_keyed(store, [new_task(queue=queue)], key)) == (keyed, True)
+    assert not replayed
+
+    assert await outbox.due_waits(store, queue)
+    assert (await outbox.next_due(store) or 0.0) <= 0.0
+    async with store.repeatable() as transaction:
+        due = await outbox.take_due(transaction, {queue: 100}, 100)
+        await outbox.return_hints(transaction, due[:1])
+    assert [hint.task_id for hint in due] == [*ids, *keyed]
+    assert await outbox.release_hints(store, [Hint(ids[1], 0)]) == 1
+    assert await outbox.unheld(store, queue, -1.0, 100) == {Hint(each, 0) for each in (*ids[2:], *keyed)}
+    assert await outbox.sweep(store, {Hint(ids[2], 0)}) == 1
+
+    claims = [await claimed(store, me, each) for each in ids[:4]]
+    await attempts.show_progress(store, me, [(claims[0].task_id, 1, '{"at": 1}')])
+    held = await attempts.claimed(store, me, [Hint(ids[0], 0), Hint(ids[5], 0)])
+    assert [claim.task_id for claim in held] == [ids[0]]
+    done, retry = outcome(claims[0], OutcomeKind.DONE), outcome(claims[1], OutcomeKind.RETRY)
+    assert await attempts.complete(store, me, [done]) == {ids[0]}
+    assert await attempts.settled(store, me, [done]) == {ids[0]}
+    assert await attempts.end(store, me, [retry]) == {ids[1]: "pending"}
+    assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
+
+    await tasks.cancel(store, ids[4])
+    await tasks.replay(store, ids[4])
+    assert await tasks.final_of(store, ids) == {ids[0]}
+    assert (await tasks.get(store, ids[0]))["progress"] == '{"at": 1}'
+    assert (await tasks.read(store, [ids[0], 10**9]))[ids[0]]["status"] == "done"
+    listed = await tasks.page(store, TaskFilter(queue=queue), before_id=None, limit=3)
+    assert [row["id"] for row in listed] == [keyed[0], ids[5], ids[4]]
+
+    await expired(store, me)
+    assert {row["id"] for row in await workers.take_back(store)} == set(ids[2:4])
+    await workers.unregister(store, await worker(store))
+    measured = await queues.measure(
+        store, {queue: 7}, period_seconds=0.0, takeover_seconds=60.0, waiting_period_seconds=0.0
+    )
+    assert queue in {row["name"] for row in measured.rows}
+    assert {row["name"]: row["depth"] for row in await queues.every(store)}[queue] == 7
+    assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 1
+    await store.fetch("UPDATE idempotency_keys SET expires_at = now()")
+    assert await tasks.prune_idempotency_keys(store, limit=10) == 1
+    assert await relayed(store, queue=queue)
