@@ -113,7 +113,8 @@ class PeerResult:
         """Everything."""
         return {
             "promise": self.promise, "setting": self.setting, "tried_per_second": self.tried,
-            "end_to_end": self.rounds.as_json(), "idle_ms": self.idle, "worker_memory_mib": self.memory, "versions": self.versions,
+            "end_to_end": self.rounds.as_json(), "idle_ms": self.idle,
+            "worker_memory_mib": self.memory, "versions": self.versions,
         }  # fmt: skip
 
 
