@@ -27,6 +27,7 @@ run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing el
 	@exec $(BIN)/bobrai dev $(ARGS)
 
 test: $(VENV)/.test  ## run the tests on real servers (ARGS="-k name" narrows them)
+	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, docs that name every setting
