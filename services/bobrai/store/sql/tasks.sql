@@ -63,8 +63,8 @@ WITH target AS (
 SELECT target.status AS status_before, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM target;
 
 -- name: prune_tasks
--- Finished tasks past their retention, in a small batch.
-DELETE FROM tasks WHERE id IN (
+-- Finished tasks past their retention, in a small batch; as an array, so that no plan joins them with the whole table.
+DELETE FROM tasks WHERE id = ANY (ARRAY(
     SELECT id FROM tasks WHERE finished_at < now() - make_interval(secs => $1::double precision)
-    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED))
 RETURNING 1;

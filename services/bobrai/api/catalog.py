@@ -1,0 +1,165 @@
+"""What this process knows of queues and task types, read again about once a second.
+
+In: rows of ``queues`` and ``task_types``. Out: answers without a query: the defaults of a type, whether a payload fits
+its JSON Schema, whether a queue has room. Something unknown makes the catalog read again at once, but not in a busy
+loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any, Final
+
+import jsonschema_rs
+import msgspec
+
+from bobrai.api.admission import Admission
+from bobrai.api.problems import Fault, pointer, shorten
+from bobrai.domain import limits
+from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.task import TaskType
+from bobrai.settings import ApiSettings
+from bobrai.store import queues, task_types
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+_LEAST_AGE_SECONDS: Final = 0.2  # an unknown name does not make the catalog younger than this
+_FAULTS_PER_PAYLOAD: Final = 20
+
+
+def _is_moment(text: str) -> bool:
+    # What Python writes without an offset is no RFC 3339 date-time, but handlers' models read it.
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _anything(_text: str) -> bool:
+    return True
+
+
+# Formats whose RFC is narrower than what a handler's model accepts: the model has the last word.
+_FORMATS: Final = {"date-time": _is_moment, "date": _is_date, "time": _anything, "duration": _anything}
+
+
+class KnownType:
+    """A task type with its compiled payload schema."""
+
+    def __init__(self, type_: TaskType) -> None:
+        self.type = type_
+        self.payload_schema: Any = msgspec.json.decode(type_.payload_schema)
+        self._validator = self._compiled()
+
+    def _compiled(self) -> jsonschema_rs.Validator | None:
+        if self.payload_schema in ({}, True):
+            return None
+        try:
+            # offline: a schema that refers to an address must not make this process fetch it.
+            return jsonschema_rs.Draft202012Validator(
+                self.payload_schema, formats=_FORMATS, validate_formats=True, offline=True
+            )
+        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            # The worker checks again, so that a schema that cannot be used here refuses nothing.
+            log.warning("catalog.schema_unusable", type=self.type.name, error=shorten(str(error).partition("\n")[0]))
+            return None
+
+    @property
+    def checks(self) -> bool:
+        """Whether payloads are checked at all."""
+        return self._validator is not None
+
+    def faults(self, payload: object, place: str) -> list[Fault]:
+        """Return what is wrong with a payload, the first few places."""
+        if self._validator is None or self._validator.is_valid(payload):
+            return []
+        found = []
+        for error in self._validator.iter_errors(payload):
+            found.append(Fault(place + pointer(*error.instance_path), shorten(error.message)))
+            if len(found) == _FAULTS_PER_PAYLOAD:
+                break
+        return found
+
+
+class Catalog:
+    """Types and queues by name; ``version`` changes whenever a type does."""
+
+    def __init__(self, database: Database, settings: ApiSettings) -> None:
+        self.types: dict[str, KnownType] = {}
+        self.queues: dict[str, Admission] = {}
+        self.version = 0
+        self.loaded = False
+        self._database = database
+        self._default_limit = settings.max_backlog
+        self._interval = settings.refresh_seconds
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._connected = metrics.CONNECTED.labels("database")
+
+    async def run_once(self) -> float:
+        """Read everything again; returns the seconds until the next time."""
+        async with self._reading:
+            await self._read()
+        return self._interval
+
+    async def know(self, types: Iterable[str], wanted_queues: Iterable[str]) -> None:
+        """Read again when one of these names is unknown, unless that was done a moment ago."""
+        if all(name in self.types for name in types) and all(name in self.queues for name in wanted_queues):
+            return
+        async with self._reading:
+            if time.monotonic() - self._read_at >= _LEAST_AGE_SECONDS:
+                await self._read()
+
+    async def make_queues(self, names: Iterable[str]) -> bool:
+        """Make queues that do not exist; returns False, with none made, when there would be too many."""
+        async with self._reading:
+            missing = {name for name in names if name not in self.queues}
+            if missing:
+                if len(self.queues) + len(missing) > limits.MAX_QUEUES:
+                    return False
+                await queues.ensure(self._database, sorted(missing))
+                await self._read()
+                log.info("queues.made", queues=sorted(missing))
+        return True
+
+    async def _read(self) -> None:
+        try:
+            found = await task_types.every(self._database)
+            rows = await queues.every(self._database)
+        except DatabaseUnavailable:
+            self._connected.set(0)
+            raise
+        self._connected.set(1)
+        self._read_at = time.monotonic()
+        self._take_types(found)
+        for row in rows:
+            admission = self.queues.setdefault(row["name"], Admission(row["name"]))
+            limit = self._default_limit if row["max_backlog"] is None else row["max_backlog"]
+            admission.measured(
+                row["due"] + row["delayed"] + row["between_attempts"],
+                age_seconds=row["measured_age_seconds"],
+                limit=limit,
+                now=self._read_at,
+            )
+        self.loaded = True
+
+    def _take_types(self, found: list[TaskType]) -> None:
+        fresh = {}
+        for type_ in found:
+            known = self.types.get(type_.name)
+            fresh[type_.name] = known if known is not None and known.type == type_ else KnownType(type_)
+        if fresh != self.types:
+            self.version += 1
+            self.types = fresh

@@ -1,0 +1,101 @@
+"""The ASGI application of one path: everything that surrounds a handler, written once.
+
+In: an ASGI request that the router brought here. Out: exactly one reply, a line in the log and a count. Bounds the time
+of body and answer, turns errors into problems, and keeps what went wrong inside the log.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from bobrai.api import problems
+from bobrai.api.operations import Operation
+from bobrai.api.web import ClientGone, Reply, Request
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+_BODY_SECONDS: Final = 30.0
+# With what the client's connection costs, an answer stays under ten seconds whatever the database does.
+ANSWER_SECONDS: Final = 8.5
+_CLIENT_GONE: Final = 499  # for log and metrics; nobody receives it
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
+
+class Endpoint:
+    """One path of the API, or with no operations the place where unknown paths end."""
+
+    def __init__(self, route: str, operations: Mapping[str, Operation]) -> None:
+        self._route = route
+        self._operations = dict(operations)
+        if "GET" in operations:
+            self._operations["HEAD"] = operations["GET"]
+        self._allowed = ", ".join(sorted(self._operations))
+        self._requests = lru_cache(maxsize=256)(
+            lambda method, status: metrics.HTTP_REQUESTS.labels(method, route, str(status))
+        )
+        self._seconds = lru_cache(maxsize=16)(lambda method: metrics.HTTP_REQUEST_SECONDS.labels(method, route))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        request = Request(self._route, scope, receive)
+        operation = self._operations.get(request.method)
+        status = _CLIENT_GONE
+        try:
+            try:
+                reply = await self._answer(operation, request)
+            except Exception as error:  # noqa: BLE001 - every error becomes an answer
+                reply = self._explain(error, request)
+            await reply.send(send, request.request_id)
+            status = reply.status
+        except ClientGone:
+            pass  # counted below; there is nobody to answer
+        finally:
+            self._record(request, operation, status, time.perf_counter() - started)
+
+    async def _answer(self, operation: Operation | None, request: Request) -> Reply:
+        if operation is None:
+            if not self._operations:
+                raise problems.Problem("not-found", "Nothing is served at this path")
+            raise problems.method_not_allowed(request.method, self._allowed)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS) as request.deadline:
+                if operation.body_limit is not None:
+                    request.require_json()
+                    await request.read_body(operation.body_limit)
+                request.allow(ANSWER_SECONDS)
+                return await operation.handler(request)
+        except TimeoutError as error:
+            if not request.answering:
+                raise problems.Problem("body-timeout", "The body did not arrive in time") from error
+            raise problems.unavailable() from error
+
+    def _explain(self, error: Exception, request: Request) -> Reply:
+        if isinstance(error, ClientGone):
+            raise error
+        problem = problems.of(error)
+        if problem is None:
+            log.error("http.failed", route=self._route, request_id=request.request_id, exc_info=error)
+            problem = problems.Problem("internal", "The server failed; its log tells more under this request_id")
+        return Reply(problem.body(request.request_id), problem.status, problem.headers, problems.CONTENT_TYPE)
+
+    def _record(self, request: Request, operation: Operation | None, status: int, seconds: float) -> None:
+        method = request.method if request.method in _METHODS else "other"
+        self._requests(method, status).inc()
+        self._seconds(method).observe(seconds)
+        say = log.debug if operation is not None and operation.quiet else log.info
+        fields = {} if request.task_id is None else {"task_id": request.task_id}
+        say(
+            "http.request",
+            method=method,
+            route=self._route,
+            status=status,
+            seconds=round(seconds, 6),
+            request_id=request.request_id,
+            **fields,
+        )

@@ -1,0 +1,114 @@
+"""The composition root of the API process: settings become a pool, a catalog, an application and a server.
+
+In: settings and the wish to stop. Out: HTTP until then, and the requests that are open finished. The process serves
+while its database is away: it answers 503 and says so once in its log.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from bobrai.api import app, openapi, routes
+from bobrai.api.catalog import Catalog
+from bobrai.api.operations import Operation
+from bobrai.api.probe import DatabaseProbe
+from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.submissions import Submissions
+from bobrai.api.system_routes import SystemRoutes
+from bobrai.api.task_routes import TaskRoutes
+from bobrai.api.waiters import Waiters
+from bobrai.runtime.health import QuietServer, listen
+from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.loop import PeriodicLoop
+from bobrai.settings import Settings
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+# Longer than the idle time of the usual proxies and client pools, so that the client closes first.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(QuietServer):
+    """A server that says when it takes connections."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+
+async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
+    """Serve HTTP until ``stop``, then let open requests finish; ``on_listening`` is called once connections are taken.
+
+    Raises ConfigurationError for an address that cannot be had and a URL that cannot be read.
+    """
+    database = Database(settings.database, name="bobrai-api")
+    await database.open()
+    listener = listen(settings.api.bind, "BOBRAI_API_BIND")
+    catalog = Catalog(database, settings.api)
+    submissions = Submissions(database, catalog)
+    waiters = Waiters(database, settings.api.wait_tick_seconds)
+    catalog_loop = PeriodicLoop("catalog", settings.api.refresh_seconds, catalog.run_once)
+    waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
+    waiters.wake = waiters_loop.wake
+    operations = _operations(settings, database, catalog, submissions, waiters, stop)
+    server = _Server(_config(settings, operations), lambda: _listening(listener, on_listening))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(catalog_loop.run(stop))
+            group.create_task(waiters_loop.run(stop))
+            group.create_task(_drain_on(stop, server, waiters))
+            await server.serve(sockets=[listener])
+            stop.request("the server ended")
+        await submissions.idle()
+    finally:
+        listener.close()
+        await database.close()
+    log.info("api.stopped", reason=stop.reason)
+
+
+def _operations(
+    settings: Settings, database: Database, catalog: Catalog, submissions: Submissions, waiters: Waiters, stop: Stop
+) -> list[Operation]:
+    system = SystemRoutes(catalog, DatabaseProbe(database), stop, lambda: openapi.build(operations, catalog.types))
+    operations = routes.operations(
+        TaskRoutes(database, submissions, waiters, settings.api), QueueRoutes(database, catalog.run_once), system
+    )
+    return operations
+
+
+def _config(settings: Settings, operations: list[Operation]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app.build(operations),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.api.drain_seconds),
+    )
+
+
+async def _drain_on(stop: Stop, server: QuietServer, waiters: Waiters) -> None:
+    await stop.wait()
+    waiters.close()
+    server.should_exit = True
+
+
+def _listening(listener: socket.socket, on_listening: Callable[[], None] | None) -> None:
+    host, port = listener.getsockname()[:2]
+    log.info("api.listening", host=host, port=port)
+    if on_listening is not None:
+        on_listening()

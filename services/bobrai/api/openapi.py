@@ -1,0 +1,217 @@
+"""The OpenAPI 3.1 document, made from the operations, the schemas, the views and the task types that are known.
+
+In: what ``routes`` declares and what the catalog knows. Out: one dictionary, which is served as JSON and rendered by
+``docs_page``. Every limit of ``domain.limits`` stands in it as a schema keyword.
+"""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from pydantic.json_schema import models_json_schema
+
+from bobrai import __version__
+from bobrai.api import problems, schemas, views
+from bobrai.api.catalog import KnownType
+from bobrai.api.operations import Operation, Success
+from bobrai.domain import limits
+from bobrai.domain.task import DEFAULT_TYPE
+
+_COMPONENTS: Final = "#/components/schemas/"
+_PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
+    "task_id": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
+    "name": {"type": "string", "pattern": limits.QUEUE_PATTERN},
+}
+_HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
+    "Idempotency-Key": (
+        {"type": "string", "pattern": schemas.IDEMPOTENCY_KEY_PATTERN},
+        (
+            f"1 to {limits.MAX_IDEMPOTENCY_KEY} printable characters, quoted or not. The same key with the same body "
+            "gives the first answer again; with another body, 422."
+        ),
+    ),
+    "If-None-Match": ({"type": "string"}, "An ETag that the client has: 304 when the task has not changed since."),
+    "traceparent": ({"type": "string"}, "W3C trace context; kept with the task. A malformed one is ignored."),
+    "X-Request-ID": (
+        {"type": "string"},
+        (
+            f"Up to {limits.MAX_REQUEST_ID} printable characters, kept with the task; another value is replaced. "
+            "Every answer carries it."
+        ),
+    ),
+}
+_INTRODUCTION: Final = """\
+Submit tasks, read their results. **A task that was answered with 201 is never lost**: it is committed, and it ends as \
+exactly one of `done`, `failed`, `cancelled`.
+
+Every error is `application/problem+json` (RFC 9457); `type` says which kind it is, and `errors` names the places that \
+are wrong.
+"""
+
+
+def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> dict[str, Any]:
+    """Return the document."""
+    shapes = _shapes(operations)
+    _describe_types(shapes, types)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        for number, path in enumerate(operation.paths):
+            paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, path, twin=number > 0)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "bobrAI",
+            "version": __version__,
+            "summary": "A task-processing service.",
+            "description": _INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in operations)],
+        "paths": paths,
+        "components": {"schemas": dict(sorted(shapes.items()))},
+    }
+
+
+def _shapes(operations: Iterable[Operation]) -> dict[str, Any]:
+    bodies = {operation.body: None for operation in operations if operation.body is not None}
+    _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_COMPONENTS + "{model}")
+    seen = {
+        success.view: None
+        for operation in operations
+        for success in operation.successes.values()
+        if success.view is not None
+    }
+    _, replies = msgspec.json.schema_components([*seen, views.ProblemView], ref_template=_COMPONENTS + "{name}")
+    return {**_untitled(requests["$defs"]), **_untitled(dict(replies))}
+
+
+def _untitled(node: Any) -> Any:
+    """The same schemas without the titles that repeat the names."""
+    if isinstance(node, dict):
+        return {key: _untitled(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+    return [_untitled(item) for item in node] if isinstance(node, list) else node
+
+
+def _describe_types(shapes: dict[str, Any], types: Mapping[str, KnownType]) -> None:
+    submission = shapes["TaskSubmission"]
+    submission["not"] = {"required": ["run_at", "delay_seconds"]}
+    if not types:
+        return
+    submission["properties"]["type"] = {
+        "type": "string",
+        "enum": sorted(types),
+        "default": DEFAULT_TYPE,
+        "description": "Which handler runs it.",
+    }
+    rules = []
+    for name, known in sorted(types.items()):
+        component = f"Payload.{name}"
+        shape = _rebased(known.payload_schema, f"{_COMPONENTS}{component}")
+        described = shape if isinstance(shape, dict) else {"not": {}} if shape is False else {}
+        shapes[component] = {"description": known.type.description or f"What `{name}` takes.", **described}
+        if known.checks:
+            condition: dict[str, Any] = {"properties": {"type": {"const": name}}}
+            if name != DEFAULT_TYPE:
+                condition["required"] = ["type"]
+            rules.append({"if": condition, "then": {"properties": {"payload": {"$ref": _COMPONENTS + component}}}})
+    if rules:
+        submission["allOf"] = rules
+
+
+def _rebased(schema: Any, base: str) -> Any:
+    """A copy of a schema whose references to its own parts hold at its new place."""
+    if isinstance(schema, dict):
+        moved = {key: _rebased(value, base) for key, value in schema.items()}
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+            moved["$ref"] = base + reference[1:]
+        return moved
+    return [_rebased(item, base) for item in schema] if isinstance(schema, list) else copy.copy(schema)
+
+
+def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id + ("AtFirstPath" if twin else ""),
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": f"The same as `{operation.paths[0]}`, for clients of the first version."
+        if twin
+        else operation.description,
+        "parameters": _parameters(operation, path),
+        "responses": _responses(operation),
+    }
+    if operation.body is not None:
+        content: dict[str, Any] = {"schema": {"$ref": _COMPONENTS + operation.body.__name__}}
+        if operation.body_example is not None:
+            content["example"] = operation.body_example
+        described["requestBody"] = {
+            "required": True,
+            "description": f"At most {operation.body_limit} bytes.",
+            "content": {"application/json": content},
+        }
+    return described
+
+
+def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": dict(_PATH_PARAMETERS[name])}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    schema = operation.query.model_json_schema(ref_template="#/$defs/{model}")
+    for name, field in _untitled(schema.get("properties", {})).items():
+        description = field.pop("description", "")
+        reference = field.pop("$ref", "").rpartition("/")[2]
+        if reference:
+            field = {"type": "string", "enum": schema["$defs"][reference]["enum"]}
+        found.append({"name": name, "in": "query", "required": False, "description": description, "schema": field})
+    for name in (*operation.headers, "X-Request-ID"):
+        header, description = _HEADERS[name]
+        found.append(
+            {"name": name, "in": "header", "required": False, "description": description, "schema": dict(header)}
+        )
+    return found
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    found = {str(status): _success(success) for status, success in operation.successes.items()}
+    by_status: dict[int, list[str]] = {}
+    for kind in operation.problems:
+        by_status.setdefault(problems.KINDS[kind][0], []).append(kind)
+    for status, kinds in sorted(by_status.items()):
+        content = {"application/problem+json": {"schema": {"$ref": _COMPONENTS + "ProblemView"}}}
+        headers = {"X-Request-ID": _header("The request's id.")}
+        if status in {429, 503}:
+            headers["Retry-After"] = {
+                "description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1},
+            }  # fmt: skip
+        existing = found.get(str(status))
+        if existing is not None:
+            existing["content"].update(content)
+            continue
+        found[str(status)] = {
+            "description": " ".join(f"`{kind}`: {problems.KINDS[kind][2]}" for kind in kinds),
+            "headers": headers,
+            "content": content,
+        }
+    return found
+
+
+def _success(success: Success) -> dict[str, Any]:
+    headers = {"X-Request-ID": "The request's id.", **success.headers}
+    described: dict[str, Any] = {
+        "description": success.description,
+        "headers": {name: _header(text) for name, text in headers.items()},
+    }
+    if success.view is not None:
+        described["content"] = {success.content_type: {"schema": {"$ref": _COMPONENTS + success.view.__name__}}}
+    elif success.content_type:
+        schema: dict[str, Any] = {"type": "object" if success.content_type == "application/json" else "string"}
+        described["content"] = {success.content_type: {"schema": schema}}
+    return described
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}

@@ -1,0 +1,150 @@
+"""What a client is told when a request cannot be served: problem details (RFC 9457), from one table.
+
+In: an error of this room or of ``domain.errors``. Out: status, headers and the JSON of the problem. Details never carry
+what the server keeps to itself: statements, addresses, tracebacks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from bobrai.domain.errors import (
+    IdempotencyMismatch,
+    QueueFull,
+    StoreRejected,
+    TaskNotFound,
+    TransitionRefused,
+    Unavailable,
+)
+
+CONTENT_TYPE: Final = b"application/problem+json"
+MAX_FAULTS: Final = 100  # in one answer
+MAX_DETAIL: Final = 500  # characters of one fault; a schema's message may quote a payload of any size
+_RETRY_SECONDS: Final = 2  # for a dependency that is away
+_KIND_PREFIX: Final = "urn:bobrai:problem:"
+
+Header = tuple[bytes, bytes]
+
+# kind -> (status, title, what it means and what to do), for the answers and for the documentation.
+KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
+    "bad-json": (400, "Bad JSON", "The body is not JSON in UTF-8."),
+    "bad-header": (400, "Bad header", "A request header has a value that its definition forbids."),
+    "not-found": (404, "Not found", "Nothing is served at this path."),
+    "task-not-found": (404, "Task not found", "No task has this id, or it was removed after its retention time."),
+    "queue-not-found": (404, "Queue not found", "No queue has this name."),
+    "method-not-allowed": (405, "Method not allowed", "The Allow header lists what this path answers."),
+    "body-timeout": (408, "Request timeout", "The body did not arrive in time."),
+    "wrong-status": (409, "Conflict", "The task's status does not allow the change."),
+    "body-too-large": (413, "Body too large", "The body has more bytes than this path accepts."),
+    "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),
+    "invalid": (422, "Invalid request", "`errors` names every place that is wrong as a JSON Pointer."),
+    "idempotency-mismatch": (422, "Idempotency key reused", "This Idempotency-Key came before with another body."),
+    "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
+    "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
+    "unavailable": (503, "Unavailable", "The database is away or too slow; retry after the Retry-After time."),
+}
+
+
+class Fault(NamedTuple):
+    """One place that is wrong: a JSON Pointer into the body, or ``/query/name`` for a query parameter."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(Exception):
+    """A request that cannot be served; becomes an application/problem+json answer."""
+
+    def __init__(
+        self, kind: str, detail: str, *, faults: Sequence[Fault] = (), headers: tuple[Header, ...] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.status, self.title, _ = KINDS[kind]
+        self.detail = detail
+        self.faults = faults
+        self.headers = headers
+
+    def body(self, request_id: str) -> bytes:
+        """Return the JSON of the problem."""
+        content: dict[str, object] = {
+            "type": _KIND_PREFIX + self.kind,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+        }
+        if self.faults:
+            content["errors"] = [fault._asdict() for fault in self.faults[:MAX_FAULTS]]
+        return msgspec.json.encode(content)
+
+
+def pointer(*steps: str | int) -> str:
+    """Return a JSON Pointer (RFC 6901) made of keys and indexes."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+
+
+def invalid(faults: Sequence[Fault]) -> Problem:
+    """A request that parses but breaks the rules; there is at least one fault."""
+    first = faults[0]
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return Problem("invalid", f"{first.pointer or 'the body'}: {first.detail}{more}", faults=faults)
+
+
+def bad_json(detail: str) -> Problem:
+    """A body that is not JSON."""
+    return Problem("bad-json", detail)
+
+
+def body_too_large(limit: int, *, close: bool = False) -> Problem:
+    """A body over its limit; ``close`` also ends the connection, because the rest of the body is not read."""
+    headers = ((b"connection", b"close"),) if close else ()
+    return Problem("body-too-large", f"The body may have at most {limit} bytes", headers=headers)
+
+
+def unsupported_media_type(detail: str) -> Problem:
+    """A body of another type."""
+    return Problem("wrong-media-type", detail)
+
+
+def method_not_allowed(method: str, allowed: str) -> Problem:
+    """A path that does not answer this method."""
+    return Problem(
+        "method-not-allowed", f"{method} is not one of {allowed}", headers=((b"allow", allowed.encode("ascii")),)
+    )
+
+
+def unavailable() -> Problem:
+    """The database did not answer in time; whether a write took effect is unknown."""
+    return Problem(
+        "unavailable",
+        "The database does not answer; try again, with the same Idempotency-Key if the request submits tasks",
+        headers=((b"retry-after", b"%d" % _RETRY_SECONDS),),
+    )
+
+
+def of(error: Exception) -> Problem | None:
+    """Return the problem that an error is, or None when it is a defect."""
+    match error:
+        case Problem():
+            return error
+        case TaskNotFound():
+            return Problem("task-not-found", "Task not found")
+        case TransitionRefused():
+            return Problem("wrong-status", str(error))
+        case IdempotencyMismatch():
+            return Problem("idempotency-mismatch", str(error))
+        case QueueFull():
+            return Problem("queue-full", str(error), headers=((b"retry-after", b"%d" % error.retry_after_seconds),))
+        case Unavailable():
+            return unavailable()
+        case StoreRejected():
+            return invalid([Fault("", "the database cannot store these values")])
+        case _:
+            return None
+
+
+def shorten(text: str) -> str:
+    """Return a detail of bounded length."""
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"

@@ -1,0 +1,210 @@
+"""What clients may send: the shapes of bodies and query strings, with every limit as a schema keyword.
+
+In: decoded JSON, or the strings of a query. Out: checked values, or every fault at once with its place. The OpenAPI
+document is made from these classes; what clients get back is in ``views``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from bobrai.api.problems import Fault, invalid, pointer, shorten
+from bobrai.domain import limits
+from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
+
+# RFC 3339 with the years that a queue can mean; a leap second has no place in PostgreSQL or Python.
+MOMENT_PATTERN: Final = (
+    r"^(19[7-9][0-9]|20[0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{11}$"
+# Bare, or quoted as the draft has it (a string of RFC 8941).
+_MOST = limits.MAX_IDEMPOTENCY_KEY
+IDEMPOTENCY_KEY_PATTERN: Final = rf'^(?:[!#-\[\]-~]{{1,{_MOST}}}|"(?:[ !#-\[\]-~]|\\["\\]){{1,{_MOST}}}")$'
+_MOMENT = re.compile(MOMENT_PATTERN)
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, str) and _MOMENT.match(value):
+        try:
+            return datetime.fromisoformat(value.upper())
+        except ValueError:
+            pass  # a day that its month does not have: the same answer as for any other text
+    raise PydanticCustomError("moment", "must be an RFC 3339 date-time with offset, such as 2030-01-31T12:00:00Z")
+
+
+def _query_moment(value: object) -> datetime:
+    # An offset's plus that a client forgot to escape arrives as a space.
+    return _moment(value.replace(" ", "+") if isinstance(value, str) else value)
+
+
+def _integral(value: object) -> object:
+    """JSON Schema counts 2.0 as an integer, and so do we."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _from_query(value: object) -> object:
+    if isinstance(value, str) and len(value) < 32 and _JSON_NUMBER.fullmatch(value):
+        return float(value) if set(value) & {".", "e", "E"} else int(value)
+    return value
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+_MOMENT_SCHEMA = WithJsonSchema({"type": "string", "format": "date-time", "pattern": MOMENT_PATTERN})
+_integer = BeforeValidator(_integral)
+_from_text = BeforeValidator(_from_query)
+Moment = Annotated[datetime, BeforeValidator(_moment), _MOMENT_SCHEMA]
+QueryMoment = Annotated[datetime, BeforeValidator(_query_moment), _MOMENT_SCHEMA]
+QueueName = Annotated[str, Field(strict=True, pattern=limits.QUEUE_PATTERN)]
+TypeName = Annotated[str, Field(strict=True, pattern=limits.TYPE_PATTERN)]
+Cursor = Annotated[str, Field(pattern=CURSOR_PATTERN)]
+Delay = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_DELAY_SECONDS)]
+Factor = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1, le=100)]
+Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Timeout = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_TIMEOUT_SECONDS)]
+Wait = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_WAIT_SECONDS), _from_text]
+Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), _integer]
+Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _integer]
+PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), _integer, _from_text]
+Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), _integer]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def _optional(description: str) -> Any:
+    """A field that may be left out but not be null: None stands for absent, because defaults are not validated."""
+    return Field(None, description=description, json_schema_extra=_drop_default)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RetryPolicy(_Strict):
+    """When a failed attempt is tried again; what is left out comes from the type."""
+
+    delay_seconds: Delay = _optional("Nominal wait after the first failed attempt.")
+    factor: Factor = _optional("The wait is multiplied by this after each further attempt.")
+    max_delay_seconds: Delay = _optional("No wait is longer.")
+    jitter: Share = _optional("Largest share by which a wait is shortened at random.")
+
+
+class TaskSubmission(_Strict):
+    """A task to run."""
+
+    payload: Any = Field(
+        description=f"Any JSON value, given to the handler. A string has 1 to {limits.MAX_PAYLOAD_STRING} characters; "
+        f"arrays and objects nest at most {limits.MAX_JSON_DEPTH} deep.",
+        json_schema_extra={"minLength": 1, "maxLength": limits.MAX_PAYLOAD_STRING},
+    )
+    type: TypeName = Field(DEFAULT_TYPE, description="Which handler runs it.")
+    queue: QueueName = _optional("Where it waits; the type decides when absent.")
+    priority: Priority = Field(0, description="Higher starts first.")
+    delay_seconds: Delay = _optional("Due so many seconds from now; not together with run_at.")
+    run_at: Moment = _optional("Due at this moment; one in the past means now.")
+    timeout_seconds: Timeout = _optional("Longest run of one attempt; the type decides when absent.")
+    max_attempts: Attempts = _optional("Attempts before the task fails; the type decides when absent.")
+    retry: RetryPolicy = _optional("Waits between attempts.")
+
+
+class TaskBatch(_Strict):
+    """Tasks that are stored all or none."""
+
+    tasks: list[TaskSubmission] = Field(min_length=1, max_length=limits.MAX_BATCH_TASKS)
+
+
+class QueueChange(_Strict):
+    """What to change of a queue; at least one member."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    paused: Flag = _optional("A paused queue accepts tasks and starts none.")
+    max_backlog: Backlog | None = _optional(
+        "Waiting tasks above which submits get 429; null means the server's setting."
+    )
+
+
+class TaskQuery(_Strict):
+    """How to read one task."""
+
+    wait: Wait = Field(0, description="Hold the answer until the task is final, at most so many seconds.")
+
+
+class TaskListQuery(_Strict):
+    """Which tasks to list, and which page."""
+
+    status: TaskStatus = _optional("Only tasks with this status.")
+    type: TypeName = _optional("Only tasks of this type.")
+    queue: QueueName = _optional("Only tasks of this queue.")
+    created_after: QueryMoment = _optional("Only tasks accepted after this moment.")
+    created_before: QueryMoment = _optional("Only tasks accepted before this moment.")
+    limit: PageSize = Field(50, description="Most tasks on a page; a page of large tasks has fewer.")
+    cursor: Cursor = _optional("next_cursor of the page before.")
+
+
+class NoQuery(_Strict):
+    """A path without query parameters."""
+
+
+def query(model: type[Model], query_string: bytes) -> Model:
+    """Return the checked parameters of a query string; raises a 422 problem naming every wrong one."""
+    if not query_string:
+        return model()
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError as error:
+        raise invalid([Fault("/query", "is not percent-encoded UTF-8, or has over 100 fields")]) from error
+    given = dict(pairs)
+    faults = [Fault(pointer("query", name), "is given twice") for name in repeated(name for name, _ in pairs)]
+    try:
+        value = model.model_validate(given)
+    except ValidationError as error:
+        faults += faults_of(error, "/query")
+        raise invalid(faults) from error
+    if faults:
+        raise invalid(faults)
+    return value
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, in the order of their second occurrence."""
+    seen: set[str] = set()
+    again: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            again[name] = None
+        seen.add(name)
+    return list(again)
+
+
+def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
+    """Return every fault that pydantic found, with its place under ``prefix``."""
+    return [
+        Fault(prefix + pointer(*fault["loc"]), _detail(fault))
+        for fault in error.errors(include_url=False, include_context=False)
+    ]
+
+
+_DETAILS: Final[Mapping[str, str]] = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be an array",
+}
+_PYDANTIC_WORDS: Final = re.compile(r"^(Input|String|List) should")
+
+
+def _detail(fault: ErrorDetails) -> str:
+    return _DETAILS.get(fault["type"]) or shorten(_PYDANTIC_WORDS.sub("must", fault["msg"]))

@@ -1,0 +1,177 @@
+"""Accepting tasks: envelopes become rows, and an answer is given only after the commit.
+
+In: the body of a request, its id, trace and perhaps an idempotency key. Out: ids. Everything that can be refused is
+refused here, before the group commit, where requests of many clients share one statement. The dispatcher finds the
+rows.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from bobrai.api import problems, schemas
+from bobrai.api.catalog import Catalog
+from bobrai.api.decoding import Envelope
+from bobrai.api.problems import Fault
+from bobrai.domain import limits
+from bobrai.domain.errors import SubmissionRefused
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import IdempotencyKey, NewTask
+from bobrai.runtime.checkpoint import checkpoint
+from bobrai.runtime.group_commit import GroupCommit
+from bobrai.store import submission
+from bobrai.store.pool import Database
+from bobrai.telemetry import metrics
+
+_TASKS_PER_FLUSH: Final = 1000
+# Two flushes under way: while one waits for the disk, the next is being sent.
+_PARALLEL_FLUSHES: Final = 2
+# So much payload counts as one more task of a flush, so that a thousand large ones are not one statement.
+_PAYLOAD_PER_WEIGHT: Final = 8 * 1024
+
+
+class Origin(NamedTuple):
+    """Where tasks come from: kept with each of them."""
+
+    request_id: str
+    trace_context: str
+
+
+class Submissions:
+    """The way from envelopes to committed rows."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
+            "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
+        )
+        self._submitted = lru_cache(maxsize=4096)(metrics.TASKS_SUBMITTED.labels)
+
+    async def accept(
+        self, envelopes: Sequence[Envelope], origin: Origin, key: IdempotencyKey | None
+    ) -> tuple[Sequence[int], bool]:
+        """Store the tasks of one request, all or none; return their ids and whether they are a replayed answer.
+
+        Raises a 422 problem, QueueFull, IdempotencyMismatch, or Unavailable when the outcome is unknown.
+        """
+        try:
+            tasks = await self._prepare(envelopes, origin)
+            admitted = self._admit(tasks)
+        except (problems.Problem, SubmissionRefused):
+            # What was accepted once is answered again, even if the queue is full or the type gone by now.
+            first = None if key is None else await submission.lookup(self._database, key)
+            if first is None:
+                raise
+            return first, True
+        stored = False
+        try:
+            if key is None:
+                ids, replayed = await self._commits.put(tasks), False
+            else:
+                ids, replayed = await submission.submit_keyed(self._database, tasks, key)
+                checkpoint("api.committed")
+            stored = not replayed
+        finally:
+            if not stored:
+                self._give_back(admitted)
+        if stored:
+            for task in tasks:
+                self._submitted(task.queue, task.type).inc()
+        return ids, replayed
+
+    async def idle(self) -> None:
+        """Return once every submission that is under way is answered."""
+        await self._commits.idle()
+
+    async def _flush(self, requests: Sequence[Sequence[NewTask]]) -> Sequence[Sequence[int]]:
+        ids = await submission.submit(self._database, [task for tasks in requests for task in tasks])
+        checkpoint("api.committed")
+        answers, start = [], 0
+        for tasks in requests:
+            answers.append(ids[start : start + len(tasks)])
+            start += len(tasks)
+        return answers
+
+    async def _prepare(self, envelopes: Sequence[Envelope], origin: Origin) -> list[NewTask]:
+        catalog = self._catalog
+        named = {envelope.fields.queue for envelope in envelopes if envelope.fields.queue is not None}
+        await catalog.know({envelope.fields.type for envelope in envelopes}, named)
+        faults: list[Fault] = []
+        tasks = []
+        for number, envelope in enumerate(envelopes, start=1):
+            task = self._checked(envelope, origin, faults)
+            if task is not None:
+                tasks.append(task)
+            if number % 100 == 0:
+                await asyncio.sleep(0)  # a batch of a thousand must not hold up everybody else
+        if faults:
+            raise problems.invalid(faults)
+        await self._have_queues(tasks, envelopes)
+        return tasks
+
+    def _checked(self, envelope: Envelope, origin: Origin, faults: list[Fault]) -> NewTask | None:
+        fields = envelope.fields
+        known = self._catalog.types.get(fields.type)
+        if known is None:
+            faults.append(Fault(f"{envelope.place}/type", f"{fields.type!r} is not a known task type"))
+            return None
+        if wrong := known.faults(fields.payload, f"{envelope.place}/payload"):
+            faults += wrong
+            return None
+        type_ = known.type
+        plain = fields.retry is None and fields.max_attempts is None
+        return NewTask(
+            type=type_.name,
+            payload=envelope.payload,
+            queue=fields.queue or type_.queue,
+            priority=fields.priority,
+            retry=type_.retry if plain else _merged(type_.retry, fields),
+            timeout_seconds=fields.timeout_seconds or type_.timeout_seconds,
+            delay_seconds=fields.delay_seconds or 0.0,
+            run_at=fields.run_at,
+            request_id=origin.request_id,
+            trace_context=origin.trace_context,
+        )
+
+    async def _have_queues(self, tasks: Sequence[NewTask], envelopes: Sequence[Envelope]) -> None:
+        known = self._catalog.queues
+        missing = {task.queue for task in tasks if task.queue not in known}
+        if missing and not await self._catalog.make_queues(missing):
+            raise problems.invalid(
+                [
+                    Fault(f"{envelope.place}/queue", f"{task.queue!r} would be one queue more than {limits.MAX_QUEUES}")
+                    for envelope, task in zip(envelopes, tasks, strict=True)
+                    if task.queue in missing
+                ]
+            )
+
+    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[str, int]]:
+        wanted = [(tasks[0].queue, 1)] if len(tasks) == 1 else Counter(task.queue for task in tasks).items()
+        admitted: list[tuple[str, int]] = []
+        try:
+            for queue, count in wanted:
+                self._catalog.queues[queue].admit(count)
+                admitted.append((queue, count))
+        except SubmissionRefused:
+            self._give_back(admitted)
+            raise
+        return admitted
+
+    def _give_back(self, admitted: Sequence[tuple[str, int]]) -> None:
+        for queue, count in admitted:
+            self._catalog.queues[queue].give_back(count)
+
+
+def _weight(tasks: Sequence[NewTask]) -> int:
+    return sum(1 + len(task.payload) // _PAYLOAD_PER_WEIGHT for task in tasks)
+
+
+def _merged(retry: Retry, fields: schemas.TaskSubmission) -> Retry:
+    changes = {} if fields.retry is None else fields.retry.model_dump(exclude_unset=True)
+    if fields.max_attempts is not None:
+        changes["max_attempts"] = fields.max_attempts
+    return replace(retry, **changes)

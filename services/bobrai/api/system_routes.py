@@ -1,0 +1,79 @@
+"""The handlers that speak of the process and of the API itself: health, metrics, OpenAPI, the page at /docs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bobrai.api import docs_page, views
+from bobrai.api.catalog import Catalog
+from bobrai.api.probe import DatabaseProbe
+from bobrai.api.web import Reply, Request
+from bobrai.runtime.lifecycle import Stop
+from bobrai.telemetry import metrics
+
+# The page loads nothing and runs nothing, and the browser is told to keep it that way.
+_PAGE_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+class SystemRoutes:
+    """Handlers without tasks; ``document`` makes the OpenAPI document for what the catalog knows now."""
+
+    def __init__(
+        self, catalog: Catalog, probe: DatabaseProbe, stop: Stop, document: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._catalog = catalog
+        self._probe = probe
+        self._stop = stop
+        self._document = document
+        self._rendered_version = -1
+        self._json = b""
+        self._page = b""
+
+    async def live(self, _request: Request) -> Reply:
+        """Answer; that is all that liveness means."""
+        return Reply(views.encode(views.LiveView(live=True)))
+
+    async def ready(self, _request: Request) -> Reply:
+        """Say whether requests should be sent here."""
+        checks = {
+            "database": await self._probe.alive(),
+            "catalog": self._catalog.loaded,
+            "running": not self._stop.is_set(),
+        }
+        ready = all(checks.values())
+        return Reply(views.encode(views.ReadyView(ready, checks)), 200 if ready else 503)
+
+    async def health(self, _request: Request) -> Reply:
+        """Say how the service is, in the words of its first version."""
+        alive = await self._probe.alive()
+        word: Any = "healthy" if alive else "unhealthy"
+        return Reply(views.encode(views.HealthView(word, {"database": word})), 200 if alive else 503)
+
+    async def metrics(self, _request: Request) -> Reply:
+        """Return the metrics of this process."""
+        body, content_type = metrics.exposition()
+        return Reply(body, content_type=content_type.encode("ascii"))
+
+    async def openapi(self, _request: Request) -> Reply:
+        """Return the OpenAPI document."""
+        self._render()
+        return Reply(self._json)
+
+    async def docs(self, _request: Request) -> Reply:
+        """Return the documentation as a page."""
+        self._render()
+        return Reply(self._page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
+
+    def _render(self) -> None:
+        if self._rendered_version != self._catalog.version:
+            document = self._document()
+            self._json = msgspec.json.encode(document)
+            self._page = docs_page.render(document).encode()
+            self._rendered_version = self._catalog.version

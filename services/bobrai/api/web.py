@@ -1,0 +1,156 @@
+"""One request and one reply: the thin layer between ASGI messages and the handlers of this room.
+
+In: an ASGI scope and its messages. Out: a Request with a bounded body, and a Reply that is sent in two messages. Which
+handler runs is decided in ``endpoint``; what a wrong request is told, in ``problems``.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.types import Receive, Scope, Send
+
+from bobrai.api import problems
+from bobrai.domain import limits
+
+JSON: Final = b"application/json"
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# How much of a body that is refused for its size is read and thrown away, so that the client can read the answer.
+_DISCARDED_BYTES: Final = 8 * 1024 * 1024
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the request was complete; nobody reads an answer."""
+
+
+class Reply:
+    """What is sent back; ``headers`` come on top of content-type, content-length and x-request-id."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status: int = 200,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        content_type: bytes = JSON,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers
+        self.content_type = content_type
+
+    async def send(self, send: Send, request_id: str) -> None:
+        """Send it all; a reply that must not have a body (304) gets neither body nor content headers."""
+        headers = [(b"x-request-id", request_id.encode("latin-1")), *self.headers]
+        if self.status != 304:
+            headers.append((b"content-type", self.content_type))
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Request:
+    """What a handler may know of a request; ``task_id`` is set by the handler for the log line."""
+
+    __slots__ = (
+        "_receive",
+        "answering",
+        "body",
+        "deadline",
+        "headers",
+        "method",
+        "params",
+        "query_string",
+        "request_id",
+        "route",
+        "task_id",
+    )
+    deadline: asyncio.Timeout
+
+    def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self.method: str = scope["method"]
+        self.query_string: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.params: Mapping[str, str] = scope.get("path_params") or {}
+        self.body = b""
+        self.route = route
+        self.answering = False  # the body is complete, the handler runs
+        self.task_id: int | None = None
+        given = self.headers.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            self.request_id = given.decode("ascii")
+        else:
+            self.request_id = secrets.token_hex(16)
+
+    def allow(self, seconds: float) -> None:
+        """Let the answer take so many seconds from now."""
+        self.answering = True
+        self.deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    @property
+    def trace_context(self) -> str:
+        """The W3C traceparent as it came, empty when there is none or it is malformed."""
+        given = self.headers.get(b"traceparent")
+        return given.decode("ascii") if given is not None and _TRACEPARENT.fullmatch(given) else ""
+
+    def require_json(self) -> None:
+        """Raise a 415 problem unless the body is declared as plain JSON in UTF-8."""
+        given = self.headers.get(b"content-type", b"")
+        if given != JSON:
+            media, _, parameters = given.lower().partition(b";")
+            charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
+            if media.strip() != JSON or charset not in {b"", b"utf-8", b"utf8"}:
+                raise problems.unsupported_media_type("Send Content-Type: application/json, in UTF-8")
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise problems.unsupported_media_type("Send the body without a Content-Encoding")
+
+    async def read_body(self, limit: int) -> None:
+        """Read the whole body into ``body``.
+
+        Raises a 413 problem for more than ``limit`` bytes, without keeping them, and ClientGone.
+        """
+        declared = self.headers.get(b"content-length")
+        if declared is not None and int(declared) > limit:
+            await self._refuse_size(limit, int(declared))
+        message = await self._next()
+        self.body = message.get("body", b"")
+        if message.get("more_body"):
+            chunks, size = [self.body], len(self.body)
+            while message.get("more_body"):
+                message = await self._next()
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    chunks.clear()
+                    await self._refuse_size(limit, size, more=message.get("more_body", False))
+            self.body = b"".join(chunks)
+        if len(self.body) > limit:
+            raise problems.body_too_large(limit)
+
+    async def _refuse_size(self, limit: int, size: int, *, more: bool = True) -> None:
+        if size > _DISCARDED_BYTES or self.headers.get(b"expect", b"").lower() == b"100-continue":
+            raise problems.body_too_large(limit, close=True)
+        discarded = 0
+        while more:
+            message = await self._next()
+            more = message.get("more_body", False)
+            discarded += len(message.get("body", b""))
+            if discarded > _DISCARDED_BYTES:
+                raise problems.body_too_large(limit, close=True)
+        raise problems.body_too_large(limit)
+
+    async def _next(self) -> Mapping[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    async def wait_gone(self) -> None:
+        """Return when the client has closed its connection; call only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
