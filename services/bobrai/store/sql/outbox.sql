@@ -50,10 +50,11 @@ RETURNING task_id, pg_notify('bobrai_outbox', '') AS notified;
 
 -- name: unheld
 -- Pending tasks of a queue without an outbox row, due for longer than the grace: a message holds them, or nothing does.
+-- The outbox is probed by key: a join would read it all, with every delayed task in it.
 SELECT t.id, t.attempt
 FROM tasks AS t
 WHERE t.status = 'pending' AND t.queue = $1 AND t.run_at < now() - make_interval(secs => $2::double precision)
-  AND NOT EXISTS (SELECT FROM outbox AS o WHERE o.task_id = t.id)
+  AND (SELECT o.task_id FROM outbox AS o WHERE o.task_id = t.id) IS NULL
 ORDER BY t.run_at LIMIT $3;
 
 -- name: sweep
@@ -62,7 +63,7 @@ WITH lost AS (
     SELECT t.id, t.attempt, t.queue, t.priority
     FROM tasks AS t JOIN unnest($1::bigint[], $2::integer[]) AS h (task_id, attempt) ON t.id = h.task_id
     WHERE t.status = 'pending' AND t.attempt = h.attempt
-    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+    FOR UPDATE OF t SKIP LOCKED
 )
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
 SELECT id, attempt, queue, priority, now() FROM lost

@@ -54,7 +54,7 @@ SELECT task_ids AS ids, pg_notify('bobrai_outbox', '') AS notified FROM taken;
 SELECT fingerprint, task_ids AS ids FROM idempotency_keys WHERE client_id = $1 AND key = $2 AND expires_at > now();
 
 -- name: prune_idempotency_keys
-DELETE FROM idempotency_keys WHERE (client_id, key) IN (
-    SELECT client_id, key FROM idempotency_keys WHERE expires_at <= now()
-    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+-- The rows are locked before they are deleted, so that their places (ctid) stay what they are.
+DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM idempotency_keys WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING 1;

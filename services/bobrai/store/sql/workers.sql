@@ -36,7 +36,8 @@ SELECT DISTINCT t.worker_id AS id FROM tasks AS t
 WHERE t.status = 'processing' AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = t.worker_id);
 
 -- name: take_back
--- What lost workers were processing: pending again, or final when the attempts are used up or a cancel was wished.
+-- What lost workers were processing: pending again, or final when the attempts are used up or a cancel was wished. No
+-- order: it would be had by reading the table from its oldest row, and nothing here waits for a lock.
 WITH lost AS (
     SELECT t.id,
            CASE WHEN t.cancel_requested THEN 'cancelled'
@@ -44,7 +45,7 @@ WITH lost AS (
                 ELSE 'pending' END AS status
     FROM tasks AS t
     WHERE t.status = 'processing' AND t.worker_id = ANY($1::bigint[])
-    ORDER BY t.id LIMIT $2 FOR UPDATE SKIP LOCKED
+    LIMIT $2 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE tasks AS t
     SET status = next.status,

@@ -1,0 +1,171 @@
+"""The hot statements stay cheap when the tables are full: no table is read from end to end, and few pages are touched.
+
+Each is planned both ways that PostgreSQL may choose after five runs: for its values, and once for all values.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from bobrai.store import queries
+from tests.integration.store.plans import plan
+from tests.support.databases import Database as OwnDatabase
+from tests.support.servers import Servers
+
+DONE, DELAYED, DUE, PROCESSING, WORKERS = 60_000, 30_000, 5_000, 10_000, 20
+GONE = 1  # of the workers: its 500 tasks have no owner
+
+FILL = f"""
+INSERT INTO queues (name) SELECT 'queue' || n FROM generate_series(1, 9) AS n;
+INSERT INTO workers (queues, host, concurrency, expires_at)
+    SELECT '{{default}}', 'host', 500, now() + interval '1 h' FROM generate_series(1, {WORKERS});
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at,
+                   finished_at, result, run_at, created_at, priority)
+    SELECT 'type' || n % 7, CASE WHEN n % 10 = 0 THEN 'default' ELSE 'queue' || n % 10 END, '"{"x" * 60}"', 3, '{{}}',
+           300, CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'done' END, 1, n % {WORKERS} + 1, now(),
+           now() - make_interval(mins => {DONE} - n), '"ok"', now(), now() - make_interval(mins => {DONE} - n), n % 11
+    FROM generate_series(1, {DONE}) AS n;
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, run_at)
+    SELECT 'echo', 'default', '1', 3, '{{}}', 300, n % 11, now() + make_interval(hours => 1, secs => n)
+    FROM generate_series(1, {DELAYED}) AS n;
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority)
+    SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11
+    FROM generate_series(1, {DUE}) AS n;
+INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, attempt, queue, priority, run_at FROM tasks WHERE status = 'pending';
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at)
+    SELECT 'echo', 'default', '1', 3, '{{}}', 300, 'processing', 1, n % {WORKERS} + 1, now()
+    FROM generate_series(1, {PROCESSING}) AS n;
+DELETE FROM workers WHERE id = {GONE};
+INSERT INTO idempotency_keys SELECT '', 'key' || n, 'x', '{{1}}', now() + make_interval(secs => n - 1000)
+    FROM generate_series(1, 20000) AS n;
+"""
+
+FIRST_DELAYED = DONE + 1
+FIRST_DUE = DONE + DELAYED + 1
+FIRST_PROCESSING = DONE + DELAYED + DUE + 1
+MINE = 7  # a living worker
+NOW = datetime.now(UTC)
+AGO = NOW - timedelta(days=20)
+
+hundred_due = list(range(FIRST_DUE, FIRST_DUE + 100))
+hundred_mine = list(range(FIRST_PROCESSING + MINE - 2, FIRST_PROCESSING + MINE - 2 + 100 * WORKERS, WORKERS))
+hundred = [*range(100)]
+submission = [
+    ["echo"] * 100, ["default"] * 100, [0] * 100, ["1"] * 100, [3] * 100, ["{}"] * 100, [300.0] * 100, [0.0] * 100,
+    [None] * 100, [""] * 100, [""] * 100,
+]  # fmt: skip
+
+# name, arguments, pages: a hundred rows may cost a few dozen pages each, in the table and five indexes
+HOT: list[tuple[str, list[Any], int]] = [
+    ("submit", submission, 5_000),
+    ("submit_keyed", [*submission, "me", "new", "\\x00", 60.0], 5_000),
+    ("idempotency_lookup", ["", "key5000"], 20),
+    ("claim", [MINE, hundred_due, [0] * 100], 6_000),
+    ("claimed", [MINE, hundred_mine, [0] * 100], 1_000),
+    ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100], 6_000),
+    ("end_attempts", [MINE, hundred_mine, [1] * 100, ["retry"] * 100, ['{"a": 1}'] * 100, [5.0] * 100, 20], 9_000),
+    ("settled", [MINE, hundred_mine, [1] * 100], 1_000),
+    ("progress", [MINE, hundred_mine, [1] * 100, ["1"] * 100], 6_000),
+    ("heartbeat", [MINE, 60.0, 500], 2_000),
+    ("take_due", [["default", "queue3"], [100, 100], 150], 4_000),
+    ("next_due", [], 1_000),
+    ("due_waits", ["default"], 100),
+    ("return_hints", [[10**9 + n for n in hundred], [0] * 100, ["default"] * 100, [0] * 100, [NOW] * 100], 2_000),
+    ("release_hints", [hundred_due, [0] * 100], 2_000),
+    ("sweep", [hundred_due, [0] * 100], 2_000),
+    ("lost_workers", [], 1_000),
+    ("take_back", [[GONE], 100, 20], 9_000),
+    ("task_by_id", [500], 10),
+    ("read_tasks", [hundred_due], 1_000),
+    ("tasks_by_ids", [hundred_due], 1_000),
+    ("cancel", [FIRST_DUE + 7], 200),
+    ("replay", [500], 200),
+    ("prune_tasks", [86_400.0, 100], 3_000),
+    ("prune_idempotency_keys", [100], 2_000),
+]
+
+# Counting touches what is counted, but nothing of the 60,000 tasks that are done.
+COUNTING: list[tuple[str, list[Any], int]] = [
+    ("measure_due", [["default", "queue3", "queue4"], [1, None, 0]], 20_000),
+    ("measure_waiting", [["default", "queue3", "queue4"]], 40_000),
+    ("unheld", ["default", -1.0, 10_000], 40_000),
+]
+
+# before_id, status, type, queue, created_after, created_before, limit
+PAGES: list[tuple[str, list[Any], int]] = [
+    ("the newest", [None, None, None, None, None, None, 100], 200),
+    ("in the middle", [30_000, None, None, None, None, None, 100], 200),
+    ("failed ones", [None, "failed", None, None, None, None, 100], 300),
+    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, 100], 50),
+    ("pending ones", [None, "pending", None, None, None, None, 100], 3_000),
+    ("processing ones", [None, "processing", None, None, None, None, 100], 3_000),
+    ("of a frequent type", [None, None, "type3", None, None, None, 100], 3_500),
+    ("of a queue", [None, None, None, "queue5", None, None, 100], 3_500),
+    (
+        "of a narrow time",
+        [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), 100],
+        3_500,
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def full(servers: Servers) -> Iterator[OwnDatabase]:
+    """A database with a hundred thousand tasks in every state."""
+    database = servers.databases().create()
+    asyncio.run(_fill(database))
+    yield database
+    servers.databases().drop(database)
+
+
+async def _fill(database: OwnDatabase) -> None:
+    await database.execute(FILL)
+    await database.execute("VACUUM ANALYZE")
+
+
+async def _check(connection: asyncpg.Connection, name: str, arguments: list[Any], pages: int, mode: str) -> None:
+    found = await plan(connection, queries.statement(name), arguments, mode)
+    assert found.scanned_whole({"tasks", "outbox", "idempotency_keys"}) == [], f"{mode}\n{found}"
+    assert found.buffers <= pages, f"{mode}: {found.buffers} pages\n{found}"
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize(("name", "arguments", "pages"), [*HOT, *COUNTING], ids=[case[0] for case in [*HOT, *COUNTING]])
+async def test_a_full_table_costs_nothing(
+    full: OwnDatabase, name: str, arguments: list[Any], pages: int, mode: str
+) -> None:
+    async with full.connect() as connection:
+        await _check(connection, name, arguments, pages, mode)
+
+
+@pytest.mark.parametrize(("case", "arguments", "pages"), PAGES, ids=[case[0] for case in PAGES])
+async def test_a_page_of_a_full_table_costs_little(
+    full: OwnDatabase, case: str, arguments: list[Any], pages: int
+) -> None:
+    async with full.connect() as connection:
+        await _check(connection, "list_tasks", arguments, pages, "force_custom_plan")
+
+
+async def test_the_guarded_statements_find_what_they_look_for(full: OwnDatabase) -> None:
+    """A plan over no rows would prove nothing."""
+    async with full.connect() as connection:
+        for name, arguments, _ in HOT:
+            found = await plan(connection, queries.statement(name), arguments, "auto")
+            assert found.rows_found() >= (100 if hundred_due in arguments or hundred_mine in arguments else 1), name
+
+
+async def test_the_guard_notices_a_missing_index(full: OwnDatabase) -> None:
+    async with full.connect() as connection:
+        await connection.execute("BEGIN; DROP INDEX outbox_due")
+        try:
+            statement = "SELECT task_id FROM outbox WHERE queue = $1 AND priority = 3 ORDER BY due_at LIMIT 10"
+            await connection.execute(f"PREPARE planned AS {statement}")
+            (row,) = await connection.fetch("EXPLAIN (FORMAT JSON) EXECUTE planned('default')")
+            assert "Seq Scan" in row[0]
+        finally:
+            await connection.execute("ROLLBACK; DEALLOCATE ALL")
