@@ -4,6 +4,7 @@ One API, one dispatcher and one worker process, RabbitMQ and PostgreSQL, all wit
 the first byte of the first submit until no task is left, looked at every 20 ms; then every result is checked.
 """
 
+from tests.bench import profile
 from tests.bench.measure_submit import BATCH_CONNECTIONS, CONNECTIONS
 from tests.bench.options import Options
 from tests.bench.product import Product, run_client
@@ -13,7 +14,8 @@ from tests.bench.usage import CpuMeter
 
 async def measure(product: Product, options: Options, kind: str) -> Rounds:
     """Rounds with tasks submitted by `kind`: single or batch."""
-    return Rounds([await one_round(product, kind, options.tasks) for _ in range(options.repeats)])
+    with profile.sampled(options.profile, f"end to end {kind}", product.own_pids()):
+        return Rounds([await one_round(product, kind, options.tasks) for _ in range(options.repeats)])
 
 
 async def one_round(product: Product, kind: str, count: int) -> Round:

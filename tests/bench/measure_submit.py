@@ -6,6 +6,7 @@
 import asyncio
 import sys
 
+from tests.bench import profile
 from tests.bench.options import Options
 from tests.bench.product import Product, open_product, run_client
 from tests.bench.rounds import Round, Rounds
@@ -26,13 +27,13 @@ async def measure(servers: Servers, options: Options) -> dict[str, Rounds]:
             product.start("api")
             for kind in ("echo", "single", "batch"):
                 if options.wants(kind):
-                    await _round(servers, product, echo, kind, options.warm_up)
+                    await _round(servers, options, product, echo, kind, options.warm_up)
             for _ in range(options.repeats):
                 for kind, count in (("echo", options.requests), ("single", options.requests)):
                     if options.wants(kind):
-                        rounds.setdefault(kind, []).append(await _round(servers, product, echo, kind, count))
+                        rounds.setdefault(kind, []).append(await _round(servers, options, product, echo, kind, count))
             for _ in range(options.repeats if options.wants("batch") else 0):
-                batch = await _round(servers, product, echo, "batch", options.tasks)
+                batch = await _round(servers, options, product, echo, "batch", options.tasks * 5)
                 rounds.setdefault("batch", []).append(batch)
     finally:
         echo.kill()
@@ -45,14 +46,17 @@ def _start_echo(servers: Servers) -> Process:
     return servers.processes.run(command, name="echo", port=port)
 
 
-async def _round(servers: Servers, product: Product, echo: Process, kind: str, count: int) -> Round:
+async def _round(servers: Servers, options: Options, product: Product, echo: Process, kind: str, count: int) -> Round:
     target = echo.port if kind == "echo" else product.port
     pids = {"echo": echo.pid} if kind == "echo" else product.pids()
     before = await product.last_id()
     await _listening(target or 0)
-    meter = CpuMeter(pids)
     connections = BATCH_CONNECTIONS if kind == "batch" else CONNECTIONS
-    answer = await run_client(servers, "tests.bench.load", target, kind, count, connections)
+    with profile.sampled(
+        options.profile, f"submit {kind}", {"echo": echo.pid} if kind == "echo" else product.own_pids()
+    ):
+        meter = CpuMeter(pids)
+        answer = await run_client(servers, "tests.bench.load", target, kind, count, connections)
     cpu = meter.read()
     if kind != "echo" and (stored := await product.last_id() - before) != count:
         raise ValueError(f"{count} tasks were accepted and {stored} are stored")

@@ -13,6 +13,7 @@ class Options:
 
     names: frozenset[str]
     quick: bool
+    profile: bool
     tasks: int
     requests: int
     warm_up: int
@@ -30,6 +31,7 @@ def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure speed, cost and latency.")
     parser.add_argument("--peers", action="store_true", help="measure Dramatiq and Taskiq beside it")
     parser.add_argument("--quick", action="store_true", help="small and only once: for development, not for figures")
+    parser.add_argument("--profile", action="store_true", help="sample the product with py-spy; slows it down")
     parser.add_argument("--only", metavar="NAME,...", help=f"only some of: {', '.join(NAMES)}")
     given = parser.parse_args(arguments)
     names = {name for name in NAMES if given.peers or name not in PEERS}
@@ -38,4 +40,4 @@ def parse(arguments: list[str]) -> Options:
         if unknown := names - set(NAMES):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(NAMES)}")
     sizes = (4_000, 4_000, 1_000, 1, 3, 50_000) if given.quick else (20_000, 20_000, 4_000, 3, 10, 1_000_000)
-    return Options(frozenset(names), given.quick, *sizes)
+    return Options(frozenset(names), given.quick, given.profile, *sizes)

@@ -52,9 +52,13 @@ class Product:
             raise RuntimeError("the API has no port")
         return port
 
+    def own_pids(self) -> dict[str, int]:
+        """The product's processes."""
+        return {name: process.pid for name, process in self.running.items()}
+
     def pids(self) -> dict[str, int]:
         """Everything that works for a task: the product's processes and the servers."""
-        return {name: process.pid for name, process in self.running.items()} | self.servers.pids()
+        return self.own_pids() | self.servers.pids()
 
     async def last_id(self) -> int:
         """The highest task id so far."""
