@@ -47,7 +47,8 @@ class Context:
 
     def __init__(self, claim: Claim, services: Services) -> None:
         self.task_id = claim.task_id
-        #: Counts the starts of this task; never repeats, so a handler can fence its own writes elsewhere with it.
+        #: Counts the starts of this task, so that a handler can fence its own writes elsewhere with it. Only an attempt
+        #: that a shutdown gave back is counted again under the same number.
         self.attempt = claim.attempt
         #: The highest attempt number that may start; when this is the last one, the next failure is final.
         self.max_attempts = claim.max_attempts

@@ -11,11 +11,12 @@ from bobrai.domain import limits
 from bobrai.domain.errors import WorkerGone
 from bobrai.domain.message import Hint
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
-from bobrai.store.pool import Executor
+from bobrai.store.pool import Executor, Record
 from bobrai.store.queries import statement
 from bobrai.store.records import error_text, retry_value
 
 _CLAIM = statement("claim")
+_CLAIMED = statement("claimed")
 _COMPLETE = statement("complete")
 _END = statement("end_attempts")
 _SETTLED = statement("settled")
@@ -31,14 +32,23 @@ async def claim(database: Executor, worker_id: int, hints: Sequence[Hint]) -> li
     rows = await database.fetch(_CLAIM, worker_id, [hint[0] for hint in ordered], [hint[1] for hint in ordered])
     if not rows:
         raise WorkerGone(f"worker {worker_id} has no row")
-    return [
-        Claim(
-            row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], retry_value(row[8]), row[9], row[10],
-            row[11], row[12], row[13],
-        )
-        for row in rows
-        if row[0] is not None
-    ]  # fmt: skip
+    return [_claim_value(row) for row in rows if row[0] is not None]
+
+
+async def claimed(database: Executor, worker_id: int, hints: Sequence[Hint]) -> list[Claim]:
+    """Return the claims on these hints that this worker already holds.
+
+    Asked after a claim whose answer was lost with the connection, for hints that a second claim found stale.
+    """
+    rows = await database.fetch(_CLAIMED, worker_id, [hint[0] for hint in hints], [hint[1] for hint in hints])
+    return [_claim_value(row) for row in rows]
+
+
+def _claim_value(row: Record) -> Claim:
+    return Claim(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], retry_value(row[8]), row[9], row[10],
+        row[11], row[12], row[13],
+    )  # fmt: skip
 
 
 async def complete(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -> set[int]:

@@ -41,6 +41,9 @@ HANDLER_BLOCKED = Counter("bobrai_handler_blocked", "Times that a handler blocke
 HANDLER_THREADS_ABANDONED = Counter(
     "bobrai_handler_threads_abandoned", "Threads that went on after their attempt timed out.", ["type"]
 )
+HANDLER_CANCELS_IGNORED = Counter(
+    "bobrai_handler_cancels_ignored", "Async handlers that went on although they were cancelled.", ["type"]
+)
 LEASES_LOST = Counter("bobrai_leases_lost", "Times that this worker found its row gone and started over.")
 
 # Dispatcher

@@ -20,6 +20,15 @@ WITH me AS MATERIALIZED (
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
+-- name: claimed
+-- What this worker holds of the hints: asked after a claim whose answer was lost on the way, for those that look stale.
+SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
+       t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id, t.trace_context,
+       extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
+       extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
+FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt) ON t.id = hint.task_id
+WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worker_id = $1;
+
 -- name: complete
 -- Results become final, each fenced by its attempt and its worker. A missing id: that claim was lost.
 UPDATE tasks AS t
@@ -30,7 +39,8 @@ RETURNING t.id;
 
 -- name: end_attempts
 -- Every other end of an attempt: failed, cancelled, retry (pending after a delay), interrupted (pending, not counted).
--- A wish to cancel wins over another attempt.
+-- A wish to cancel wins over another attempt, and so does the last attempt: a row that nobody could claim would refuse
+-- its whole batch.
 WITH o AS (
     SELECT * FROM unnest($2::bigint[], $3::integer[], $4::text[], $5::jsonb[], $6::double precision[])
         AS o (task_id, attempt, kind, error, delay_seconds)
@@ -39,6 +49,7 @@ WITH o AS (
     SELECT t.id, o.kind, o.error, o.delay_seconds,
            CASE WHEN o.kind NOT IN ('retry', 'interrupted') THEN o.kind
                 WHEN t.cancel_requested THEN 'cancelled'
+                WHEN o.kind = 'retry' AND t.attempt >= t.max_attempts THEN 'failed'
                 ELSE 'pending' END AS status
     FROM tasks AS t JOIN o ON t.id = o.task_id
     WHERE t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1

@@ -1,0 +1,77 @@
+"""One attempt in the hands of this worker, from its claim until its outcome is written.
+
+In: a claim and the delivery that brought its hint. The executor changes its state; ``outcomes`` says how it ended.
+"""
+
+import asyncio
+import time
+from enum import Enum
+from typing import Protocol
+
+from bobrai.domain.task import Claim
+from bobrai.handlers.context import Context, Services
+from bobrai.handlers.handler import Handler
+from bobrai.worker.transaction import AttemptTransaction
+
+
+class StopCause(Enum):
+    """Why a running attempt is told to end; the first one counts, except that LOST overrides all."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"  # a user's wish
+    INTERRUPTED = "interrupted"  # our shutdown
+    LOST = "lost"  # the worker's lease is gone: whatever comes out is dropped
+
+
+class Settleable(Protocol):
+    """What waits for the hint to be settled: a delivery, counted down."""
+
+    def settle(self) -> None:
+        """One hint of the delivery needs nothing more."""
+
+
+class Claimed:
+    """A task that is ours, and the hint's delivery that waits for it."""
+
+    __slots__ = ("claim", "held", "worker_id")
+
+    def __init__(self, claim: Claim, held: Settleable, worker_id: int) -> None:
+        self.claim = claim
+        self.held = held
+        self.worker_id = worker_id
+
+    def fields(self) -> dict[str, object]:
+        """What every log line about it carries."""
+        claim = self.claim
+        return {
+            "request_id": claim.request_id,
+            "task_id": claim.task_id,
+            "attempt": claim.attempt,
+            "type": claim.type,
+            "queue": claim.queue,
+        }
+
+
+class Attempt(Claimed):
+    """A claimed task with everything that its run needs."""
+
+    __slots__ = ("cause", "closing", "context", "finished", "handler", "started", "task", "timer", "transaction")
+
+    context: Context  # from the start on
+
+    def __init__(self, claim: Claim, held: Settleable, worker_id: int, handler: Handler) -> None:
+        super().__init__(claim, held, worker_id)
+        self.handler = handler
+        self.task: asyncio.Task[None] | None = None  # None: it waits for a slot
+        self.timer: asyncio.TimerHandle | None = None
+        self.transaction: AttemptTransaction | None = None
+        self.cause: StopCause | None = None
+        self.closing = False  # the handler has returned, its transaction is being committed: too late to stop it
+        self.finished = False  # its slot is free, its outcome is on the way
+        self.started = 0.0
+
+    def begin(self, services: Services) -> Context:
+        """Note the start and make the handler's context."""
+        self.started = time.monotonic()
+        self.context = Context(self.claim, services)
+        return self.context

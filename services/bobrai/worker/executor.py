@@ -1,0 +1,337 @@
+"""Runs attempts: at most as many handlers at once as there are slots, each under its timeout.
+
+In: claims. Out: outcomes, to ``completions``. An async handler is an asyncio task, a plain one runs in a thread. What
+does not end when it is told to loses its slot and its say: another attempt takes the place, and what it returns later
+is dropped.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from bobrai.domain.errors import ClaimLost, DatabaseUnavailable
+from bobrai.domain.task import Claim, Outcome, OutcomeKind
+from bobrai.handlers.registry import Registry
+from bobrai.runtime.checkpoint import checkpoint
+from bobrai.telemetry import logs, metrics
+from bobrai.worker import meters, outcomes
+from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause
+from bobrai.worker.completions import Completions
+from bobrai.worker.progress import ProgressReports
+from bobrai.worker.speeds import Speeds
+from bobrai.worker.threads import HandlerThreads
+from bobrai.worker.transaction import AttemptTransaction
+
+log = logs.get_logger(__name__)
+
+GRACE_SECONDS = 5.0  # for a handler to end after it was told to
+INTERRUPT_GRACE_SECONDS = 2.0  # the same when the process is about to exit
+
+
+class Executor:
+    """The slots of this worker and what is in them."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        slots: int,
+        progress: ProgressReports,
+        speeds: Speeds,
+        new_transaction: Callable[[], AttemptTransaction],
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self.completions: Completions  # set once both exist: each hears from the other
+        self.on_room: Callable[[], None] = lambda: None
+        self.slots = slots
+        self.running = 0
+        self.ended = 0  # attempts since the start of this process
+        self.draining = False  # start nothing more
+        self._attempts: dict[int, Attempt] = {}  # by task, from the claim until the outcome is written
+        self._ready: deque[Attempt] = deque()
+        self._stuck: set[asyncio.Task[None]] = set()
+        self._unknown: set[str] = set()
+        self._registry = registry
+        self._progress = progress
+        self._speeds = speeds
+        self._new_transaction = new_transaction
+        self._grace_seconds = grace_seconds
+        self._threads = HandlerThreads()
+        self._loop = asyncio.get_running_loop()
+        self._background: set[asyncio.Task[None]] = set()
+        self._debug = log.is_enabled_for(logging.DEBUG)
+        metrics.WORKER_SLOTS.set(slots)
+        metrics.WORKER_RUNNING.set_function(lambda: self.running)
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing uses now."""
+        return self.slots - self.running
+
+    @property
+    def ready(self) -> int:
+        """Claimed attempts that wait for a slot."""
+        return len(self._ready)
+
+    @property
+    def unsettled(self) -> int:
+        """Attempts whose outcome is not written yet."""
+        return len(self._attempts)
+
+    def has(self, task_id: int, attempt: int) -> bool:
+        """Whether this attempt is in our hands."""
+        there = self._attempts.get(task_id)
+        return there is not None and there.claim.attempt == attempt
+
+    def admit(self, claim: Claim, held: Settleable, worker_id: int) -> None:
+        """Start a claimed task, or let it wait for a slot; give it back when no handler is known."""
+        handler = self._registry.get(claim.type)
+        if handler is None:
+            self._refuse(Claimed(claim, held, worker_id))
+            return
+        attempt = Attempt(claim, held, worker_id, handler)
+        self._attempts[claim.task_id] = attempt
+        if self.draining:
+            self._give_back(attempt)
+        elif self.running < self.slots:
+            self._start(attempt)
+        else:
+            self._ready.append(attempt)
+
+    def settled(self, attempt: Claimed) -> None:
+        """Forget an attempt whose outcome is written or dropped."""
+        if self._attempts.get(attempt.claim.task_id) is attempt:
+            del self._attempts[attempt.claim.task_id]
+        attempt.held.settle()
+
+    def cancel(self, task_ids: list[int]) -> None:
+        """Stop the attempts of these tasks: their users wish it."""
+        for task_id in task_ids:
+            if (attempt := self._attempts.get(task_id)) is not None:
+                self._stop(attempt, StopCause.CANCELLED)
+
+    def drop_all(self) -> None:
+        """Stop everything at once and write nothing of it: the lease is lost."""
+        for attempt in list(self._attempts.values()):
+            self._stop(attempt, StopCause.LOST)
+
+    def interrupt_all(self) -> None:
+        """Stop everything and give it back, uncounted: the process ends."""
+        self._grace_seconds = min(self._grace_seconds, INTERRUPT_GRACE_SECONDS)
+        for attempt in list(self._attempts.values()):
+            self._stop(attempt, StopCause.INTERRUPTED)
+
+    def give_back_ready(self) -> None:
+        """Give back what is claimed and waits for a slot, uncounted."""
+        while self._ready:
+            self._give_back(self._ready.popleft())
+
+    def close(self) -> None:
+        """Let go of what does not end: the event loop must not wait for it."""
+        self._threads.close()
+        for task in self._stuck:
+            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - documented for those who extend asyncio
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was reported above
+
+    # What a Context asks for (see handlers.context.Services).
+
+    def report_progress(self, task_id: int, attempt: int, text: str) -> None:
+        """Store the latest progress soon; may be called from any thread."""
+        self._progress.report(task_id, attempt, text)
+
+    def open_transaction(self, task_id: int, attempt: int) -> AttemptTransaction:
+        """Return the attempt's one transaction; its ``async with`` opens it."""
+        there = self._attempts.get(task_id)
+        if there is None or there.finished or there.claim.attempt != attempt:
+            raise ClaimLost("this attempt is over")
+        if not there.handler.is_async:
+            raise RuntimeError("ctx.transaction() is for async handlers")
+        if there.transaction is None:
+            there.transaction = self._new_transaction()
+        return there.transaction
+
+    # The way of one attempt.
+
+    def _refuse(self, claimed: Claimed) -> None:
+        kind = claimed.claim.type
+        if kind not in self._unknown:
+            self._unknown.add(kind)
+            log.warning("task.type_unknown", hint="no handler module of this worker declares it", **claimed.fields())
+        self.completions.write(claimed, outcomes.unknown_type(claimed.claim))
+
+    def _give_back(self, attempt: Attempt) -> None:
+        attempt.finished = True
+        self.completions.write(attempt, outcomes.stopped(attempt.claim, StopCause.INTERRUPTED))
+
+    def _start(self, attempt: Attempt) -> None:
+        self.running += 1
+        claim = attempt.claim
+        meter = meters.of(claim.queue, claim.type)
+        meter.started.inc()
+        meter.wait_seconds.observe(claim.wait_seconds)
+        attempt.begin(self)
+        attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+        attempt.task = self._loop.create_task(self._run(attempt))
+        if self._debug:
+            log.debug("task.started", **attempt.fields())
+
+    async def _run(self, attempt: Attempt) -> None:
+        """Run one handler; whatever it raises ends the attempt and nothing else."""
+        claim, handler = attempt.claim, attempt.handler
+        outcome: Outcome | None
+        try:
+            if handler.is_async:
+                value = await handler.call(attempt.context, claim.payload)
+            else:
+                value, error = await self._threads.run(partial(handler.call, attempt.context, claim.payload))
+                if error is not None:
+                    self._finish(attempt, self._ended_by(attempt, error))
+                    return
+            checkpoint("worker.handled")
+            result = handler.encode(value)
+        except BaseException as error:  # noqa: BLE001 - also SystemExit, or a CancelledError of the handler's own
+            outcome = self._ended_by(attempt, error)
+        else:
+            outcome = outcomes.done(claim, result) if attempt.cause is None else self._ended_by(attempt, None)
+        if attempt.transaction is None:
+            self._finish(attempt, outcome)
+        else:
+            await self._end_transaction(attempt, attempt.transaction, outcome)
+
+    def _ended_by(self, attempt: Attempt, error: BaseException | None) -> Outcome | None:
+        """Return the outcome of an attempt that did not simply return; None when it is to be dropped."""
+        if attempt.cause is StopCause.LOST:
+            return None
+        if attempt.cause is not None:
+            return outcomes.stopped(attempt.claim, attempt.cause)
+        return outcomes.raised(attempt.claim, error or AssertionError("an attempt ended for no reason"))
+
+    async def _end_transaction(
+        self, attempt: Attempt, transaction: AttemptTransaction, outcome: Outcome | None
+    ) -> None:
+        """Commit the handler's rows together with the outcome, or roll them back."""
+        if attempt.finished or outcome is None or outcome.kind is not OutcomeKind.DONE or not transaction.is_open:
+            await transaction.roll_back()
+            self._finish(attempt, outcome)
+            return
+        attempt.closing = True
+        written = False
+        try:
+            await transaction.complete(attempt.worker_id, [outcome])
+            written = True
+        except ClaimLost:
+            outcome = None
+        except DatabaseUnavailable as error:
+            written = await self.completions.is_settled(attempt.worker_id, outcome)
+            if not written:
+                outcome = outcomes.raised(attempt.claim, error)
+        except BaseException as error:  # noqa: BLE001 - a deferred constraint, for one, speaks at the commit
+            outcome = outcomes.raised(attempt.claim, error)
+        self._finish(attempt, outcome, written=written)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome | None, *, written: bool = False) -> None:
+        """Free the slot and send the outcome on its way; only the first call for an attempt counts."""
+        if attempt.finished:
+            return
+        attempt.finished = True
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        claim = attempt.claim
+        seconds = time.monotonic() - attempt.started
+        self.running -= 1
+        self.ended += 1
+        self._speeds.add(claim.queue, seconds)
+        meter = meters.of(claim.queue, claim.type)
+        meter.run_seconds.observe(seconds)
+        if outcome is None:
+            self.completions.lost(attempt)
+        else:
+            if outcome.kind is OutcomeKind.DONE:
+                meter.task_seconds.observe(claim.age_seconds + seconds)
+            if outcome.kind is not OutcomeKind.DONE or self._debug:
+                _say(attempt, outcome, seconds)
+            if written:
+                self.completions.written(attempt, outcome)
+            else:
+                self.completions.write(attempt, outcome)
+        if self._ready and self.running < self.slots:
+            self._start(self._ready.popleft())
+        self.on_room()
+
+    # Attempts that are told to end.
+
+    def _stop(self, attempt: Attempt, cause: StopCause) -> None:
+        if attempt.finished or attempt.closing or (attempt.cause is not None and cause is not StopCause.LOST):
+            return
+        already_told = attempt.cause is not None
+        attempt.cause = cause
+        if attempt.task is None:
+            self._ready.remove(attempt)
+            attempt.finished = True
+            if cause is StopCause.LOST:
+                self.completions.lost(attempt)
+            else:
+                self.completions.write(attempt, outcomes.stopped(attempt.claim, cause))
+            return
+        if already_told:
+            return
+        attempt.context.stop()
+        if attempt.handler.is_async:
+            # A task that is cancelled before its first step never enters its coroutine.
+            attempt.task.add_done_callback(partial(self._task_ended, attempt))
+            attempt.task.cancel()
+        elif cause is StopCause.TIMEOUT:
+            self._abandon(attempt)
+            return
+        self._loop.call_later(self._grace_seconds, self._abandon, attempt)
+
+    def _task_ended(self, attempt: Attempt, _task: "asyncio.Task[None]") -> None:
+        if not attempt.finished:
+            self._finish(attempt, self._ended_by(attempt, None))
+
+    def _abandon(self, attempt: Attempt) -> None:
+        """Take slot and say from a handler that was told to end and goes on."""
+        if attempt.finished or attempt.closing or attempt.task is None:
+            return
+        is_async = attempt.handler.is_async
+        counter = metrics.HANDLER_CANCELS_IGNORED if is_async else metrics.HANDLER_THREADS_ABANDONED
+        counter.labels(attempt.claim.type).inc()
+        log.warning(
+            "handler.abandoned",
+            cause=attempt.cause and attempt.cause.value,
+            runs_in="event loop" if is_async else "thread",
+            seconds=round(time.monotonic() - attempt.started, 3),
+            **attempt.fields(),
+        )
+        if attempt.transaction is not None:
+            attempt.transaction.abort()
+            self._keep(self._loop.create_task(attempt.transaction.roll_back()), self._background)
+        self._finish(attempt, self._ended_by(attempt, None))
+        if is_async:
+            self._keep(attempt.task, self._stuck)
+        else:
+            attempt.task.cancel()  # it only waits for the thread
+
+    @staticmethod
+    def _keep(task: "asyncio.Task[None]", there: "set[asyncio.Task[None]]") -> None:
+        there.add(task)
+        task.add_done_callback(there.discard)
+
+
+def _say(attempt: Attempt, outcome: Outcome, seconds: float) -> None:
+    """Log how an attempt ended; an exception's message may quote a payload, so it is in the task's row only."""
+    fields: dict[str, Any] = {**attempt.fields(), "seconds": round(seconds, 3)}
+    if outcome.error is not None:
+        fields |= {"error": outcome.error.type, "reason": outcome.error.reason}
+    match outcome.kind:
+        case OutcomeKind.DONE:
+            log.debug("task.done", **fields)
+        case OutcomeKind.RETRY:
+            log.info("task.retried", delay_seconds=round(outcome.delay_seconds, 3), **fields)
+        case OutcomeKind.FAILED:
+            log.warning("task.failed", **fields)
+        case OutcomeKind.CANCELLED | OutcomeKind.INTERRUPTED:
+            log.info(f"task.{outcome.kind.value}", **fields)

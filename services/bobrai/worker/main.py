@@ -1,0 +1,94 @@
+"""The worker process, composed: settings ▶ database, broker, health port, worker; then drain and an orderly end.
+
+In: settings, a broker that is not started, a registry. Out: returns when ``stop`` is set, or when the worker recycles
+itself, and the drain is over. RabbitMQ and PostgreSQL may be away at the start and later: it waits, and is not ready.
+"""
+
+import asyncio
+
+from bobrai.broker.port import Broker
+from bobrai.domain.errors import Unavailable
+from bobrai.handlers.registry import Registry
+from bobrai.runtime.health import HealthServer
+from bobrai.runtime.lifecycle import Stop
+from bobrai.settings import Settings
+from bobrai.store import queues, task_types
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs
+from bobrai.worker.outage import Outage
+from bobrai.worker.worker import Worker
+
+log = logs.get_logger(__name__)
+
+
+async def serve(settings: Settings, broker: Broker, registry: Registry, stop: Stop) -> None:
+    """Run handlers until the process should end.
+
+    Raises ConfigurationError for a wrong address, a taken health port, or a type that cannot be announced.
+    """
+    registry.resolve()
+    database = Database(settings.database, name="bobrai-worker")
+    handlers_database = Database(settings.database, name="bobrai-handlers")
+    await database.open()
+    await handlers_database.open()
+    worker = Worker(settings, database, handlers_database, broker, registry)
+    health = HealthServer(
+        settings.worker.health_bind,
+        "BOBRAI_WORKER_HEALTH_BIND",
+        live=lambda: worker.watch.blocked_for < settings.worker.blocked_limit_seconds,
+        ready=lambda: {
+            "database": worker.heartbeat.reaches_database,
+            "lease": worker.heartbeat.holds_lease,
+            "consuming": worker.is_consuming,
+        },
+    )
+    health.start()
+    own_stop = Stop()  # also set when the worker recycles itself
+    forwarding = asyncio.create_task(_forward(stop, own_stop))
+    try:
+        worker.heartbeat.start()
+        await broker.start()
+        announced = await _announce(database, registry, settings, own_stop)
+        if announced and await _registered(worker, own_stop):
+            worker.consume()
+            await worker.tend_until(own_stop)
+        await worker.drain()
+    finally:
+        forwarding.cancel()
+        await worker.heartbeat.stop()
+        await broker.close()
+        worker.executor.close()
+        await database.close()
+        await handlers_database.close()
+        health.stop()
+    log.info("worker.stopped", reason=own_stop.reason, tasks=worker.executor.ended)
+
+
+async def _forward(outer: Stop, inner: Stop) -> None:
+    await outer.wait()
+    inner.request(outer.reason)
+
+
+async def _registered(worker: Worker, stop: Stop) -> bool:
+    """Wait for the lease; returns False when the process should end before it is there."""
+    waiting = asyncio.ensure_future(worker.registered())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    stopping.cancel()
+    return not stop.is_set()
+
+
+async def _announce(database: Database, registry: Registry, settings: Settings, stop: Stop) -> bool:
+    """Tell the API which types exist; returns False when the process should end before the database is there."""
+    outage = Outage("database", "announcement")
+    while not stop.is_set():
+        try:
+            await task_types.announce(database, registry.types())
+            await queues.ensure(database, settings.worker.queues)
+        except Unavailable as error:
+            await stop.wait_for(outage.failed(error))
+        else:
+            outage.over()
+            return True
+    return False

@@ -1,0 +1,115 @@
+"""How an attempt ended, in words that the store writes: pure rules, no I/O.
+
+In: a claim and the exception, or the cause of a stop. Out: an Outcome, whose error is bounded in size.
+"""
+
+import traceback
+from types import TracebackType
+
+from bobrai.domain import limits
+from bobrai.domain.errors import PermanentFailure, RetryLater
+from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
+from bobrai.handlers.codec import InvalidPayload, InvalidResult
+from bobrai.worker.attempt import StopCause
+
+UNKNOWN_TYPE_DELAY_SECONDS = 5.0
+_FRAMES = 40  # of each traceback, the innermost ones
+
+
+def done(claim: Claim, result: str) -> Outcome:
+    """The handler returned."""
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.DONE, result)
+
+
+def stopped(claim: Claim, cause: StopCause) -> Outcome:
+    """The attempt was told to end; what the handler made of that does not matter."""
+    if cause is StopCause.TIMEOUT:
+        message = f"the attempt took longer than its timeout of {claim.timeout_seconds:g} s"
+        return again(claim, AttemptError("Timeout", message, reason="timeout"))
+    kind = OutcomeKind.CANCELLED if cause is StopCause.CANCELLED else OutcomeKind.INTERRUPTED
+    return Outcome(claim.task_id, claim.attempt, kind)
+
+
+def unknown_type(claim: Claim) -> Outcome:
+    """This worker has no handler for the type: give the task back for another worker."""
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=UNKNOWN_TYPE_DELAY_SECONDS)
+
+
+def raised(claim: Claim, error: BaseException) -> Outcome:
+    """The handler raised: final, after a delay of its choosing, or retried by policy."""
+    if isinstance(error, PermanentFailure):
+        return failed(claim, describe(error, _permanent_reason(error)))
+    if isinstance(error, RetryLater):
+        return again(claim, describe(error, "retry_later"), error.delay)
+    return again(claim, describe(error, "error"))
+
+
+def again(claim: Claim, error: AttemptError, delay_seconds: float | None = None) -> Outcome:
+    """Another attempt by the retry policy or after the delay; a failure when this was the last one."""
+    if claim.attempt >= claim.max_attempts:
+        return failed(claim, error)
+    delay = claim.retry.delay_after(claim.failures + 1) if delay_seconds is None else delay_seconds
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.RETRY, error=error, delay_seconds=delay)
+
+
+def failed(claim: Claim, error: AttemptError) -> Outcome:
+    """No attempt will follow."""
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.FAILED, error=error)
+
+
+def refused_result(outcome: Outcome, error: Exception) -> Outcome:
+    """PostgreSQL refused the result: a permanent failure in its place, never a row that stays claimed."""
+    reason = AttemptError("InvalidResult", bounded(str(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result")
+    return Outcome(outcome.task_id, outcome.attempt, OutcomeKind.FAILED, error=reason)
+
+
+def describe(error: BaseException, reason: str) -> AttemptError:
+    """Return type, message and traceback, each within its limit, whatever the exception does when it is shown."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return AttemptError(
+        bounded(name, limits.MAX_ERROR_MESSAGE),
+        bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
+        "" if isinstance(error, InvalidPayload | InvalidResult) else _traceback(error),
+        reason,
+    )
+
+
+def bounded(text: str, limit: int) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _permanent_reason(error: PermanentFailure) -> str:
+    if isinstance(error, InvalidPayload):
+        return "invalid_payload"
+    return "invalid_result" if isinstance(error, InvalidResult) else "permanent"
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a handler's exception may fail to show itself
+        return "(the exception has no readable message)"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        lines = traceback.format_exception(type(error), error, _handlers_own(error.__traceback__), limit=-_FRAMES)
+        text = "".join(lines)
+    except Exception:  # noqa: BLE001 - the same: it is formatted by calling into it
+        return ""
+    # The end names the exception and the line that raised it.
+    return text if len(text) <= limits.MAX_TRACEBACK else "…" + text[1 - limits.MAX_TRACEBACK :]
+
+
+def _handlers_own(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out the worker's frames that called the handler."""
+    while frames is not None and frames.tb_next is not None and _is_ours(frames):
+        frames = frames.tb_next
+    return frames
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    name = str(frames.tb_frame.f_globals.get("__name__", ""))
+    return name.startswith("bobrai.worker.") or name == "bobrai.handlers.handler"

@@ -1,0 +1,73 @@
+"""Progress of running attempts, written together a few times per second however often handlers report.
+
+In: reports from handlers, in any thread. Out: one statement per round; nothing when nobody reports.
+"""
+
+import asyncio
+import contextlib
+import threading
+
+from bobrai.domain.errors import StoreRejected, Unavailable
+from bobrai.store import attempts
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs
+from bobrai.worker.lease import Lease
+from bobrai.worker.outage import Outage
+
+log = logs.get_logger(__name__)
+
+ROUND_SECONDS = 0.25
+
+
+class ProgressReports:
+    """Keeps the latest report of each task until it is written."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._database = database
+        self._lease = lease
+        self._outage = Outage("database", "progress")
+        self._latest: dict[int, tuple[int, str]] = {}
+        self._lock = threading.Lock()
+        self._writing: asyncio.Task[None] | None = None
+
+    def report(self, task_id: int, attempt: int, text: str) -> None:
+        """Replace the task's unwritten report; may be called from any thread."""
+        with self._lock:
+            first = not self._latest
+            self._latest[task_id] = (attempt, text)
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the attempt is over
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._writing is None and self._latest:
+            self._writing = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._latest:
+                with self._lock:
+                    latest, self._latest = self._latest, {}
+                pause = await self._write_once([(task_id, *report) for task_id, report in latest.items()])
+                await asyncio.sleep(pause)
+        finally:
+            self._writing = None
+            self._wake()
+
+    async def _write_once(self, reports: list[tuple[int, int, str]]) -> float:
+        if self._lease.worker_id is None:
+            return ROUND_SECONDS
+        try:
+            await attempts.show_progress(self._database, self._lease.worker_id, reports)
+        except StoreRejected as error:
+            if len(reports) == 1:
+                log.warning("task.progress_refused", task_id=reports[0][0], error=str(error))
+            else:
+                for report in reports:
+                    await self._write_once([report])
+        except Unavailable as error:
+            return max(ROUND_SECONDS, self._outage.failed(error))  # the next report shows more than this one
+        else:
+            self._outage.over()
+        return ROUND_SECONDS
