@@ -269,7 +269,7 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
         except ValidationError as error:
             prefix = str(group.model_config.get("env_prefix", ""))
             faults += [
-                f"{prefix}{'_'.join(str(part) for part in fault['loc'][:1])}".upper() + f": {fault['msg']}"
+                f"{prefix}{'_'.join(str(part) for part in fault['loc'][:1])}".upper() + f": {fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors(include_url=False, include_input=False, include_context=False)
             ]
     if faults:

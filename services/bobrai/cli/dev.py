@@ -18,13 +18,16 @@ from bobrai.broker.port import Broker
 from bobrai.cli import process
 from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
-from bobrai.domain.errors import BobraiError
+from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
 from bobrai.store.embedded import EmbeddedPostgres
 from bobrai.worker.main import serve as serve_worker
+
+# A developer's database is up or its URL is wrong; a server's process would wait.
+_PATIENCE_SECONDS = 5.0
 
 
 def run(settings: Settings) -> None:
@@ -56,7 +59,11 @@ def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
 
 
 async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
-    if not await process.unless_stopped(bring_to_head(settings), stop):
+    try:
+        finished = await process.unless_stopped(bring_to_head(settings, patience_seconds=_PATIENCE_SECONDS), stop)
+    except DatabaseUnavailable as error:
+        raise ConfigurationError(f"the database of BOBRAI_DATABASE_URL cannot be reached: {error}") from error
+    if not finished:
         return
     within = MemoryBroker()
 

@@ -1,6 +1,8 @@
 """``bobrai migrate``: the schema at head and the built-in task types announced, or the wait for both."""
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -19,15 +21,19 @@ _PAUSE_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-async def bring_to_head(settings: Settings) -> None:
-    """Migrate, waiting for a database that is not up yet, and announce the built-in types."""
+async def bring_to_head(settings: Settings, *, patience_seconds: float = math.inf) -> None:
+    """Migrate, waiting for a database that is not up yet, and announce the built-in types.
+
+    Raises DatabaseUnavailable when the patience is over.
+    """
+    until = time.monotonic() + patience_seconds
     url = settings.database.direct()
-    changed = await _once_up(lambda: migrate.migrate(url))
+    changed = await _once_up(lambda: migrate.migrate(url), until)
     direct = settings.database.model_copy(update={"url": SecretStr(url)})
     database = Database(direct, pool_size=1, name="bobrai-migrate")
     await database.open()
     try:
-        await _once_up(lambda: task_types.announce(database, builtin.types()))
+        await _once_up(lambda: task_types.announce(database, builtin.types()), until)
     finally:
         await database.close()
     log.info("schema.migrated" if changed else "schema.current", revision=migrate.head())
@@ -39,12 +45,14 @@ async def wait_for_head(settings: Settings) -> None:
     await migrate.wait_for_schema(settings.database.direct())
 
 
-async def _once_up(attempt: Callable[[], Awaitable[Result]]) -> Result:
+async def _once_up(attempt: Callable[[], Awaitable[Result]], until: float) -> Result:
     said = False
     while True:
         try:
             return await attempt()
         except DatabaseUnavailable as error:
+            if time.monotonic() > until:
+                raise
             if not said:
                 log.warning("database.awaited", error=str(error))
                 said = True
