@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bobrai.domain import limits
@@ -268,16 +269,17 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
             values[name] = group(**overrides.get(name, {}))
         except ValidationError as error:
             prefix = str(group.model_config.get("env_prefix", ""))
-            faults += [
-                f"{prefix}{'_'.join(str(part) for part in fault['loc'][:1])}".upper() + f": {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors(include_url=False, include_input=False, include_context=False)
-            ]
+            faults += [_fault(prefix, fault) for fault in error.errors(include_url=False, include_input=False)]
     if faults:
         raise ConfigurationError("; ".join(faults))
     top = values.pop("top")
     settings = Settings(**values, handlers=top.handlers, data_dir=top.data_dir, crash_point=top.crash_point)
     _check_together(settings)
     return settings
+
+
+def _fault(prefix: str, fault: ErrorDetails) -> str:
+    return f"{prefix}{fault['loc'][0]}".upper() + f": {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _check_together(settings: Settings) -> None:
