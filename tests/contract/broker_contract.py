@@ -41,7 +41,7 @@ class Inbox:
     def __len__(self) -> int:
         return len(self.deliveries)
 
-    async def has(self, count: int, timeout: float = 10.0) -> None:
+    async def has(self, count: int, timeout: float = 5.0) -> None:
         """Wait until this many deliveries are here, and no more."""
         await eventually(lambda: len(self) >= count, timeout, message=f"{count} deliveries arrive")
         assert len(self) == count

@@ -22,7 +22,7 @@ from bobrai.broker.port import OnDelivery
 from bobrai.domain import message
 from bobrai.domain.errors import BrokerUnavailable, MalformedMessage
 from bobrai.domain.message import Hint
-from bobrai.telemetry import logs
+from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
@@ -90,7 +90,6 @@ class ConsumeChannel(LinkedChannel):
         self.consumers: dict[str, Consumer] = {}  # by tag; cancelled ones stay while they hold deliveries
         self.delivered = 0
         self.changed = asyncio.Event()  # a consumer's end, or room that a cancelled consumer gave back
-        self.broker_cancelled = False  # since this was last reset
         self.hold_acks = False  # until consumers are cancelled, so that the broker does not refill what an ack frees
         self._on_delivery = on_delivery
         self._on_malformed = on_malformed
@@ -148,8 +147,6 @@ class ConsumeChannel(LinkedChannel):
     def settle(self, consumer: Consumer, tag: int) -> None:
         """Ack one delivery, together with all others of this turn of the loop; dropped when the channel is gone."""
         consumer.unacked -= 1
-        if self.ended.done():
-            return
         self._acks.settle(tag)
         if not consumer.active:
             self.changed.set()
@@ -203,7 +200,7 @@ class ConsumeChannel(LinkedChannel):
         else:
             if kind is spec.Basic.Cancel:
                 log.warning("broker.consumer.cancelled", queue=self.queue)
-                self.broker_cancelled = True
+                metrics.CONSUMER_RESTARTS.labels(self.queue, "cancelled").inc()
                 self._cancelled(frame.consumer_tag)
             return super()._handle(frame)
         return True

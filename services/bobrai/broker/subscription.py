@@ -127,10 +127,6 @@ class RabbitSubscription:
         """
         if channel.ended.done():
             raise BrokerUnavailable(channel.ended.result())
-        if channel.broker_cancelled:
-            channel.broker_cancelled = False
-            metrics.CONSUMER_RESTARTS.labels(self.queue, "cancelled").inc()
-            await self._queues.declare(self.queue)  # it may have been deleted
         if channel.consumers and channel.capacity < self._wanted:
             await asyncio.sleep(GROW_PAUSE)
         crowded = len(channel.active) >= MAX_CONSUMERS and channel.capacity < self._wanted
