@@ -56,15 +56,24 @@ def broker_errors(what: str) -> Iterator[None]:
     """Turn whatever the library raises into BrokerUnavailable, and keep cancellation what it is.
 
     The library cancels the futures of its callers when a connection ends. Such a CancelledError is an outage and not a
-    wish to stop; it is told apart by nobody having cancelled the current task. The other way round, `wait_for` up to
-    Python 3.11, on which the library rests, may swallow a cancellation that meets an answer; it is raised again here.
+    wish to stop; it is told apart by nobody having cancelled the current task. The other way round, the library and
+    `wait_for` up to Python 3.11, on which it rests, may swallow a cancellation that meets an answer or an error; it is
+    raised again here, whatever else was raised.
     """
     task = asyncio.current_task()
     cancellations = task.cancelling() if task is not None else 0
     try:
-        yield
+        with _as_unavailable(what):
+            yield
+    finally:
         if task is not None and task.cancelling() > cancellations:
             raise asyncio.CancelledError
+
+
+@contextlib.contextmanager
+def _as_unavailable(what: str) -> Iterator[None]:
+    try:
+        yield
     except BrokerUnavailable:
         raise
     except TimeoutError as error:
@@ -72,8 +81,6 @@ def broker_errors(what: str) -> Iterator[None]:
     except (aiormq.AMQPError, OSError, RuntimeError, ValueError) as error:
         raise BrokerUnavailable(f"{what}: {error or type(error).__name__}") from error
     except asyncio.CancelledError as error:
-        if task is not None and task.cancelling() > cancellations:
-            raise
         raise BrokerUnavailable(f"{what}: the connection ended") from error
 
 
