@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from starlette.routing import Route, Router
 
+from bobrai.api.deadlines import Deadlines
 from bobrai.api.endpoint import Endpoint
 from bobrai.api.operations import Operation
 
@@ -17,8 +18,9 @@ def build(operations: Sequence[Operation]) -> Router:
     for operation in operations:
         for path in operation.paths:
             paths.setdefault(path, {})[operation.method] = operation
-    routes = [Route(path, Endpoint(path, methods)) for path, methods in _fixed_first(paths)]
-    return Router(routes, redirect_slashes=False, default=Endpoint("unmatched", {}))
+    deadlines = Deadlines()
+    routes = [Route(path, Endpoint(path, methods, deadlines)) for path, methods in _fixed_first(paths)]
+    return Router(routes, redirect_slashes=False, default=Endpoint("unmatched", {}, deadlines))
 
 
 def _fixed_first(paths: dict[str, dict[str, Operation]]) -> list[tuple[str, dict[str, Operation]]]:

@@ -13,6 +13,7 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from bobrai.api import problems
+from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.telemetry import logs, metrics
@@ -29,7 +30,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "O
 class Endpoint:
     """One path of the API, or with no operations the place where unknown paths end."""
 
-    def __init__(self, route: str, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, route: str, operations: Mapping[str, Operation], deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
         self._route = route
         self._operations = dict(operations)
         if "GET" in operations:
@@ -63,17 +65,27 @@ class Endpoint:
             if not self._operations:
                 raise problems.Problem("not-found", "Nothing is served at this path")
             raise problems.method_not_allowed(request.method, self._allowed)
+        deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
         try:
-            async with asyncio.timeout(_BODY_SECONDS) as request.deadline:
-                if operation.body_limit is not None:
-                    request.require_json()
-                    await request.read_body(operation.body_limit)
-                request.allow(ANSWER_SECONDS)
-                return await operation.handler(request)
-        except TimeoutError as error:
-            if not request.answering:
-                raise problems.Problem("body-timeout", "The body did not arrive in time") from error
-            raise problems.unavailable() from error
+            if operation.body_limit is not None:
+                request.require_json()
+                await request.read_body(operation.body_limit)
+            request.allow(ANSWER_SECONDS)
+            return await operation.handler(request)
+        except asyncio.CancelledError as error:
+            if not deadline.passed:
+                raise  # the process ends
+            raise self._overdue(request) from error
+        finally:
+            self._deadlines.end(deadline)
+
+    def _overdue(self, request: Request) -> problems.Problem:
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        if request.answering:
+            return problems.unavailable()
+        return problems.Problem("body-timeout", "The body did not arrive in time")
 
     def _explain(self, error: Exception, request: Request) -> Reply:
         if isinstance(error, ClientGone):

@@ -5,22 +5,20 @@ while its database is away: it answers 503 and says so once in its log.
 """
 
 import asyncio
-import math
 import socket
 from collections.abc import Callable
-
-import uvicorn
 
 from bobrai.api import app, openapi, routes
 from bobrai.api.catalog import Catalog
 from bobrai.api.operations import Operation
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.server import HttpServer
 from bobrai.api.submissions import Submissions
 from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.api.waiters import Waiters
-from bobrai.runtime.health import QuietServer, listen
+from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
@@ -28,22 +26,6 @@ from bobrai.store.pool import Database
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
-
-# Longer than the idle time of the usual proxies and client pools, so that the client closes first.
-_KEEP_ALIVE_SECONDS = 75
-
-
-class _Server(QuietServer):
-    """A server that says when it takes connections."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self._on_started()
 
 
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
@@ -61,7 +43,7 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiters_loop.wake
     operations = _operations(settings, database, catalog, submissions, waiters, stop)
-    server = _Server(_config(settings, operations), lambda: _listening(listener, on_listening))
+    server = HttpServer(app.build(operations), settings.api, lambda: _listening(listener, on_listening))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(catalog_loop.run(stop))
@@ -86,22 +68,7 @@ def _operations(
     return operations
 
 
-def _config(settings: Settings, operations: list[Operation]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app.build(operations),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.api.drain_seconds),
-    )
-
-
-async def _drain_on(stop: Stop, server: QuietServer, waiters: Waiters) -> None:
+async def _drain_on(stop: Stop, server: HttpServer, waiters: Waiters) -> None:
     await stop.wait()
     waiters.close()
     server.should_exit = True

@@ -4,7 +4,6 @@ In: an ASGI scope and its messages. Out: a Request with a bounded body, and a Re
 handler runs is decided in ``endpoint``; what a wrong request is told, in ``problems``.
 """
 
-import asyncio
 import re
 import secrets
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from bobrai.api import problems
+from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
 
 JSON: Final = b"application/json"
@@ -69,7 +69,7 @@ class Request:
         "route",
         "task_id",
     )
-    deadline: asyncio.Timeout
+    deadline: Deadline
 
     def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
         self._receive = receive
@@ -90,7 +90,7 @@ class Request:
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""
         self.answering = True
-        self.deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+        self.deadline.allow(seconds)
 
     @property
     def trace_context(self) -> str:

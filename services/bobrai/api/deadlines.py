@@ -1,0 +1,57 @@
+"""How long a request may take: kept for all of them by one timer, because a timer each costs more than checking.
+
+In: requests as they begin and end. Out: the cancellation of those that are overdue, at most a quarter second late.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+_LOOK_SECONDS: Final = 0.25
+
+
+class Deadline:
+    """The end of one request's time; ``passed`` says whether its task was cancelled for it."""
+
+    __slots__ = ("_at", "_task", "passed")
+
+    def __init__(self, task: "asyncio.Task[object] | None", seconds: float) -> None:
+        self._task = task
+        self._at = time.monotonic() + seconds
+        self.passed = False
+
+    def allow(self, seconds: float) -> None:
+        """End so many seconds from now instead."""
+        self._at = time.monotonic() + seconds
+
+    def check(self, now: float) -> None:
+        """Cancel the task if its time is over."""
+        if now >= self._at and not self.passed and self._task is not None:
+            self.passed = True
+            self._task.cancel()
+
+
+class Deadlines:
+    """Every deadline of a process."""
+
+    def __init__(self) -> None:
+        self._running: set[Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> Deadline:
+        """Give the current task so many seconds."""
+        deadline = Deadline(asyncio.current_task(), seconds)
+        self._running.add(deadline)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        return deadline
+
+    def end(self, deadline: Deadline) -> None:
+        """Forget a deadline; its request is answered."""
+        self._running.discard(deadline)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for deadline in self._running:
+            deadline.check(now)
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look) if self._running else None
