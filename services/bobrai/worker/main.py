@@ -1,7 +1,7 @@
 """The worker process, composed: settings ▶ database, broker, health port, worker; then drain and an orderly end.
 
-In: settings, a broker that is not started, a registry. Out: returns when ``stop`` is set, or when the worker recycles
-itself, and the drain is over. RabbitMQ and PostgreSQL may be away at the start and later: it waits, and is not ready.
+In: settings, a broker, which it starts and its maker closes, a registry. Out: returns when ``stop`` is set, or when the
+worker recycles itself, and the drain is over. RabbitMQ and PostgreSQL may be away at any time: it waits, not ready.
 """
 
 import asyncio
@@ -56,7 +56,6 @@ async def serve(settings: Settings, broker: Broker, registry: Registry, stop: St
     finally:
         forwarding.cancel()
         await worker.heartbeat.stop()
-        await broker.close()
         worker.executor.close()
         await database.close()
         await handlers_database.close()

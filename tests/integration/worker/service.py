@@ -1,0 +1,174 @@
+"""A worker and a dispatcher in the test's own process, on a real database, with handlers that the test declares."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from bobrai import Retry
+from bobrai.broker.port import Broker
+from bobrai.dispatcher.main import serve as serve_dispatcher
+from bobrai.domain.task import NewTask
+from bobrai.handlers.registry import Registry
+from bobrai.runtime.lifecycle import Stop
+from bobrai.settings import Settings, load
+from bobrai.store import submission, tasks
+from bobrai.store.pool import Database
+from bobrai.worker import main as worker_main
+from bobrai.worker.worker import Worker
+from tests.support.eventually import eventually
+
+FINAL = {"done", "failed", "cancelled"}
+QUICK = Retry(max_attempts=3, delay_seconds=0.02, max_delay_seconds=0.05)
+
+
+class RunningWorker:
+    """One `worker.main.serve`, with a look inside."""
+
+    def __init__(self, serving: "asyncio.Task[None]", stop: Stop, made: list[Worker]) -> None:
+        self.serving = serving
+        self.stop = stop
+        self._made = made
+
+    @property
+    def inside(self) -> Worker:
+        """The worker that serves."""
+        return self._made[0]
+
+    @property
+    def id(self) -> int | None:
+        """Its id now."""
+        return self.inside.lease.worker_id
+
+    async def ended(self, timeout: float = 20) -> None:
+        """Wait until it has drained; raises what it raised."""
+        await asyncio.wait_for(asyncio.shield(self.serving), timeout)
+
+
+class Service:
+    """What a test talks to."""
+
+    def __init__(self, url: str, new_broker: Callable[[], Broker]) -> None:
+        self.url = url
+        self.registry = Registry()
+        self.task = self.registry.task
+        self._new_broker = new_broker
+        self.database = Database(load(database={"url": url}).database, pool_size=4, name="test")
+        self._stack = contextlib.AsyncExitStack()
+        self._dispatcher_stop = Stop()
+
+    def settings(self, **worker: Any) -> Settings:
+        worker = {"health_bind": "127.0.0.1:0", "concurrency": 10, "drain_seconds": 5, **worker}
+        return load(
+            database={"url": worker.pop("url", self.url)},
+            worker=worker,
+            dispatcher={"health_bind": "127.0.0.1:0", "reap_seconds": 0.2, "poll_seconds": 0.2},
+        )
+
+    async def dispatch(self) -> None:
+        """Start the dispatcher."""
+        broker = self._new_broker()
+        serving = asyncio.create_task(serve_dispatcher(self.settings(), broker, self._dispatcher_stop))
+
+        async def end() -> None:
+            self._dispatcher_stop.request("the test is over")
+            await asyncio.wait_for(serving, 20)
+            await broker.close()
+
+        self._stack.push_async_callback(end)
+
+    async def worker(self, *, wait: bool = True, **settings: Any) -> RunningWorker:
+        """Start a worker and wait until it consumes; it is drained at the end of the test."""
+        broker, stop = self._new_broker(), Stop()
+        made: list[Worker] = []
+
+        class Seen(Worker):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                made.append(self)
+
+        original, worker_main.Worker = worker_main.Worker, Seen  # type: ignore[misc]
+        serving = asyncio.create_task(worker_main.serve(self.settings(**settings), broker, self.registry, stop))
+
+        async def end() -> None:
+            stop.request("the test is over")
+            await asyncio.wait_for(serving, 30)
+            await broker.close()
+
+        self._stack.push_async_callback(end)
+        try:
+            await eventually(lambda: made or serving.done())
+        finally:
+            worker_main.Worker = original  # type: ignore[misc]
+        running = RunningWorker(serving, stop, made)
+        if wait:
+            await eventually(lambda: running.inside.is_consuming and running.id, message="the worker consumes")
+        return running
+
+    async def submit(self, type_: str = "echo", payload: Any = None, **more: Any) -> int:
+        """Submit one task and return its id."""
+        return (await self.submit_many(1, type_, payload, **more))[0]
+
+    async def submit_many(self, count: int, type_: str = "echo", payload: Any = None, **more: Any) -> list[int]:
+        text = more.pop("text", None) or json.dumps(payload)
+        more = {"retry": QUICK, **more}
+        return await submission.submit(self.database, [NewTask(type=type_, payload=text, **more)] * count)
+
+    async def row(self, task_id: int) -> dict[str, Any]:
+        """The task's row, with JSON columns decoded."""
+        row = dict((await self.database.fetch("SELECT * FROM tasks WHERE id = $1", task_id))[0])
+        for column in ("result", "errors", "progress"):
+            row[column] = row[column] and json.loads(row[column])
+        return row
+
+    async def final(self, task_id: int, timeout: float = 15) -> dict[str, Any]:
+        """The task's row once it is final."""
+        await self.reached(task_id, *FINAL, timeout=timeout)
+        return await self.row(task_id)
+
+    async def reached(self, task_id: int, *statuses: str, timeout: float = 15) -> None:
+        async def there() -> bool:
+            return (await self.row(task_id))["status"] in statuses
+
+        await eventually(there, timeout, message=f"task {task_id} is {' or '.join(statuses)}")
+
+    async def run(self, type_: str, payload: Any = None, **more: Any) -> dict[str, Any]:
+        """Submit, wait, and return the final row."""
+        return await self.final(await self.submit(type_, payload, **more))
+
+    async def all_final(self, ids: Sequence[int], timeout: float = 30) -> None:
+        async def there() -> bool:
+            return len(await tasks.final_of(self.database, ids)) == len(ids)
+
+        await eventually(there, timeout, message=f"{len(ids)} tasks are final")
+
+    async def count(self, condition: str = "true", *arguments: Any) -> int:
+        rows = await self.database.fetch(f"SELECT count(*) FROM tasks WHERE {condition}", *arguments)
+        return int(rows[0][0])
+
+    async def nothing_is_left(self) -> None:
+        """No claimed row, no hint in the outbox."""
+
+        async def clean() -> bool:
+            rows = await self.database.fetch(
+                "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM tasks WHERE status = 'processing')"
+            )
+            return rows[0][0] == 0
+
+        await eventually(clean, message="outbox empty, nothing processing")
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        await self.database.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(url: str, new_broker: Callable[[], Broker]) -> AsyncIterator[Service]:
+    service = Service(url, new_broker)
+    await service.database.open()
+    try:
+        await service.dispatch()
+        yield service
+    finally:
+        await service.close()
