@@ -99,19 +99,17 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     values = {name: _decode(value, f"{place}{problems.pointer(name)}", faults) for name, value in members.items()}
     if len(faults) > before:
         return None
+    text = values.get("payload")
+    if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
+        wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
+        faults.append(Fault(f"{place}/payload", wanted))
+    if "run_at" in values and "delay_seconds" in values:
+        faults.append(Fault(f"{place}/run_at", "cannot be combined with delay_seconds"))
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
         faults += schemas.faults_of(error, place)
         return None
-    if fields.run_at is not None and fields.delay_seconds is not None:
-        faults.append(Fault(f"{place}/run_at", "cannot be combined with delay_seconds"))
-    if isinstance(fields.payload, str) and not 1 <= len(fields.payload) <= limits.MAX_PAYLOAD_STRING:
-        faults.append(
-            Fault(
-                f"{place}/payload", f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(fields.payload)}"
-            )
-        )
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))

@@ -1,0 +1,149 @@
+"""Bodies become envelopes, or every fault with its place."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bobrai.api import decoding
+from bobrai.api.problems import Problem
+from bobrai.domain import limits
+
+
+def refused(decode: object, body: bytes) -> Problem:
+    with pytest.raises(Problem) as caught:
+        decode(body)  # type: ignore[operator]
+    return caught.value
+
+
+def pointers(problem: Problem) -> list[str]:
+    return [fault.pointer for fault in problem.faults]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"b": 1,\n "a":1e5}', "null", "-0", '"\\u0000"', '"\\ud83d\\ude00"', '{"a":1,"a":2}']
+)
+def test_the_payload_is_kept_as_it_was_written(text: str) -> None:
+    (envelope,) = decoding.single(b'{"payload": %s , "type":"echo"}' % text.encode())
+    assert envelope.payload == text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"payload":1}x', b'{"payload":01}', b'{"payload":NaN}', b'{"payload":"\xff"}', b'\xef\xbb\xbf{"payload":1}',
+     b'{"\xff":1}', b'{"payload":"\\ud800"}', b'{"payload":"\x00"}', b'{"payload":[1,]}'],
+)  # fmt: skip
+def test_what_is_not_json_in_utf8_is_a_bad_request(body: bytes) -> None:
+    assert refused(decoding.single, body).status == 400
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"text"', b"null"])
+def test_a_body_that_is_not_an_object_is_named_as_a_whole(body: bytes) -> None:
+    problem = refused(decoding.single, body)
+    assert (problem.status, pointers(problem)) == (422, [""])
+
+
+@pytest.mark.parametrize(
+    ("member", "pointer"),
+    [
+        (b'"priority":11', "/priority"), (b'"priority":-1', "/priority"), (b'"priority":"5"', "/priority"),
+        (b'"priority":true', "/priority"), (b'"priority":1.5', "/priority"), (b'"priority":null', "/priority"),
+        (b'"type":"a b"', "/type"), (b'"type":"a\\u0000"', "/type"), (b'"type":null', "/type"), (b'"queue":"UP"', "/queue"),
+        (b'"queue":"a\\u0000"', "/queue"), (b'"delay_seconds":-1', "/delay_seconds"), (b'"delay_seconds":1e999', "/delay_seconds"),
+        (b'"run_at":"2030-02-30T00:00:00Z"', "/run_at"), (b'"run_at":"2030-01-01T00:00:00"', "/run_at"),
+        (b'"run_at":1893456000', "/run_at"), (b'"run_at":"0001-01-01T00:00:00+14:00"', "/run_at"),
+        (b'"timeout_seconds":0', "/timeout_seconds"), (b'"max_attempts":0', "/max_attempts"),
+        (b'"max_attempts":101', "/max_attempts"), (b'"retry":{"jitter":2}', "/retry/jitter"),
+        (b'"retry":{"x/y~":2}', "/retry/x~1y~0"), (b'"unknown":1', "/unknown"), (b'"retry":[]', "/retry"),
+        (b'"run_at":"2030-01-01T00:00:00Z","delay_seconds":1', "/run_at"),
+    ],
+)  # fmt: skip
+def test_a_wrong_member_is_named_by_its_pointer(member: bytes, pointer: str) -> None:
+    problem = refused(decoding.single, b'{"payload":1,%s}' % member)
+    assert (problem.status, pointers(problem)) == (422, [pointer])
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    problem = refused(decoding.single, b'{"payload":"","priority":99,"unknown":1,"queue":"UP"}')
+    assert sorted(pointers(problem)) == ["/payload", "/priority", "/queue", "/unknown"]
+
+
+def test_a_missing_payload_is_named() -> None:
+    assert pointers(refused(decoding.single, b"{}")) == ["/payload"]
+
+
+def test_an_integer_may_be_written_as_a_float() -> None:
+    assert decoding.single(b'{"payload":1,"priority":5.0}')[0].fields.priority == 5
+
+
+def test_an_offset_in_run_at_is_understood() -> None:
+    (envelope,) = decoding.single(b'{"payload":1,"run_at":"2030-01-01t02:00:00.5+02:00"}')
+    assert envelope.fields.run_at.timestamp() == 1893456000.5
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(0, False), (1, True), (10_000, True), (10_001, False)])
+def test_a_string_payload_is_measured_in_characters(length: int, accepted: bool) -> None:
+    body = msgspec.json.encode({"payload": "ä" * length})
+    if accepted:
+        assert decoding.single(body)[0].fields.payload == "ä" * length
+    else:
+        assert pointers(refused(decoding.single, body)) == ["/payload"]
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_nesting_has_an_exact_limit(opening: bytes, closing: bytes) -> None:
+    def body(depth: int) -> bytes:
+        return b'{"payload":' + opening * depth + b"1" + closing * depth + b"}"
+
+    assert decoding.single(body(limits.MAX_JSON_DEPTH))
+    for depth in (limits.MAX_JSON_DEPTH + 1, 5_000, 50_000):
+        assert refused(decoding.single, body(depth)).status == 422
+
+
+def test_many_brackets_that_do_not_nest_are_fine() -> None:
+    assert decoding.single(b'{"payload":[' + b"[]," * 5_000 + b'"[[["]}')
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1" * 5_000, b"[[1e999]]"])
+def test_numbers_that_no_worker_could_read_are_refused(number: bytes) -> None:
+    assert pointers(refused(decoding.single, b'{"payload":%s}' % number)) == ["/payload"]
+
+
+def test_a_bad_item_of_a_batch_is_named_by_its_pointer() -> None:
+    body = b'{"tasks":[{"payload":1},7,{"payload":1,"priority":99},{"payload":1e999},{}],"more":1}'
+    assert pointers(refused(decoding.batch, body)) == [
+        "/more", "/tasks/1", "/tasks/2/priority", "/tasks/3/payload", "/tasks/4/payload",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("tasks", [b"1", b"{}", b"[]", b"[" + b'{"payload":1},' * 1000 + b'{"payload":1}]'])
+def test_a_batch_has_1_to_1000_items(tasks: bytes) -> None:
+    assert pointers(refused(decoding.batch, b'{"tasks":%s}' % tasks)) == ["/tasks"]
+
+
+def test_an_item_of_a_batch_may_be_as_large_as_a_single_task() -> None:
+    large = b'{"payload":[' + b"1," * (limits.MAX_BODY_BYTES // 2) + b"1]}"
+    assert pointers(refused(decoding.batch, b'{"tasks":[{"payload":1},%s]}' % large)) == ["/tasks/1"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)  # fmt: skip
+
+
+@given(json_values)
+def test_any_json_value_is_a_payload(value: object) -> None:
+    text = msgspec.json.encode(value)
+    (envelope,) = decoding.single(b'{"payload":%s}' % text)
+    assert envelope.payload.encode() == text
+
+
+@given(st.binary(max_size=60))
+def test_no_body_at_all_breaks_the_decoder(body: bytes) -> None:
+    for decode in (decoding.single, decoding.batch):
+        try:
+            decode(body)
+        except Problem as problem:
+            assert problem.status in {400, 422}
