@@ -26,9 +26,13 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing else to install
 	@exec $(BIN)/bobrai dev $(ARGS)
 
-test: $(VENV)/.test  ## run the tests on real servers (ARGS="-k name" narrows them)
+test: $(VENV)/.test  ## run the tests on real servers, all but the faults (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults" $(ARGS)
+
+test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
+	-@$(BIN)/python -m tests.support.servers
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
 
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, docs that name every setting
 	$(BIN)/ruff check .
