@@ -38,7 +38,7 @@ class Report:
 
     about: dict[str, Any]
     rounds: dict[str, Rounds] = field(default_factory=dict)
-    idle: dict[str, float] = field(default_factory=dict)
+    idle: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
     peers: list[PeerResult] = field(default_factory=list)
 
@@ -50,6 +50,8 @@ class Report:
             rows.append((f"{peer.name}: {peer.setting}", f"{peer.rounds.rate:,.0f}/s", cost, peer.promise))
         if self.idle:
             rows.append(("(e) idle: submit to result", _milliseconds(self.idle), "", f"aim p50 <= {IDLE_AIM_MS:g} ms"))
+            for stage, median in self.idle["stages"].items():
+                rows.append((f"    {stage.replace('_', ' ')}", f"p50 {median:.1f} ms", "", ""))
         rows += [(f"    idle: {peer.name}", _milliseconds(peer.idle), "", "") for peer in self.peers]
         for name, memory in self.memory.items():
             aim = f"aim < {WORKER_AIM_MIB:g} MiB" if name == "worker" else ""
@@ -108,8 +110,8 @@ class Report:
         return path
 
 
-def _milliseconds(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) + " ms"
+def _milliseconds(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {values[name]:.1f}" for name in ("p50", "p95", "p99")) + " ms"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
