@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from bobrai.domain.errors import StoreRejected, Unavailable
 from bobrai.telemetry import metrics
@@ -58,9 +58,7 @@ class GroupCommit(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
         if len(self._flushers) < self._parallel:
-            flusher = loop.create_task(self._drain())
-            self._flushers.add(flusher)
-            flusher.add_done_callback(self._flushers.discard)
+            self._flushers.add(loop.create_task(self._drain()))
         return future
 
     async def idle(self) -> None:
@@ -83,11 +81,15 @@ class GroupCommit(Generic[Item, Answer]):
         return batch
 
     async def _drain(self) -> None:
-        while batch := self._take():
-            started = time.perf_counter()
-            await self._write(batch)
-            self._seconds.observe(time.perf_counter() - started)
-            self._size.observe(len(batch))
+        try:
+            while batch := self._take():
+                started = time.perf_counter()
+                await self._write(batch)
+                self._seconds.observe(time.perf_counter() - started)
+                self._size.observe(len(batch))
+        finally:
+            # In the same step as the last look: an item that comes after it must find no flusher, and start one.
+            self._flushers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _write(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
