@@ -5,7 +5,7 @@ tasks. A case says what it expects beyond the rule (`Expected`); what it does no
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.support.eventually import eventually
 
 FINAL_SECONDS = 40.0
 EMPTY_SECONDS = 15.0
+ANY_TYPE = frozenset({"plain", "effect", "thread", "stubborn", "block"})
 # drained, or killed by the test
 ENDED_WELL = frozenset({0, -9})
 
@@ -29,8 +30,8 @@ class Expected:
     exit_codes: frozenset[int] = ENDED_WELL
     logged_errors: frozenset[str] = frozenset()
     """Events of level error that belong to the case."""
-    first_attempt_only: bool = False
-    """Whether the fault may cost no task an attempt."""
+    first_attempt_only: Collection[str] = ()
+    """The types of which the fault may cost no task an attempt."""
     replays: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ async def every_accepted_task_ends(service: Service, expected: Expected) -> None
         return True
 
     await eventually(all_final, FINAL_SECONDS, message="every accepted task ends")
-    rows = await service.tasks("id, status, attempt, errors, run_at, queue")
+    rows = await service.tasks("id, type, status, attempt, errors")
     missing = set(load.accepted) - {row["id"] for row in rows}
     unknown = {row["id"] for row in rows} - set(load.accepted)
     assert not missing, f"accepted, but no row: {sorted(missing)[:20]}"
@@ -68,18 +69,24 @@ async def every_accepted_task_ends(service: Service, expected: Expected) -> None
     }
     assert not wrong, f"{len(wrong)} tasks ended otherwise: {dict(list(wrong.items())[:5])}"
     if expected.first_attempt_only:
-        retried = {row["id"]: (row["attempt"], row["errors"]) for row in rows if row["attempt"] != 1}
+        retried = {
+            row["id"]: (row["attempt"], row["errors"])
+            for row in rows
+            if row["attempt"] != 1 and row["type"] in expected.first_attempt_only
+        }
         assert not retried, f"{len(retried)} tasks lost an attempt: {dict(list(retried.items())[:5])}"
 
 
 async def describe_open(service: Service) -> list[dict[str, Any]]:
     """The first tasks that are not final, and what holds each: for the message of a failed check."""
-    return await service.database.fetch(
+    rows = await service.database.fetch(
         """SELECT t.id, t.status, t.attempt, t.max_attempts, t.type, now() - t.run_at AS due_for, t.worker_id,
                   w.id IS NOT NULL AS worker_lives, o.task_id IS NOT NULL AS in_outbox, o.attempt AS hint
            FROM tasks AS t LEFT JOIN workers AS w ON w.id = t.worker_id LEFT JOIN outbox AS o ON o.task_id = t.id
            WHERE t.finished_at IS NULL ORDER BY t.id LIMIT 5"""
     )
+    starts = list(service.starts())
+    return [row | {"started": [start[1:] for start in starts if start[0] == row["id"]]} for row in rows]
 
 
 async def every_task_ended_once(service: Service, expected: Expected) -> None:

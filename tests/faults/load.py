@@ -6,10 +6,11 @@ ids must be exactly the rows.
 """
 
 import http.client
+import itertools
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -51,14 +52,25 @@ class Load:
         return [task_id for ids in answers for task_id in ids]
 
     @contextmanager
-    def flowing(self, *, pause: float = 0.02, threads: int = 2, batch: int = 1, **task: Any) -> Iterator[None]:
-        """Submit one request after the other until the block ends; a refusal fails the block."""
+    def flowing(
+        self,
+        *,
+        types: Sequence[str] = ("plain", "effect"),
+        pause: float = 0.02,
+        threads: int = 2,
+        batch: int = 1,
+        **task: Any,
+    ) -> Iterator[None]:
+        """Submit one request after the other, of each type in turn, until the block ends.
+
+        A refusal fails the block at its end. Fields of the task are as for `submit`.
+        """
         stop = threading.Event()
-        item = _item(task)
+        items = itertools.cycle([_item({"type": each, **task}) for each in types])
 
         def flow() -> None:
             while not stop.wait(pause):
-                self._submit_one(item, batch, keyed=True)
+                self._submit_one(next(items), batch, keyed=True)
 
         with ThreadPoolExecutor(threads) as pool:
             flows = [pool.submit(flow) for _ in range(threads)]

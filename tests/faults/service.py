@@ -92,8 +92,8 @@ class Service:
             process.wait_ready()
 
     def api(self, *, ready: bool = True, **settings: str) -> Process:
-        """Start one more API."""
-        return self._start(self.apis, "api", settings, ready=ready)
+        """Start one more API; it logs no request, since each is a line."""
+        return self._start(self.apis, "api", {"BOBRAI_LOG_LEVEL": "warning"} | settings, ready=ready)
 
     def dispatcher(self, *, ready: bool = True, **settings: str) -> Process:
         """Start one more dispatcher."""

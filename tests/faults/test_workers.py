@@ -2,7 +2,7 @@
 
 import json
 
-from tests.faults.invariants import Expected, check
+from tests.faults.invariants import ANY_TYPE, Expected, check
 from tests.faults.service import SHORT_LEASE, Service
 from tests.support.eventually import eventually, stays
 from tests.support.processes import Process
@@ -26,7 +26,8 @@ async def test_killed_worker_loses_no_task(service: Service) -> None:
 
 
 async def test_frozen_workers_late_result_is_refused(service: Service) -> None:
-    service.settings |= SHORT_LEASE
+    # as many slots as tasks: a free one would draw hints to the frozen worker, which is the next case
+    service.settings |= SHORT_LEASE | {"BOBRAI_WORKER_CONCURRENCY": "8"}
     service.start(worker=1)
     frozen = service.workers[0]
     service.load.submit(4, type="stubborn", gate="go")
@@ -43,6 +44,15 @@ async def test_frozen_workers_late_result_is_refused(service: Service) -> None:
     await check(service)
     results = await service.tasks("result::jsonb->>'pid' AS pid, result::jsonb->>'attempt' AS attempt")
     assert {(row["pid"], row["attempt"]) for row in results} == {(str(other.pid), "2")}
+
+
+async def test_hints_that_a_frozen_worker_received_go_to_another(service: Service) -> None:
+    # the broker gives up on a silent consumer after two heartbeats
+    service.settings |= SHORT_LEASE | {"BOBRAI_RABBITMQ_URL": f"{service.broker.url}?heartbeat=1"}
+    service.start(worker=2)
+    service.workers[0].freeze()
+    service.load.submit(40, type="effect")
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 
 async def test_worker_that_lost_its_lease_works_again_under_a_new_id(service: Service) -> None:
@@ -62,12 +72,12 @@ async def test_worker_that_lost_its_lease_works_again_under_a_new_id(service: Se
 
 async def test_sigterm_under_load_costs_no_attempt(service: Service) -> None:
     service.start(worker=2)
-    with service.load.flowing(type="effect", seconds=0.1, batch=5):
+    with service.load.flowing(seconds=0.1, batch=5):
         leaving = service.workers[0]
         await running_on(service, leaving)
         leaving.terminate()
         assert await leaving.exited() == 0
-    await check(service, Expected(first_attempt_only=True))
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 
 async def test_tasks_longer_than_the_drain_are_given_back_uncounted(service: Service) -> None:
@@ -82,19 +92,19 @@ async def test_tasks_longer_than_the_drain_are_given_back_uncounted(service: Ser
     other = service.worker()
     await started(service, other, 5)
     service.open_gate("go")
-    await check(service, Expected(first_attempt_only=True))
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 
 async def test_rolling_restart_of_all_workers_costs_no_attempt(service: Service) -> None:
     service.start(worker=3)
-    with service.load.flowing(type="effect", seconds=0.1, batch=5):
+    with service.load.flowing(seconds=0.1, batch=5):
         for leaving in list(service.workers):
             successor = service.worker()
             await running_on(service, leaving)
             leaving.terminate()
             assert await leaving.exited() == 0
             await running_on(service, successor)
-    await check(service, Expected(first_attempt_only=True))
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 
 async def test_handler_that_blocks_the_event_loop_keeps_its_claim(service: Service) -> None:
@@ -102,7 +112,7 @@ async def test_handler_that_blocks_the_event_loop_keeps_its_claim(service: Servi
     service.start(worker=2)
     service.load.submit(2, type="block", seconds=4)
     service.load.submit(20, batch=20)
-    await check(service, Expected(first_attempt_only=True))
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
     assert service.metric("bobrai_handler_blocked_total", service.workers) >= 1
 
 
