@@ -145,7 +145,10 @@ class Intake:
         if not self._waiting and self._load.free > 0:
             self._crowd_limit = self._load.slots
         self._early_elsewhere = early_elsewhere
-        self._resize(may_grow=now - self._changed_at > GROW_PAUSE_SECONDS)
+        starving = not self._waiting and self._load.free > 0 and 0 < self._prefetch <= len(self._held)
+        if starving:  # bundles are over, and what is left of them holds every place
+            self._mean_hints = min(self._mean_hints, self._load.slots / (2 * self._prefetch))
+        self._resize(may_grow=starving or now - self._changed_at > GROW_PAUSE_SECONDS)
         for held in old:
             held.delivery.ack()
 
