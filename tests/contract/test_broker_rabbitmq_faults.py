@@ -342,8 +342,8 @@ async def test_what_cannot_be_decoded_is_put_aside_and_the_rest_goes_on(
     assert await published(broker, 1)
     broker.subscribe(QUEUE, 1, inbox)
     await inbox.has(1)
-    assert await broker.depth("dead-letters") == 1
-    put_aside = await (await raw.get_queue("bobrai.dead-letters")).get()
+    assert await broker.depth("_dead-letters") == 1
+    put_aside = await (await raw.get_queue("bobrai._dead-letters")).get()
     assert put_aside.body == body
     assert put_aside.message_id == "m-1"
     assert put_aside.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
@@ -360,7 +360,7 @@ async def test_what_cannot_be_put_aside_is_not_lost(
     await broker.depth(QUEUE)
     await raw.default_exchange.publish(aio_pika.Message(b"not json"), f"bobrai.{QUEUE}")
     await raw.declare_queue(
-        "bobrai.dead-letters", durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+        "bobrai._dead-letters", durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
     )
     subscription = broker.subscribe(QUEUE, 5, inbox)
     assert await published(broker, 1)
@@ -391,7 +391,7 @@ async def test_the_definitions_can_be_imported_and_their_policies_apply(
         wished = definitions(["media"], vhost=vhost, max_length=limit)
         await asyncio.to_thread(call, "POST", "/definitions", wished)
         policies = {policy["name"]: policy["definition"] for policy in wished["policies"]}
-        for queue, policy in (("media", "bobrai-queues"), ("dead-letters", "bobrai-dead-letters")):
+        for queue, policy in (("media", "bobrai-queues"), ("_dead-letters", "bobrai-dead-letters")):
 
             async def applies(queue: str = queue, expected: Any = (policy, policies[policy])) -> bool:
                 return await policy_of(queue) == expected

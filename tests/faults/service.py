@@ -24,7 +24,7 @@ from tests.support.rabbitmq import VirtualHost
 from tests.support.tcp_proxy import TcpProxy
 
 QUEUE = "bobrai.default"
-DEAD_LETTERS = "bobrai.dead-letters"
+DEAD_LETTERS = "bobrai._dead-letters"
 
 # Quick enough to wait for, slow enough that a busy machine does not look like a fault.
 SETTINGS = {

@@ -17,7 +17,7 @@ from bobrai.telemetry import logs
 log = logs.get_logger(__name__)
 
 PREFIX: Final = "bobrai."
-DEAD_LETTERS: Final = "dead-letters"  # a queue's name like any other, but reserved: no task may go there
+DEAD_LETTERS: Final = "_dead-letters"  # no queue of tasks can have this name: theirs begin with a letter or digit
 ARGUMENTS: Final = {"x-queue-type": "quorum"}
 
 _NOT_OURS = (ChannelPreconditionFailed, ChannelAccessRefused, ChannelLockedResource)

@@ -7,8 +7,8 @@ from bobrai.broker.definitions import definitions
 
 
 def test_it_is_json_and_names_every_queue_once() -> None:
-    made = json.loads(json.dumps(definitions(["media", "default", "media", "dead-letters"])))
-    assert [queue["name"] for queue in made["queues"]] == ["bobrai.default", "bobrai.media", "bobrai.dead-letters"]
+    made = json.loads(json.dumps(definitions(["media", "default", "media", "_dead-letters"])))
+    assert [queue["name"] for queue in made["queues"]] == ["bobrai.default", "bobrai.media", "bobrai._dead-letters"]
     assert all(queue["arguments"] == {"x-queue-type": "quorum"} and queue["durable"] for queue in made["queues"])
 
 
@@ -16,8 +16,8 @@ def test_dead_letters_never_circle() -> None:
     work, dead = definitions(["media"])["policies"]
     assert re.search(work["pattern"], "bobrai.media")
     assert not re.search(work["pattern"], "bobrai-media")
-    assert re.search(dead["pattern"], "bobrai.dead-letters")
-    assert not re.search(dead["pattern"], "bobrai.dead-letters-2")
+    assert re.search(dead["pattern"], "bobrai._dead-letters")
+    assert not re.search(dead["pattern"], "bobrai._dead-letters-2")
     assert dead["priority"] > work["priority"]
     assert "dead-letter-exchange" not in dead["definition"]
 
@@ -31,4 +31,4 @@ def test_limits_and_places_can_be_chosen() -> None:
     assert not re.search(work["pattern"], "xzy-a")
     limits = work["definition"]
     assert (limits["max-length"], limits["delivery-limit"], limits["consumer-timeout"]) == (7, 3, 60_000)
-    assert limits["dead-letter-routing-key"] == "x.y-dead-letters"
+    assert limits["dead-letter-routing-key"] == "x.y-_dead-letters"
