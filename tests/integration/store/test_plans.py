@@ -50,66 +50,66 @@ FIRST_DUE = DONE + DELAYED + 1
 FIRST_PROCESSING = DONE + DELAYED + DUE + 1
 MINE = 7  # a living worker
 NOW = datetime.now(UTC)
-AGO = NOW - timedelta(days=20)
 
 hundred_due = list(range(FIRST_DUE, FIRST_DUE + 100))
 hundred_mine = list(range(FIRST_PROCESSING + MINE - 2, FIRST_PROCESSING + MINE - 2 + 100 * WORKERS, WORKERS))
+hundred_done = list(range(MINE - 1, MINE - 1 + 100 * WORKERS, WORKERS))
 hundred = [*range(100)]
 submission = [
     ["echo"] * 100, ["default"] * 100, [0] * 100, ["1"] * 100, [3] * 100, ["{}"] * 100, [300.0] * 100, [0.0] * 100,
     [None] * 100, [""] * 100, [""] * 100,
 ]  # fmt: skip
 
-# name, arguments, pages: a hundred rows may cost a few dozen pages each, in the table and five indexes
+# name, arguments, pages of 8 kB that it may touch: twice what it touches now, for 100 rows where it takes many
 HOT: list[tuple[str, list[Any], int]] = [
-    ("submit", submission, 5_000),
-    ("submit_keyed", [*submission, "me", "new", "\\x00", 60.0], 5_000),
-    ("idempotency_lookup", ["", "key5000"], 20),
-    ("claim", [MINE, hundred_due, [0] * 100], 6_000),
-    ("claimed", [MINE, hundred_mine, [0] * 100], 1_000),
-    ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100], 6_000),
-    ("end_attempts", [MINE, hundred_mine, [1] * 100, ["retry"] * 100, ['{"a": 1}'] * 100, [5.0] * 100, 20], 9_000),
-    ("settled", [MINE, hundred_mine, [1] * 100], 1_000),
-    ("progress", [MINE, hundred_mine, [1] * 100, ["1"] * 100], 6_000),
-    ("heartbeat", [MINE, 60.0, 500], 2_000),
-    ("take_due", [["default", "queue3"], [100, 100], 150], 4_000),
-    ("next_due", [], 1_000),
-    ("due_waits", ["default"], 100),
-    ("return_hints", [[10**9 + n for n in hundred], [0] * 100, ["default"] * 100, [0] * 100, [NOW] * 100], 2_000),
-    ("release_hints", [hundred_due, [0] * 100], 2_000),
-    ("sweep", [hundred_due, [0] * 100], 2_000),
-    ("lost_workers", [], 1_000),
-    ("take_back", [[GONE], 100, 20], 9_000),
-    ("task_by_id", [500], 10),
-    ("read_tasks", [hundred_due], 1_000),
-    ("tasks_by_ids", [hundred_due], 1_000),
-    ("cancel", [FIRST_DUE + 7], 200),
-    ("replay", [500], 200),
-    ("prune_tasks", [86_400.0, 100], 3_000),
-    ("prune_idempotency_keys", [100], 2_000),
+    ("submit", submission, 3000),
+    ("submit_keyed", [*submission, "me", "new", "\\x00", 60.0], 3000),
+    ("idempotency_lookup", ["", "key5000"], 10),
+    ("claim", [MINE, hundred_due, [0] * 100], 4500),
+    ("claimed", [MINE, hundred_mine, [0] * 100], 600),
+    ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100], 2500),
+    ("end_attempts", [MINE, hundred_mine, [1] * 100, ["retry"] * 100, ['{"a": 1}'] * 100, [5.0] * 100, 20], 6000),
+    ("settled", [MINE, hundred_done, [1] * 100], 1000),
+    ("progress", [MINE, hundred_mine, [1] * 100, ["1"] * 100], 2500),
+    ("heartbeat", [MINE, 60.0, 500], 1000),
+    ("take_due", [["default", "queue3"], [100, 100], 150], 2000),
+    ("next_due", [], 800),
+    ("due_waits", ["default"], 20),
+    ("return_hints", [[10**9 + n for n in hundred], [0] * 100, ["default"] * 100, [0] * 100, [NOW] * 100], 2000),
+    ("release_hints", [hundred_due, [0] * 100], 1200),
+    ("sweep", [hundred_due, [0] * 100], 1600),
+    ("lost_workers", [], 1700),
+    ("take_back", [[GONE], 100, 20], 5000),
+    ("task_by_id", [500], 6),
+    ("read_tasks", [hundred_due], 600),
+    ("tasks_by_ids", [hundred_done], 300),
+    ("cancel", [FIRST_DUE + 7], 60),
+    ("replay", [500], 90),
+    ("prune_tasks", [86_400.0, 100], 900),
+    ("prune_idempotency_keys", [100], 1100),
 ]
 
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.
 COUNTING: list[tuple[str, list[Any], int]] = [
-    ("measure_due", [["default", "queue3", "queue4"], [1, None, 0]], 20_000),
-    ("measure_waiting", [["default", "queue3", "queue4"]], 40_000),
-    ("unheld", ["default", -1.0, 10_000], 40_000),
+    ("measure_due", [["default", "queue3", "queue4"], [1, None, 0]], 2000),
+    ("measure_waiting", [["default", "queue3", "queue4"]], 2000),
+    ("unheld", ["default", -1.0, 10_000], 13_000),
 ]
 
 # before_id, status, type, queue, created_after, created_before, limit
 PAGES: list[tuple[str, list[Any], int]] = [
-    ("the newest", [None, None, None, None, None, None, 100], 200),
-    ("in the middle", [30_000, None, None, None, None, None, 100], 200),
-    ("failed ones", [None, "failed", None, None, None, None, 100], 300),
-    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, 100], 50),
-    ("pending ones", [None, "pending", None, None, None, None, 100], 3_000),
-    ("processing ones", [None, "processing", None, None, None, None, 100], 3_000),
-    ("of a frequent type", [None, None, "type3", None, None, None, 100], 3_500),
-    ("of a queue", [None, None, None, "queue5", None, None, 100], 3_500),
+    ("the newest", [None, None, None, None, None, None, 100], 20),
+    ("in the middle", [30_000, None, None, None, None, None, 100], 20),
+    ("failed ones", [None, "failed", None, None, None, None, 100], 220),
+    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, 100], 12),
+    ("pending ones", [None, "pending", None, None, None, None, 100], 1500),
+    ("processing ones", [None, "processing", None, None, None, None, 100], 30),
+    ("of a frequent type", [None, None, "type3", None, None, None, 100], 2200),
+    ("of a queue", [None, None, None, "queue5", None, None, 100], 2200),
     (
         "of a narrow time",
         [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), 100],
-        3_500,
+        700,
     ),
 ]
 
@@ -156,7 +156,8 @@ async def test_the_guarded_statements_find_what_they_look_for(full: OwnDatabase)
     async with full.connect() as connection:
         for name, arguments, _ in HOT:
             found = await plan(connection, queries.statement(name), arguments, "auto")
-            assert found.rows_found() >= (100 if hundred_due in arguments or hundred_mine in arguments else 1), name
+            of_many = any(rows in arguments for rows in (hundred_due, hundred_mine, hundred_done))
+            assert found.rows_found() >= (95 if of_many else 1), name
 
 
 async def test_the_guard_notices_a_missing_index(full: OwnDatabase) -> None:
