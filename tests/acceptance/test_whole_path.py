@@ -94,6 +94,17 @@ def test_ctrl_c_lets_running_tasks_finish(processes: Processes, data_folder: Pat
     assert stop(again) == 0
 
 
+def test_tasks_that_still_waited_run_after_the_restart(processes: Processes, data_folder: Path) -> None:
+    service = start_dev(processes)
+    _, answer = curl(f"{service.url}/api/v1/tasks/batch", post={"tasks": [{"payload": "x"}] * 150})
+    eventually_sync(lambda: curl(f"{service.url}/tasks/1")[1]["status"] == "processing", message="they run")
+    assert stop(service) == 0
+    again = start_dev(processes)
+    tasks = [curl(f"{again.url}/tasks/{task_id}?wait=20")[1] for task_id in answer["task_ids"]]
+    assert {(task["status"], task["attempt"]) for task in tasks} == {("done", 1)}
+    assert stop(again) == 0
+
+
 def test_killed_service_goes_on_where_it_was(processes: Processes, data_folder: Path) -> None:
     processes.environment |= {"BOBRAI_WORKER_LEASE_SECONDS": "2", "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.5"}
     service = start_dev(processes)
@@ -101,7 +112,7 @@ def test_killed_service_goes_on_where_it_was(processes: Processes, data_folder: 
     eventually_sync(lambda: curl(f"{service.url}/tasks/1")[1]["status"] == "processing", message="they run")
     service.kill()
     again = start_dev(processes)
-    tasks = [curl(f"{again.url}/tasks/{task_id}?wait=30")[1] for task_id in answer["task_ids"]]
+    tasks = [curl(f"{again.url}/tasks/{task_id}?wait=20")[1] for task_id in answer["task_ids"]]
     assert {task["status"] for task in tasks} == {"done"}
     assert {task["attempt"] for task in tasks} == {1, 2}
     assert stop(again) == 0

@@ -28,6 +28,9 @@ from bobrai.worker.main import serve as serve_worker
 
 # A developer's database is up or its URL is wrong; a server's process would wait.
 _PATIENCE_SECONDS = 5.0
+# What the in-process broker held is gone with every restart, so what it lost is looked for soon.
+_SWEEP_SECONDS = 1.0
+_SWEEP_GRACE_SECONDS = 2.0
 
 
 def run(settings: Settings) -> None:
@@ -48,9 +51,13 @@ def run(settings: Settings) -> None:
 
 def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
     # The API's own port serves the metrics of the whole process, so the small ports take any free number.
+    dispatcher: dict[str, object] = {"health_bind": "127.0.0.1:0"}
+    if not settings.rabbitmq.url.get_secret_value():
+        dispatcher["sweep_seconds"] = min(_SWEEP_SECONDS, settings.dispatcher.sweep_seconds)
+        dispatcher["sweep_grace_seconds"] = min(_SWEEP_GRACE_SECONDS, settings.dispatcher.sweep_grace_seconds)
     updates: dict[str, object] = {
         "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0"}),
-        "dispatcher": settings.dispatcher.model_copy(update={"health_bind": "127.0.0.1:0"}),
+        "dispatcher": settings.dispatcher.model_copy(update=dispatcher),
     }
     if embedded_url:
         own = {"url": SecretStr(embedded_url), "direct_url": SecretStr("")}
@@ -60,7 +67,9 @@ def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
 
 async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
     try:
-        finished = await process.unless_stopped(bring_to_head(settings, patience_seconds=_PATIENCE_SECONDS), stop)
+        # All types at once, so that the API knows the user's own before the worker has said so.
+        prepared = bring_to_head(settings, registry.types(), patience_seconds=_PATIENCE_SECONDS)
+        finished = await process.unless_stopped(prepared, stop)
     except DatabaseUnavailable as error:
         raise ConfigurationError(f"the database of BOBRAI_DATABASE_URL cannot be reached: {error}") from error
     if not finished:
