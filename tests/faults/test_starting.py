@@ -17,8 +17,8 @@ AWAY = {"refuse": TcpProxy.refuse, "blackhole": TcpProxy.blackhole}
 
 
 def says_not_ready(process: Process) -> bool:
-    """Whether its port answers, with 503."""
-    return process.get("/readyz")[0] == 503
+    """Whether its port answers, with 503; asking a silent server takes the API its connect timeout."""
+    return process.get("/readyz", timeout=8)[0] == 503
 
 
 async def waits(processes: list[Process]) -> None:
