@@ -111,12 +111,12 @@ class Handler:
 def _check(name: object, queue: object, timeout: object, retry: object) -> None:
     if not isinstance(name, str):
         raise ConfigurationError(f'@task needs the name of a type: write @task("name") (got {name!r})')
-    if not re.match(limits.TYPE_PATTERN, name):
+    if not re.fullmatch(limits.TYPE_PATTERN, name):
         raise ConfigurationError(
             f"{name!r} cannot be the name of a type: 1 to 100 letters, digits, dots, dashes and underscores, "
             "the first a letter or digit"
         )
-    if not isinstance(queue, str) or not re.match(limits.QUEUE_PATTERN, queue):
+    if not isinstance(queue, str) or not re.fullmatch(limits.QUEUE_PATTERN, queue):
         raise ConfigurationError(
             f"{queue!r} cannot be the name of a queue (type {name!r}): 1 to 63 small letters, digits, dots, dashes and "
             "underscores, the first a letter or digit"

@@ -1,6 +1,7 @@
 """``ctx.transaction()``: the handler's rows and its task's result are one commit, or neither is there."""
 
 import asyncio
+import contextlib
 
 import asyncpg
 import pytest
@@ -188,10 +189,9 @@ async def test_error_at_the_commit_is_the_attempts_error(service: Service) -> No
     @service.task("caught")
     async def caught(ctx: Context) -> None:
         async with ctx.transaction() as conn:
-            try:
+            with contextlib.suppress(asyncpg.DivisionByZeroError):
                 await conn.execute("SELECT 1 / 0")
-            except asyncpg.DivisionByZeroError:
-                pass  # PostgreSQL refuses everything in this transaction from here on
+            # PostgreSQL refuses everything in this transaction from here on
 
     await service.worker()
     for kind in ("deferred", "caught"):

@@ -1,0 +1,238 @@
+"""What ``@task`` accepts, what it refuses, and that it says what to write instead."""
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bobrai
+from bobrai import Context, Retry
+from bobrai.domain.errors import ConfigurationError
+from bobrai.handlers import builtin, registry
+from bobrai.handlers.handler import Handler
+from bobrai.handlers.registry import Registry
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Makes importable modules, and a default registry of the test's own to fill."""
+    before = set(sys.modules)
+    own = Registry()
+    monkeypatch.setattr(registry, "default", own)
+    monkeypatch.setattr(registry, "task", own.task)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name: str, text: str) -> None:
+        file = tmp_path / f"{name.replace('.', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text))
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_public_names_are_the_ones_that_handlers_need() -> None:
+    assert {"task", "Context", "Retry", "RetryLater", "PermanentFailure"} <= set(bobrai.__all__)
+    assert all(getattr(bobrai, name) is not None for name in bobrai.__all__)
+    with pytest.raises(AttributeError):
+        _ = bobrai.no_such_name  # type: ignore[attr-defined]
+
+
+def test_decorated_function_stays_as_it_is() -> None:
+    def add(payload: int) -> int:
+        return payload + 1
+
+    own = Registry()
+    assert own.task("add")(add) is add
+    handler = own.get("add")
+    assert handler is not None
+    assert handler.function is add
+
+
+def test_defaults_and_policy_reach_the_announcement() -> None:
+    own = Registry()
+
+    @own.task("thumbnail", queue="media", timeout=60, retry=Retry(max_attempts=5))
+    async def thumbnail(ctx: Context, payload: list[int]) -> dict[str, bool]:
+        """Make it small."""
+        return {}
+
+    kind = next(kind for kind in own.types() if kind.name == "thumbnail")
+    assert (kind.queue, kind.timeout_seconds, kind.retry.max_attempts) == ("media", 60.0, 5)
+    assert kind.description == "Make it small."
+    assert '"$schema": "https://json-schema.org/draft/2020-12/schema"' in kind.payload_schema
+    assert '"integer"' in kind.payload_schema
+    assert '"boolean"' in kind.result_schema
+
+
+async def _two(ctx: Context, payload: int) -> None: ...
+async def _payload(payload: int) -> None: ...
+async def _named(ctx: Any) -> None: ...
+async def _annotated(context: Context) -> None: ...
+def _quoted(c: "bobrai.Context") -> None: ...
+def _none() -> None: ...
+def _keyword(payload: int, *, retries: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "context", "payload"),
+    [
+        (_two, "ctx", "payload"),
+        (_payload, None, "payload"),
+        (_named, "ctx", None),
+        (_annotated, "context", None),
+        (_quoted, "c", None),
+        (_none, None, None),
+        (_keyword, None, "payload"),
+    ],
+)
+def test_each_shape_of_signature_is_understood(
+    function: Callable[..., Any], context: str | None, payload: str | None
+) -> None:
+    signature = Handler(function, "shape").signature
+    assert (signature.context, signature.payload) == (context, payload)
+
+
+def _three(ctx: Context, payload: int, more: int) -> None: ...
+def _swapped(payload: int, ctx: Context) -> None: ...
+def _variable(*payloads: int) -> None: ...
+def _named_only(*, payload: int) -> None: ...
+def _generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (_three, "takes (ctx, payload, more)"),
+        (_swapped, "it comes first"),
+        (_variable, "*payloads"),
+        (_named_only, "payload"),
+        (_generator, "generator"),
+        (print, "belongs on a function"),
+        (Registry, "belongs on a function"),
+    ],
+)
+def test_signature_that_no_attempt_could_call_is_refused(function: Callable[..., Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry().task("odd")(function)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "with space", "-dash", "ü", "x" * 101, "trailing\n"])
+def test_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a type"):
+        Registry().task(name)(_none)
+
+
+@pytest.mark.parametrize("queue", ["", "Upper", "a b", "x" * 64, "media\n"])
+def test_bad_queue_is_refused(queue: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a queue"):
+        Registry().task("fine", queue=queue)(_none)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", True, 10**9])
+def test_bad_timeout_is_refused(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        Registry().task("fine", timeout=timeout)(_none)
+
+
+def test_bare_decorator_and_wrong_retry_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r'@task\("name"\)'):
+        Registry().task(_none)  # type: ignore[type-var,arg-type]
+    with pytest.raises(ConfigurationError, match=r"bobrai\.Retry"):
+        Registry().task("fine", retry=5)(_none)  # type: ignore[arg-type]
+
+
+def test_name_that_is_taken_is_refused_and_both_places_are_named() -> None:
+    own = Registry()
+    own.task("same")(_none)
+    own.task("same")(_none)  # the same function again, as after a reload
+    with pytest.raises(ConfigurationError, match=r"_none.*_payload"):
+        own.task("same")(_payload)
+    with pytest.raises(ConfigurationError, match=r"builtin\.demo"):
+        own.task("demo")(_payload)
+
+
+def test_type_that_pydantic_cannot_check_is_refused_at_the_declaration() -> None:
+    class Opaque:
+        pass
+
+    def opaque(payload: Opaque) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"opaque.*cannot check"):
+        Registry().task("opaque")(opaque)
+
+
+def test_type_without_a_schema_is_refused_at_the_start() -> None:
+    own = Registry()
+
+    @own.task("callback")
+    def callback(payload: Callable[[], None]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"callback.*no JSON Schema"):
+        own.resolve()
+
+
+def test_built_in_types_are_always_there() -> None:
+    assert {kind.name for kind in builtin.types()} == {"demo", "echo"}
+    assert {kind.name for kind in Registry().types()} == {"demo", "echo"}
+
+
+def test_modules_are_imported_and_their_types_resolved(write_module: Callable[[str, str], None]) -> None:
+    write_module(
+        "shop_tasks",
+        """
+        from __future__ import annotations
+        from pydantic import BaseModel
+        from bobrai import Context, task
+
+        @task("order")
+        async def order(ctx: Context, payload: Order) -> int: ...
+
+        class Order(BaseModel):
+            number: int
+        """,
+    )
+    loaded = registry.load(["shop_tasks"])
+    handler = loaded.get("order")
+    assert handler is not None
+    assert '"number"' in handler.task_type.payload_schema
+    assert registry.load(["shop_tasks"]) is loaded, "a second load is the same"
+
+
+def test_package_that_declares_in_its_modules_is_fine(write_module: Callable[[str, str], None]) -> None:
+    write_module("shop.orders", 'from bobrai import task\n@task("order")\ndef order() -> None: ...\n')
+    write_module("shop.__init__", "from shop import orders\n")
+    assert registry.load(["shop"]).get("order") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1", "declares no handler"),
+        ("import not_installed_anywhere", "No module named 'not_installed_anywhere'"),
+        ("x = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("def", "SyntaxError"),
+        ('from bobrai import task\n@task("bad name")\ndef f(): ...', "cannot be the name of a type"),
+        ('from bobrai import task\n@task("t")\ndef f(payload: "Missing"): ...', "Missing"),
+    ],
+)
+def test_module_that_cannot_be_used_is_named_with_the_reason(
+    write_module: Callable[[str, str], None], text: str, words: str
+) -> None:
+    write_module("broken_tasks", text)
+    with pytest.raises(ConfigurationError) as caught:
+        registry.load(["broken_tasks"])
+    assert words in str(caught.value)
+    assert "broken_tasks" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no_such_package.tasks", "json.no_such_module"])
+def test_module_that_does_not_exist_is_said_so(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="there is no module"):
+        registry.load([name])

@@ -1,0 +1,64 @@
+"""Threads for plain functions."""
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+from bobrai.worker.threads import HandlerThreads
+
+
+async def test_call_gives_its_value_or_its_error_of_any_kind() -> None:
+    threads = HandlerThreads()
+    assert (await threads.run(lambda: 42)).value == 42
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    def stop() -> None:
+        raise StopIteration
+
+    for function, kind in ((leave, SystemExit), (stop, StopIteration)):
+        assert isinstance((await threads.run(function)).error, kind)
+    threads.close()
+
+
+async def test_idle_threads_are_used_again_and_busy_ones_never_waited_for() -> None:
+    threads = HandlerThreads()
+    gate = threading.Event()
+    names = {(await threads.run(lambda: threading.current_thread().name)).value for _ in range(5)}
+    stuck = [threads.run(lambda: gate.wait(20)) for _ in range(3)]
+    assert (await threads.run(lambda: "free")).value == "free"
+    assert len(names) <= 2, "a thread that just answered may not be idle yet"
+    assert not any(future.done() for future in stuck)
+    gate.set()
+    assert [(await future).value for future in stuck] == [True] * 3
+    threads.close()
+
+
+async def test_abandoned_call_goes_on_and_its_answer_is_dropped() -> None:
+    threads = HandlerThreads()
+    gate, ended = threading.Event(), threading.Event()
+
+    def stuck() -> None:
+        gate.wait(20)
+        ended.set()
+
+    future = threads.run(stuck)
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await future
+    assert (await threads.run(lambda: "meanwhile")).value == "meanwhile"
+    gate.set()
+    assert (await threads.run(lambda: ended.wait(20))).value
+    threads.close()
+
+
+async def test_threads_are_daemons_and_see_the_callers_context() -> None:
+    threads = HandlerThreads()
+    variable = contextvars.ContextVar("variable", default="outside")
+    variable.set("inside")
+    assert (await threads.run(variable.get)).value == "inside"
+    assert (await threads.run(lambda: threading.current_thread().daemon)).value
+    threads.close()
