@@ -69,6 +69,7 @@ class Waiters:
             for task_id in await tasks.final_of(self._database, wanted):
                 self._release(task_id)
         if not self._waiting:
+            self._young.clear()  # so that the next waiter, however soon, finds the loop calm and wakes it
             return _IDLE_SECONDS
         return self._eager_tick if self._young else self._tick
 
