@@ -243,7 +243,7 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
     Test servers (BOBRAI_TEST_) and what Kubernetes injects for Services are left out.
     """
     known = variables()
-    injected = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_ADDR", "_PROTO")
+    injected = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP", "_UDP", "_SCTP", "_ADDR", "_PROTO")
     return {
         name: next(iter(get_close_matches(name, known, n=1)), "")
         for name in environ

@@ -5,7 +5,6 @@ A message costs far more than a hint, and a bundle is what one worker takes alon
 moment, and never so many that another worker is left idle. Next: `relay.py` publishes them.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
@@ -20,7 +19,7 @@ MAX_BUNDLE: Final = 500  # hints; more would not make the message's own cost vis
 def bundle_size(due: int, crew: Crew) -> int:
     """Return how many of a queue's due hints go into one message; 1 while nothing is known or tasks are slow."""
     by_time = int(crew.slowest_per_second * BUNDLE_SECONDS)
-    by_share = math.ceil(due / max(1, crew.workers))
+    by_share = due // max(1, crew.workers)
     return max(1, min(by_time, by_share, MAX_BUNDLE))
 
 

@@ -94,6 +94,7 @@ class GroupCommit(Generic[Item, Answer]):
     async def _write(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._flush([item for item, _ in batch])
+            answered = list(zip(batch, answers, strict=True))
         except StoreRejected as error:
             self._failures.inc()
             if len(batch) == 1:
@@ -105,7 +106,7 @@ class GroupCommit(Generic[Item, Answer]):
             self._failures.inc()
             _fail(batch, error)
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
+            for (_, future), answer in answered:
                 if not future.done():
                     future.set_result(answer)
 

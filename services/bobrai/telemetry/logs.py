@@ -21,13 +21,25 @@ Logger: TypeAlias = FilteringBoundLogger
 
 # The credentials of any URL: everything between :// and the last @ before a slash or a space.
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_PLAIN = (int, float, bool, type(None))
 _encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return _CREDENTIALS.sub("***@", value) if "://" in value else value
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value]
+    return _clean(str(value))
 
 
 def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str) and "://" in value:
-            event[key] = _CREDENTIALS.sub("***@", value)
+        event[key] = _clean(value)
     return event
 
 

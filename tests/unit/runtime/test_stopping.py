@@ -1,0 +1,89 @@
+"""The first signal asks, the second one ends at once; checkpoints kill only when armed."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bobrai.runtime.checkpoint import CHECKPOINTS, arm, checkpoint
+from bobrai.runtime.lifecycle import Stop
+
+PROGRAM = """
+import asyncio, sys
+from bobrai.runtime.lifecycle import Stop
+from bobrai.telemetry import logs
+
+async def main():
+    logs.configure(level="error", json=True, process="test")
+    stop = Stop()
+    stop.install()
+    print("up", flush=True)
+    await stop.wait()
+    print("draining", flush=True)
+    if {hangs}:
+        await asyncio.Event().wait()
+    print(stop.reason, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _start(*, hangs: bool) -> "subprocess.Popen[str]":
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(hangs=hangs)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_drains_and_exits_with_0(number: signal.Signals) -> None:
+    with _start(hangs=False) as process:
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=20)
+        assert (printed, process.returncode) == (f"draining\n{number.name}\n", 0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_a_drain_that_hangs(number: signal.Signals, code: int) -> None:
+    with _start(hangs=True) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "draining\n"
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == code
+
+
+async def test_the_first_reason_is_kept() -> None:
+    stop = Stop()
+    assert not await stop.wait_for(0.001)
+    stop.request("one")
+    stop.request("two")
+    assert await stop.wait_for(60)
+    await asyncio.wait_for(stop.wait(), 1)
+    assert (stop.reason, stop.is_set()) == ("one", True)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_an_armed_checkpoint_kills_and_every_other_one_passes(name: str) -> None:
+    program = (
+        "from bobrai.runtime.checkpoint import CHECKPOINTS, arm, checkpoint\n"
+        f"arm({name!r})\n"
+        f"[checkpoint(other) for other in CHECKPOINTS if other != {name!r}]\n"
+        f"print('alive', flush=True); checkpoint({name!r}); print('survived')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("alive\n", -signal.SIGKILL)
+
+
+def test_without_an_armed_checkpoint_all_pass() -> None:
+    arm("")
+    for name in CHECKPOINTS:
+        checkpoint(name)
+
+
+def test_an_unknown_checkpoint_is_refused() -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        arm("nowhere")

@@ -1,0 +1,126 @@
+"""Wrong settings are all reported at once, by the name of the variable, and never with a secret in the message."""
+
+import pytest
+
+from bobrai.domain.errors import ConfigurationError
+from bobrai.settings import GROUPS, load, split_address, unknown_variables, variables
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("BOBRAI_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_are_valid_and_frozen() -> None:
+    settings = load()
+    assert settings.api.bind == "127.0.0.1:8001"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.worker.concurrency = 3
+
+
+def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "BOBRAI_DATABASE_POOL_SIZE": "0",
+        "BOBRAI_API_BIND": "8001",
+        "BOBRAI_WORKER_CONCURRENCY": "many",
+        "BOBRAI_LOG_LEVEL": "chatty",
+        "BOBRAI_DISPATCHER_POLL_SECONDS": "-1",
+        "BOBRAI_RABBITMQ_QUEUE_PREFIX": "UPPER",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as refused:
+        load()
+    assert {name for name in variables() if f"{name}:" in str(refused.value)} == set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BOBRAI_DATABASE_URL", "mysql://user:hunter2@host/db"),
+        ("BOBRAI_DATABASE_DIRECT_URL", "user:hunter2@host/db"),
+        ("BOBRAI_RABBITMQ_URL", "amqp://a:b@one,http://user:hunter2@two"),
+    ],
+)
+def test_a_wrong_url_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as refused:
+        load()
+    chain = f"{refused.value} {refused.value.__cause__} {refused.value!r}"
+    assert "hunter2" not in chain
+
+
+def test_secrets_are_masked_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_DATABASE_URL", "postgresql://user:hunter2@host/db")
+    monkeypatch.setenv("BOBRAI_RABBITMQ_URL", "amqp://user:hunter2@host/")
+    settings = load()
+    assert settings.database.url.get_secret_value().endswith("@host/db")
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_every_variable_of_a_group_is_read_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_WORKER_QUEUES", " media, mail ,,")
+    monkeypatch.setenv("BOBRAI_HANDLERS", "a.tasks,b.tasks")
+    monkeypatch.setenv("BOBRAI_DISPATCHER_HEALTH_BIND", "[::1]:9000")
+    settings = load()
+    assert settings.worker.queues == ("media", "mail")
+    assert settings.handlers == ("a.tasks", "b.tasks")
+    assert split_address(settings.dispatcher.health_bind) == ("::1", 9000)
+
+
+def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_WORKER_CONCURRENCY", "3")
+    assert load(worker={"concurrency": 7}).worker.concurrency == 7
+
+
+def test_a_lease_must_outlive_a_late_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_WORKER_HEARTBEAT_SECONDS", "6")
+    with pytest.raises(ConfigurationError, match="BOBRAI_WORKER_LEASE_SECONDS"):
+        load()
+
+
+def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called bobrai-api gives every pod BOBRAI_API_PORT=tcp://…, which must neither be read nor reported."""
+    injected = {
+        "BOBRAI_API_PORT": "tcp://10.0.0.1:8001",
+        "BOBRAI_API_SERVICE_HOST": "10.0.0.1",
+        "BOBRAI_API_SERVICE_PORT": "8001",
+        "BOBRAI_API_SERVICE_PORT_HTTP": "8001",
+        "BOBRAI_API_PORT_8001_TCP": "tcp://10.0.0.1:8001",
+        "BOBRAI_API_PORT_8001_TCP_ADDR": "10.0.0.1",
+        "BOBRAI_API_PORT_8001_TCP_PORT": "8001",
+        "BOBRAI_API_PORT_8001_TCP_PROTO": "tcp",
+    }
+    for name, value in injected.items():
+        monkeypatch.setenv(name, value)
+    assert load().api.bind == "127.0.0.1:8001"
+    assert unknown_variables(injected) == {}
+    assert not set(variables()) & set(injected)
+
+
+def test_a_misspelt_variable_is_named_with_its_neighbour() -> None:
+    found = unknown_variables({"BOBRAI_WORKER_CONCURENCY": "5", "BOBRAI_TEST_DATABASE_URL": "x", "PATH": "/bin"})
+    assert found == {"BOBRAI_WORKER_CONCURENCY": "BOBRAI_WORKER_CONCURRENCY"}
+
+
+def test_every_field_is_described() -> None:
+    assert [name for name, (_, description) in variables().items() if not description] == []
+    assert {name.split("_")[1].lower() for name in variables()} >= set(GROUPS)
+
+
+def test_durations_say_their_unit() -> None:
+    for group in GROUPS.values():
+        for name, field in group.model_fields.items():
+            if field.annotation is float:
+                assert name.endswith("_seconds"), name
+
+
+@pytest.mark.parametrize("address", ["8001", ":8001", "host:", "host:port", "host:65536", "host:-1"])
+def test_an_address_is_host_and_port(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("BOBRAI_API_BIND", address)
+    with pytest.raises(ConfigurationError, match="HOST:PORT"):
+        load()
