@@ -96,7 +96,7 @@ def _item(item: msgspec.Raw, place: str, faults: list[Fault]) -> Envelope | None
 def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) -> Envelope | None:
     before = len(faults)
     raw = members.get("payload")
-    values = {name: _decode(value, f"{place}{problems.pointer(name)}", faults) for name, value in members.items()}
+    values = {name: _decode(value, place, name, faults) for name, value in members.items()}
     if len(faults) > before:
         return None
     text = values.get("payload")
@@ -115,19 +115,20 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))
 
 
-def _decode(raw: msgspec.Raw, place: str, faults: list[Fault]) -> Any:
+def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any:
+    # The pointer is made only for a fault: making it costs as much as decoding.
     try:
         value = _value.decode(raw)
     except msgspec.ValidationError:
-        faults.append(Fault(place, _NUMBER))
+        faults.append(Fault(place + problems.pointer(name), _NUMBER))
         return None
     except RecursionError:
-        faults.append(Fault(place, _DEPTH))
+        faults.append(Fault(place + problems.pointer(name), _DEPTH))
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse_syntax(error)
     if isinstance(value, dict | list) and _deeper(raw, value):
-        faults.append(Fault(place, _DEPTH))
+        faults.append(Fault(place + problems.pointer(name), _DEPTH))
     return value
 
 
