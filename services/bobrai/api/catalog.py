@@ -122,12 +122,23 @@ class Catalog:
             if time.monotonic() - self._read_at >= _LEAST_AGE_SECONDS:
                 await self._read()
 
+    async def load(self) -> None:
+        """Read once if nothing was read yet; a database that is away leaves the catalog empty."""
+        if not self.loaded:
+            try:
+                await self.run_once()
+            except DatabaseUnavailable as error:
+                log.debug("catalog.empty", error=str(error))  # its loop says so, once
+
     async def make_queues(self, names: Iterable[str]) -> bool:
         """Make queues that do not exist; returns False, with none made, when there would be too many."""
         async with self._reading:
             missing = {name for name in names if name not in self.queues}
             if missing:
-                if len(self.queues) + len(missing) > limits.MAX_QUEUES:
+                # Other processes make queues too; a queue is made so seldom that reading first costs nothing.
+                if len(self.queues) + len(missing) <= limits.MAX_QUEUES:
+                    await self._read()
+                if len(self.queues.keys() | missing) > limits.MAX_QUEUES:
                     return False
                 await queues.ensure(self._database, sorted(missing))
                 await self._read()

@@ -18,6 +18,7 @@ from bobrai.api.submissions import Submissions
 from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.api.waiters import Waiters
+from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
@@ -27,6 +28,8 @@ from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
 
+_URL_CHECK_SECONDS = 0.2
+
 
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
     """Serve HTTP until ``stop``, then let open requests finish; ``on_listening`` is called once connections are taken.
@@ -35,6 +38,7 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     """
     database = Database(settings.database, name="bobrai-api")
     await database.open()
+    await _check_url(database)
     listener = listen(settings.api.bind, "BOBRAI_API_BIND")
     catalog = Catalog(database, settings.api)
     submissions = Submissions(database, catalog)
@@ -66,6 +70,17 @@ def _operations(
         TaskRoutes(database, submissions, waiters, settings.api), QueueRoutes(database, catalog.run_once), system
     )
     return operations
+
+
+async def _check_url(database: Database) -> None:
+    # A pool that connects when it is needed reads its URL only then, and long before anything is sent.
+    try:
+        async with asyncio.timeout(_URL_CHECK_SECONDS):
+            await database.ping()
+    except (BobraiError, TimeoutError) as error:
+        log.debug("database.silent", error=str(error))  # the catalog's loop logs the outage, once
+    except ValueError as error:
+        raise ConfigurationError("BOBRAI_DATABASE_URL cannot be read as a PostgreSQL URL") from error
 
 
 async def _drain_on(stop: Stop, server: HttpServer, waiters: Waiters) -> None:

@@ -63,15 +63,16 @@ class SystemRoutes:
 
     async def openapi(self, _request: Request) -> Reply:
         """Return the OpenAPI document."""
-        self._render()
+        await self._render()
         return Reply(self._json)
 
     async def docs(self, _request: Request) -> Reply:
         """Return the documentation as a page."""
-        self._render()
+        await self._render()
         return Reply(self._page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
 
-    def _render(self) -> None:
+    async def _render(self) -> None:
+        await self._catalog.load()
         if self._rendered_version != self._catalog.version:
             document = self._document()
             self._json = msgspec.json.encode(document)

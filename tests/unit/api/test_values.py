@@ -53,7 +53,8 @@ def test_every_cursor_of_the_right_form_is_an_id(text: str) -> None:
         (b"x=1", ["/query/x"]), (b"limit=0", ["/query/limit"]), (b"limit=501", ["/query/limit"]),
         (b"limit=5.5", ["/query/limit"]), (b"limit=+5", ["/query/limit"]), (b"limit=", ["/query/limit"]),
         (b"status=odd&limit=x", ["/query/status", "/query/limit"]), (b"limit=5&limit=5", ["/query/limit"]),
-        (b"cursor=short", ["/query/cursor"]), (b"type=%00", ["/query/type"]), (b"created_after=today", ["/query/created_after"]),
+        (b"cursor=short", ["/query/cursor"]), (b"type=%00", ["/query/type"]),
+        (b"created_after=today", ["/query/created_after"]),
         (b"%ff=1", ["/query"]), (b"queue=%ff", ["/query"]),
     ],
 )  # fmt: skip
