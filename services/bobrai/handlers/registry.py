@@ -6,6 +6,7 @@ modules that declare nothing are said at start, in words for whoever deploys.
 
 import contextlib
 import importlib
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,7 @@ class Registry:
 
 def _origin(handler: Handler) -> tuple[str, int]:
     # A module that is imported again (under another name, or reloaded) declares the same function once more.
-    code = handler.function.__code__
+    code = inspect.unwrap(handler.function).__code__
     return code.co_filename, code.co_firstlineno
 
 

@@ -40,7 +40,8 @@ def read(function: Callable[..., Any]) -> Signature:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{where(function)} is a generator; a handler returns its result, it cannot yield")
     names = _positional(function)
-    is_async = inspect.iscoroutinefunction(function)
+    # A decorator's plain wrapper around an `async def` still returns its coroutine.
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
     if len(names) > 2:
         raise ConfigurationError(f"{where(function)} takes ({', '.join(names)}); a handler takes {_SHAPES}")
     if len(names) == 2:

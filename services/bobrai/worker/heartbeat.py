@@ -15,7 +15,7 @@ from bobrai.domain.errors import Unavailable, WorkerGone
 from bobrai.settings import Settings
 from bobrai.store import workers
 from bobrai.store.pool import Database
-from bobrai.telemetry import logs
+from bobrai.telemetry import logs, metrics
 from bobrai.worker.blocked import LoopWatch
 from bobrai.worker.outage import Outage
 
@@ -51,6 +51,7 @@ class Heartbeat:
         self._watch = watch
         self._database = Database(settings.database, pool_size=1, name="bobrai-heartbeat")
         self._outage = Outage("database", "heartbeat")
+        self._connected = metrics.CONNECTED.labels("database")
         self._main = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._loop = asyncio.new_event_loop()
@@ -146,6 +147,7 @@ class Heartbeat:
             self._tell(self._listener.on_gone, worker_id)
         except Unavailable as error:
             self._outage.failed(error)
+            self._connected.set(0)
             return min(_RETRY_SECONDS, self._settings.heartbeat_seconds)
         except Exception:
             # The lease must outlive every surprise; the next beat may fare better.
@@ -163,18 +165,21 @@ class Heartbeat:
             lease_seconds=settings.lease_seconds,
         )
         self._may_register = False
-        self._outage.over()
-        self._renewed_at = sent_at
+        self._answered(sent_at)
         self._tell(self._listener.on_registered, self._worker_id)
 
     async def _renew(self, worker_id: int, sent_at: float) -> None:
         cancels = await workers.heartbeat(
             self._database, worker_id, lease_seconds=self._settings.lease_seconds, running=self._running()
         )
-        self._outage.over()
-        self._renewed_at = sent_at
+        self._answered(sent_at)
         if cancels:
             self._tell(self._listener.on_cancels, cancels)
+
+    def _answered(self, sent_at: float) -> None:
+        self._outage.over()
+        self._connected.set(1)
+        self._renewed_at = sent_at
 
     async def _unregister(self) -> None:
         if self._worker_id is None:

@@ -1,5 +1,6 @@
 """What ``@task`` accepts, what it refuses, and that it says what to write instead."""
 
+import functools
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -156,6 +157,26 @@ def test_name_that_is_taken_is_refused_and_both_places_are_named() -> None:
         own.task("same")(_payload)
     with pytest.raises(ConfigurationError, match=r"builtin\.demo"):
         own.task("demo")(_payload)
+
+
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return wrapper
+
+
+def test_decorated_handlers_keep_their_shape_and_their_names() -> None:
+    own = Registry()
+    own.task("traced")(_traced(_two))
+    handler = own.get("traced")
+    assert handler is not None
+    assert handler.is_async
+    assert (handler.signature.context, handler.signature.payload) == ("ctx", "payload")
+    assert '"integer"' in handler.task_type.payload_schema
+    with pytest.raises(ConfigurationError, match="declared twice"):
+        own.task("traced")(_traced(_payload))
 
 
 def test_type_that_pydantic_cannot_check_is_refused_at_the_declaration() -> None:
