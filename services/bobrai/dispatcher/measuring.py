@@ -20,6 +20,7 @@ from bobrai.store.pool import Database, Record
 from bobrai.telemetry import metrics
 
 SHARE: Final = 0.02  # of the time, for each of the two counts
+LONGEST_PERIOD_SECONDS: Final = 10.0  # for what is due, because scaling depends on it
 TAKEOVER_PERIODS: Final = 3.0  # without figures from a queue's dispatcher, before another one takes the queue over
 STATES: Final = ("due", "delayed", "between_attempts", "processing")
 
@@ -51,7 +52,7 @@ class Measuring:
             depths,
             # A little less than the period, or a round that comes a millisecond early would skip a turn.
             period_seconds=self._due_period - self._period / 10,
-            takeover_seconds=max(self._due_period, self._period) * TAKEOVER_PERIODS,
+            takeover_periods=TAKEOVER_PERIODS,
             waiting_period_seconds=self._waiting_period - self._period / 10,
         )
         self._adapt(measured)
@@ -73,7 +74,7 @@ class Measuring:
 
     def _adapt(self, measured: queues.Measured) -> None:
         if measured.rows:
-            self._due_period = max(self._period, measured.due_seconds / SHARE)
+            self._due_period = max(self._period, min(measured.due_seconds / SHARE, LONGEST_PERIOD_SECONDS))
         if measured.waiting_seconds is not None:
             self._waiting_period = max(self._period, measured.waiting_seconds / SHARE)
 

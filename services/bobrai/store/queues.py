@@ -55,18 +55,18 @@ async def measure(
     depths: Mapping[str, int | None],
     *,
     period_seconds: float,
-    takeover_seconds: float,
+    takeover_periods: float,
     waiting_period_seconds: float,
 ) -> Measured:
     """Measure the queues that ``depths`` names when their figures are older than the period.
 
-    Other queues are measured when their figures are older than the takeover time: nobody else does it any more. A
-    queue that another dispatcher is measuring is left out. ``depths`` are the ready messages that the broker reported,
+    Other queues are measured when their dispatcher has left out so many of its own periods: it is gone. A queue that
+    another dispatcher is measuring is left out. ``depths`` are the ready messages that the broker reported,
     None where unknown. Counting what is delayed costs more, so it has a period of its own.
     """
     async with database.transaction() as connection:
         taken = await connection.fetch(
-            _TAKE_MEASURING, list(depths), period_seconds, takeover_seconds, waiting_period_seconds
+            _TAKE_MEASURING, list(depths), period_seconds, takeover_periods, waiting_period_seconds
         )
         if not taken:
             return Measured([], 0.0, None)
@@ -76,5 +76,5 @@ async def measure(
             await connection.fetch(_MEASURE_WAITING, waiting)
         counted = time.perf_counter()
         names = column(taken, "name")
-        rows = await connection.fetch(_MEASURE_DUE, names, [depths.get(name) for name in names])
+        rows = await connection.fetch(_MEASURE_DUE, names, [depths.get(name) for name in names], period_seconds)
         return Measured(rows, time.perf_counter() - counted, counted - started if waiting else None)

@@ -11,7 +11,7 @@ from tests.integration.store.builders import claimed, outcome, submitted, submit
 async def measured(store: Database, **periods: float) -> dict[str, Record]:
     """Measure now, whatever was measured before."""
     rows = await queues.measure(
-        store, {}, period_seconds=0.0, takeover_seconds=0.0, waiting_period_seconds=0.0, **periods
+        store, {}, period_seconds=0.0, takeover_periods=0.0, waiting_period_seconds=0.0, **periods
     )
     return {row["name"]: row for row in rows.rows}
 
@@ -43,7 +43,7 @@ async def test_one_dispatcher_measures_at_a_time(store: Database) -> None:
     await queues.ensure(store, [f"q{number}" for number in range(10)])
 
     async def once() -> set[str]:
-        rows = await queues.measure(store, {}, period_seconds=60.0, takeover_seconds=60.0, waiting_period_seconds=60.0)
+        rows = await queues.measure(store, {}, period_seconds=60.0, takeover_periods=60.0, waiting_period_seconds=60.0)
         return {row["name"] for row in rows.rows}
 
     taken = await asyncio.gather(*(once() for _ in range(6)))
@@ -53,20 +53,23 @@ async def test_one_dispatcher_measures_at_a_time(store: Database) -> None:
 
 async def test_a_queue_stays_with_the_dispatcher_that_measures_it(store: Database) -> None:
     await measured(store)
+    await store.fetch("UPDATE queues SET measured_every = 1.0")
 
     async def taken(own: dict[str, int | None]) -> bool:
-        rows = await queues.measure(store, own, period_seconds=0.0, takeover_seconds=60.0, waiting_period_seconds=60.0)
+        rows = await queues.measure(store, own, period_seconds=0.0, takeover_periods=60.0, waiting_period_seconds=60.0)
         return bool(rows.rows)
 
     assert not await taken({})
     assert await taken({"default": None})
+    await store.fetch("UPDATE queues SET measured_every = 1.0, measured_at = now() - interval '61 s'")
+    assert await taken({}), "its dispatcher left out sixty rounds"
 
 
 async def test_counting_what_is_delayed_has_its_own_period(store: Database) -> None:
     await measured(store)
     await submitted(store, 2, delay_seconds=60.0)
     await submitted(store, 1)
-    rows = await queues.measure(store, {}, period_seconds=0.0, takeover_seconds=0.0, waiting_period_seconds=60.0)
+    rows = await queues.measure(store, {}, period_seconds=0.0, takeover_periods=0.0, waiting_period_seconds=60.0)
     assert rows.waiting_seconds is None
     assert (rows.rows[0]["due"], rows.rows[0]["delayed"]) == (1, 0)
 

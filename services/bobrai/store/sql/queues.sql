@@ -17,20 +17,20 @@ SELECT name FROM queues WHERE NOT paused ORDER BY name;
 
 -- name: take_measuring
 -- Queues whose figures are older than the period; the lock leaves each to one dispatcher. The one that measured a queue
--- last keeps it, because the others wait longer.
+-- last keeps it, because the others wait for some of its periods.
 SELECT name, waiting_measured_at IS NULL
              OR waiting_measured_at < now() - make_interval(secs => $4::double precision) AS waiting_too
 FROM queues
 WHERE measured_at IS NULL
    OR measured_at < now() - make_interval(secs => CASE WHEN name = ANY($1::text[]) THEN $2::double precision
-                                                       ELSE $3::double precision END)
+                                                       ELSE measured_every * $3::double precision END)
 FOR UPDATE SKIP LOCKED;
 
 -- name: measure_due
 -- What is due now, and what runs.
 UPDATE queues AS q
 SET due = d.due, oldest_due_at = d.oldest, processing = coalesce(p.processing, 0), measured_at = now(),
-    depth = m.depth
+    depth = m.depth, measured_every = $3
 FROM unnest($1::text[], $2::bigint[]) AS m (name, depth)
 CROSS JOIN LATERAL (
     SELECT count(*) AS due, min(run_at) AS oldest FROM tasks

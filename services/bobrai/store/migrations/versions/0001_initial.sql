@@ -77,6 +77,7 @@ CREATE TABLE queues (
     oldest_due_at    timestamptz,
     depth            bigint,                                -- ready messages in RabbitMQ; NULL: unknown
     measured_at      timestamptz,
+    measured_every   double precision NOT NULL DEFAULT 1,   -- seconds, as its dispatcher intends; later, another takes over
     waiting_measured_at timestamptz,                        -- delayed and between_attempts cost more to count
     created_at       timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
