@@ -30,6 +30,8 @@ class Expected:
     exit_codes: frozenset[int] = ENDED_WELL
     logged_errors: frozenset[str] = frozenset()
     """Events of level error that belong to the case."""
+    swept: bool = False
+    """Whether messages were lost, so that the sweeper had to find their tasks; elsewhere it would hide a defect."""
     first_attempt_only: Collection[str] = ()
     """The types of which the fault may cost no task an attempt."""
     replays: Mapping[int, int] = field(default_factory=dict)
@@ -180,4 +182,5 @@ def no_process_failed(service: Service, expected: Expected) -> None:
         assert code is None or code in expected.exit_codes, f"{process.name} (pid {process.pid}) ended with {code}"
         for event in process.log_events():
             is_error = event.get("level") in {"error", "critical"} or "exception" in event
+            assert expected.swept or event.get("event") != "tasks.swept", f"hints were lost: {event}"
             assert not is_error or event.get("event") in expected.logged_errors, f"{process.name} logged {event}"

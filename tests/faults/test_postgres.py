@@ -109,6 +109,8 @@ async def test_answers_lost_on_the_way_cost_no_task_and_no_attempt(service: Serv
             assert pooled.cut() > 0
             pooled.latency(0)
     await check(service, Expected(first_attempt_only=WITHOUT_TRANSACTION))
+    # what was written and not heard of was asked for, and not taken for a lost claim
+    assert service.metric("bobrai_claims_lost_total", service.workers) == 0
 
 
 async def test_silent_way_to_postgres_is_noticed_and_waited_for(service: Service, tcp_proxy: MakeProxy) -> None:

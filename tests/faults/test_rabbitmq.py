@@ -113,6 +113,22 @@ async def test_deleted_queue_is_declared_again(service: Service) -> None:
         await service.reached("status = 'done'", 20)
         service.broker.management.call("DELETE", f"/queues/{service.broker.name}/{QUEUE}")
         await service.reached("status = 'done'", await service.count() + 50)
+    await check(service, Expected(swept=True, first_attempt_only=ANY_TYPE))
+
+
+async def test_publishes_that_a_full_queue_refuses_wait_in_the_outbox(service: Service) -> None:
+    policy = f"/policies/{service.broker.name}/short"
+    limit = {"pattern": ".*", "apply-to": "queues", "definition": {"max-length": 10, "overflow": "reject-publish"}}
+    service.broker.management.call("PUT", policy, limit)
+    service.settings["BOBRAI_DISPATCHER_WINDOW"] = "100000"
+    service.start(worker=0, dispatcher=0)
+    # the broker refuses a little late, so that of one round's messages it takes some and refuses the rest
+    service.load.submit(2000, batch=500, type="effect")
+    service.dispatcher()
+    refused = "bobrai_hints_refused_total"
+    await eventually(lambda: service.metric(refused, service.dispatchers) > 0, 20, message="hints were refused")
+    service.broker.management.call("DELETE", policy)
+    service.worker()
     await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 

@@ -46,6 +46,25 @@ async def test_frozen_workers_late_result_is_refused(service: Service) -> None:
     assert {(row["pid"], row["attempt"]) for row in results} == {(str(other.pid), "2")}
 
 
+async def test_worker_that_does_not_know_that_it_is_lost_overwrites_nothing(service: Service) -> None:
+    # no heartbeat tells it in time: only the fence in the database stands between its outcomes and the rows
+    service.settings |= {"BOBRAI_WORKER_HEARTBEAT_SECONDS": "15", "BOBRAI_WORKER_LEASE_SECONDS": "60"}
+    service.settings["BOBRAI_WORKER_CONCURRENCY"] = "12"
+    service.start(worker=1)
+    lost = service.workers[0]
+    for kind in ("plain", "effect", "thread"):
+        service.load.submit(4, type=kind, gate="go")
+    await started(service, lost, 12)
+    await service.database.execute("DELETE FROM workers")
+    other = service.worker()
+    await started(service, other, 12)
+    service.open_gate("go")
+    await check(service)
+    await eventually(lambda: service.metric("bobrai_claims_lost_total", [lost]) == 12, message="12 lost claims")
+    results = await service.tasks("result::jsonb->>'pid' AS pid, result::jsonb->>'attempt' AS attempt")
+    assert {(row["pid"], row["attempt"]) for row in results} == {(str(other.pid), "2")}
+
+
 async def test_hints_that_a_frozen_worker_received_go_to_another(service: Service) -> None:
     # the broker gives up on a silent consumer after two heartbeats
     service.settings |= SHORT_LEASE | {"BOBRAI_RABBITMQ_URL": f"{service.broker.url}?heartbeat=1"}
