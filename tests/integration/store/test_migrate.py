@@ -1,0 +1,94 @@
+"""Any number of processes may bring the schema to head at once, older code accepts a newer one, and waiting waits."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.store import migrate
+from tests.integration.store.builders import submitted
+from tests.integration.store.conftest import opened
+from tests.support.databases import Database as OwnDatabase
+from tests.support.eventually import eventually
+
+PROGRAM = "import asyncio, sys; from bobrai.store import migrate; print(asyncio.run(migrate.migrate(sys.argv[1])))"
+
+
+async def usable(url: str) -> bool:
+    """Whether a task can be submitted."""
+    store = await opened(url)
+    try:
+        return len(await submitted(store)) == 1
+    finally:
+        await store.close()
+
+
+async def test_ten_processes_migrate_at_once_and_one_does_the_work(empty_database: OwnDatabase) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM, empty_database.url], stdout=subprocess.PIPE, text=True)
+        for _ in range(10)
+    ]
+    printed = [await asyncio.to_thread(process.communicate, timeout=50) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 10
+    assert sorted(out.strip() for out, _ in printed) == ["False"] * 9 + ["True"]
+    assert await migrate.version(empty_database.url) == migrate.head()
+    assert await usable(empty_database.url)
+
+
+async def test_a_second_run_changes_nothing(database: OwnDatabase) -> None:
+    assert await migrate.migrate(database.url) is False
+    assert await migrate.version(database.url) == migrate.head()
+
+
+async def test_a_schema_newer_than_this_code_is_accepted(database: OwnDatabase) -> None:
+    """During a rollout the new release migrates first, and processes of the old one restart after that."""
+    await database.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert await migrate.migrate(database.url) is False
+    await asyncio.wait_for(migrate.wait_for_schema(database.url), 10)
+    assert await migrate.version(database.url) == "9999"
+    assert await usable(database.url)
+
+
+async def test_waiting_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:
+    waiting = asyncio.ensure_future(migrate.wait_for_schema(empty_database.url, poll_seconds=0.01))
+    await eventually(lambda: _asked(empty_database))
+    assert not waiting.done()
+    await migrate.migrate(empty_database.url)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def _asked(database: OwnDatabase) -> bool:
+    return await migrate.version(database.url) == ""
+
+
+async def test_a_database_that_is_away_is_waited_for_or_reported(free_port: object) -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/none"  # type: ignore[operator]
+    with pytest.raises(DatabaseUnavailable):
+        await migrate.migrate(url)
+    waiting = asyncio.ensure_future(migrate.wait_for_schema(url, poll_seconds=0.01))
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    waiting.cancel()
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(
+    empty_database: OwnDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole revision is one transaction: the next run starts from the beginning."""
+    await empty_database.execute("CREATE TABLE idempotency_keys (in_the_way int)")
+    with pytest.raises(Exception, match="idempotency_keys"):
+        await migrate.migrate(empty_database.url)
+    assert await empty_database.fetchval("SELECT to_regclass('tasks') IS NULL")
+    await empty_database.execute("DROP TABLE idempotency_keys")
+    assert await migrate.migrate(empty_database.url) is True
+
+
+def test_revisions_are_numbered_plain_sql_beside_their_module() -> None:
+    folder = Path(migrate.__file__).with_name("migrations") / "versions"
+    modules = sorted(path.stem for path in folder.glob("*.py"))
+    assert modules == sorted(path.stem for path in folder.glob("*.sql"))
+    assert [name.split("_")[0] for name in modules] == [f"{number:04}" for number in range(1, len(modules) + 1)]
+    assert migrate.head() == modules[-1].split("_")[0]
