@@ -30,6 +30,9 @@ log = logs.get_logger(__name__)
 
 BUSY_SECONDS: Final = 0.01  # until the next look at due rows that another dispatcher has locked just now
 
+REST_SECONDS: Final = 0.02  # between rounds under load, for hints to gather: a round costs the same for one as for many
+REST_FROM: Final = 8  # hints in one round that mean load; what comes more slowly is relayed at once
+
 
 class _NothingConfirmed(Exception):
     """Every row of the round stays where it was: undo their removal instead of writing all of them again."""
@@ -47,6 +50,7 @@ class Relay:
         self._fleet = Fleet(database)
         self._windows: dict[str, Window] = {}
         self._turn = 0
+        self._resting_until = 0.0
         self._loop = PeriodicLoop("relay", self._poll_seconds, self.run_once)
         self._connecting: asyncio.Task[None] | None = None
         self._relayed = False
@@ -78,6 +82,8 @@ class Relay:
             return self._poll_seconds
         if not self._fleet.queues:
             await self._fleet.refresh()
+        if (rest := self._resting_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         rooms = await self._rooms()
         more = bool(rooms) and await self._move(rooms)
         if self._fleet.stale:
@@ -156,7 +162,10 @@ class Relay:
         except _NothingConfirmed:
             if failures:
                 raise failures[0] from None
-        return self._note_backlog(taken, rooms)
+        more = self._note_backlog(taken, rooms)
+        busy = len(taken) >= REST_FROM and not more
+        self._resting_until = time.monotonic() + REST_SECONDS if busy else 0.0
+        return more
 
     def _note_backlog(self, taken: Sequence[DueHint], rooms: dict[str, int]) -> bool:
         cut_off = len(taken) >= self._batch_size
