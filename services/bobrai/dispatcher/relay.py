@@ -28,6 +28,7 @@ from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
+LONGEST_PAUSE_SECONDS: Final = 2.0  # after a failure: every task waits for this loop
 BUSY_SECONDS: Final = 0.01  # until the next look at due rows that another dispatcher has locked just now
 
 REST_SECONDS: Final = 0.02  # between rounds under load, for hints to gather: a round costs the same for one as for many
@@ -51,7 +52,9 @@ class Relay:
         self._windows: dict[str, Window] = {}
         self._turn = 0
         self._resting_until = 0.0
-        self._loop = PeriodicLoop("relay", self._poll_seconds, self.run_once)
+        self._loop = PeriodicLoop(
+            "relay", self._poll_seconds, self.run_once, longest_pause_seconds=LONGEST_PAUSE_SECONDS
+        )
         self._connecting: asyncio.Task[None] | None = None
         self._relayed = False
 

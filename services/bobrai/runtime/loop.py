@@ -15,20 +15,28 @@ from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
-_LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 10.0
 
 
 class PeriodicLoop:
     """Calls ``run_once`` every ``interval_seconds``, or when it is woken.
 
     ``run_once`` may return the seconds until the next round; None means the interval. After a failure the pause doubles
-    up to 10 s, with jitter, so that replicas do not come back together.
+    up to ``longest_pause_seconds``, with jitter, so that replicas do not come back together.
     """
 
-    def __init__(self, name: str, interval_seconds: float, run_once: Callable[[], Awaitable[float | None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        interval_seconds: float,
+        run_once: Callable[[], Awaitable[float | None]],
+        *,
+        longest_pause_seconds: float = LONGEST_PAUSE_SECONDS,
+    ) -> None:
         self.name = name
         self.healthy = True
         self._interval = interval_seconds
+        self._longest_pause = longest_pause_seconds
         self._run_once = run_once
         self._woken = asyncio.Event()
         self._failures = 0
@@ -77,5 +85,5 @@ class PeriodicLoop:
             expected = isinstance(error, Unavailable)
             log.warning("loop.failed", loop=self.name, error=str(error), exc_info=None if expected else error)
         self.healthy = False
-        longest: float = min(_LONGEST_PAUSE_SECONDS, max(self._interval, 0.2) * 2.0 ** min(self._failures - 1, 10))
+        longest: float = min(self._longest_pause, max(self._interval, 0.2) * 2.0 ** min(self._failures - 1, 10))
         return longest * random.uniform(0.5, 1.0)
