@@ -11,7 +11,7 @@ from typing import Any
 
 from bobrai.domain.task import FINAL, TRANSITIONS, TaskStatus
 from tests.faults.service import DEAD_LETTERS, Service
-from tests.support.eventually import eventually
+from tests.support.eventually import NeverHappened, eventually
 
 FINAL_SECONDS = 40.0
 EMPTY_SECONDS = 15.0
@@ -54,11 +54,13 @@ async def every_accepted_task_ends(service: Service, expected: Expected) -> None
     assert len(load.accepted) == len(set(load.accepted)), "an id was given to two submissions"
 
     async def all_final() -> bool:
-        open_tasks = await service.count("finished_at IS NULL")
-        assert not open_tasks, f"{open_tasks} tasks: {await describe_open(service)}"
-        return True
+        return await service.count("finished_at IS NULL") == 0
 
-    await eventually(all_final, FINAL_SECONDS, message="every accepted task ends")
+    try:
+        await eventually(all_final, FINAL_SECONDS, message="every accepted task ends")
+    except NeverHappened as error:
+        still_open = await service.count("finished_at IS NULL")
+        raise NeverHappened(f"{error}\n{still_open} tasks are open: {await describe_open(service)}") from error
     rows = await service.tasks("id, type, status, attempt, errors")
     missing = set(load.accepted) - {row["id"] for row in rows}
     unknown = {row["id"] for row in rows} - set(load.accepted)
