@@ -19,6 +19,8 @@ _TAKE_MEASURING = statement("take_measuring")
 _MEASURE_DUE = statement("measure_due")
 _MEASURE_WAITING = statement("measure_waiting")
 
+_COUNT_TIMEOUT_SECONDS = 30.0  # a third of a microsecond per row: enough for many tens of millions that wait
+
 
 async def ensure(database: Executor, names: Sequence[str]) -> None:
     """Make queues that do not exist yet."""
@@ -73,8 +75,9 @@ async def measure(
         started = time.perf_counter()
         waiting = [row["name"] for row in taken if row["waiting_too"]]
         if waiting:
-            await connection.fetch(_MEASURE_WAITING, waiting)
+            await connection.fetch(_MEASURE_WAITING, waiting, timeout=_COUNT_TIMEOUT_SECONDS)
         counted = time.perf_counter()
         names = column(taken, "name")
-        rows = await connection.fetch(_MEASURE_DUE, names, [depths.get(name) for name in names], period_seconds)
+        counts = [names, [depths.get(name) for name in names], period_seconds]
+        rows = await connection.fetch(_MEASURE_DUE, *counts, timeout=_COUNT_TIMEOUT_SECONDS)
         return Measured(rows, time.perf_counter() - counted, counted - started if waiting else None)
