@@ -9,7 +9,7 @@ import pytest
 from bobrai.api.waiters import Waiters
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
-from bobrai.store import queues, workers
+from bobrai.store import workers
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
@@ -219,15 +219,16 @@ async def test_a_final_task_can_be_replayed_and_no_other(api: Api, database: Own
     assert (answer.status_code, answer.json()["status"], answer.json()["result"]) == (200, "pending", None)
 
 
-async def test_queues_show_figures_workers_and_slots(api: Api, store: Database) -> None:
-    await api.submit()
-    await api.submit(delay_seconds=60)
+async def test_queues_show_figures_workers_and_slots(api: Api, store: Database, database: OwnDatabase) -> None:
     await workers.register(store, queues=["default", "media"], host="h", concurrency=7, lease_seconds=30)
-    await queues.measure(store, {"default": None}, period_seconds=0, takeover_seconds=0, waiting_period_seconds=0)
+    await database.execute(
+        "UPDATE queues SET due = 3, delayed = 2, between_attempts = 1, processing = 4, measured_at = now(), "
+        "oldest_due_at = now() - interval '5 s' WHERE name = 'default'"
+    )
     (queue,) = (each for each in (await api.get("/api/v1/queues")).json()["queues"] if each["name"] == "default")
-    assert queue["backlog"] == {"due": 1, "delayed": 1, "between_attempts": 0}
-    assert (queue["processing"], queue["workers"], queue["slots"]) == (0, 1, 7)
-    assert queue["oldest_due_age_seconds"] >= 0
+    assert queue["backlog"] == {"due": 3, "delayed": 2, "between_attempts": 1}
+    assert (queue["processing"], queue["workers"], queue["slots"]) == (4, 1, 7)
+    assert 5 <= queue["oldest_due_age_seconds"] < 60
     assert queue["measured_at"] is not None
 
 
