@@ -27,8 +27,9 @@ from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
 
 _TASKS_PER_FLUSH: Final = 1000
-# Two flushes under way: while one waits for the disk, the next is being sent.
-_PARALLEL_FLUSHES: Final = 2
+# One flush under way makes the largest batches: measured 2 to 9 % less CPU per task here than two, for 4 to 8 % fewer
+# requests per second.
+_PARALLEL_FLUSHES: Final = 1
 # So much payload counts as one more task of a flush, so that a thousand large ones are not one statement.
 _PAYLOAD_PER_WEIGHT: Final = 8 * 1024
 

@@ -4,8 +4,8 @@ In: an ASGI scope and its messages. Out: a Request with a bounded body, and a Re
 handler runs is decided in ``endpoint``; what a wrong request is told, in ``problems``.
 """
 
+import random
 import re
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -85,7 +85,8 @@ class Request:
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given.decode("ascii")
         else:
-            self.request_id = secrets.token_hex(16)
+            # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
+            self.request_id = f"{random.getrandbits(128):032x}"
 
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""
