@@ -21,6 +21,9 @@ from tests.support.run_folder import RunFolder
 
 # --- waiting -------------------------------------------------------------------------------------------------------
 
+# Some of these start a whole run of pytest with servers of its own.
+pytestmark = pytest.mark.timeout(150)
+
 
 async def test_eventually_returns_the_first_true_value() -> None:
     values = iter([0, None, "", "there"])
@@ -86,7 +89,7 @@ def _pytest(folder: Path, *arguments: str, **environment: str) -> "subprocess.Co
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("BOBRAI_TEST", "PYTEST"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(folder), *arguments],
-        capture_output=True, text=True, check=False, cwd=folder, timeout=50,
+        capture_output=True, text=True, check=False, cwd=folder, timeout=120,
         env={**clean, "PYTHONPATH": PYTHONPATH, **environment},
     )  # fmt: skip
 
