@@ -151,6 +151,7 @@ def test_servers_named_in_the_environment_are_used(database: Database, rabbitmq:
 def test_interrupted_run_stops_its_servers(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit an ignored one\n"
         "def test_it(database, run_folder):\n"
         f"    open({str(tmp_path / 'run')!r}, 'w').write(str(run_folder.path))\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
