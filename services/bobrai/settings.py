@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -43,6 +43,20 @@ def _address(value: str) -> str:
     return value
 
 
+def _with_credentials(url: str, user: str, password: SecretStr) -> str:
+    """Return the URL with these credentials in place of its own; an empty one leaves what the URL says."""
+    if not url:
+        return ""
+    netloc = urlsplit(url).netloc
+    own, _, hosts = netloc.rpartition("@")
+    own_user, _, own_password = own.partition(":")
+    user = quote(user, safe="") or own_user
+    secret = quote(password.get_secret_value(), safe="") or own_password
+    credentials = f"{user}:{secret}@" if secret else f"{user}@" if user else ""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{credentials}{hosts}{rest[len(netloc) :]}"
+
+
 def split_address(value: str) -> tuple[str, int]:
     """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
     host, _, port = value.rpartition(":")
@@ -74,6 +88,10 @@ class DatabaseSettings(_Group):
         SecretStr(""),
         description="DSN that bypasses the pooler, for migrations and LISTEN. Empty: the same as the URL.",
     )
+    user: str = Field("", description="Replaces the user that both DSNs name, so that they need not hold it.")
+    password: SecretStr = Field(
+        SecretStr(""), description="Replaces the password in both DSNs; any character is allowed, as it is."
+    )
     pool_size: Count = Field(8, description="Connections per process; batches make few connections enough.")
     connect_timeout_seconds: Seconds = Field(4.0, description="Longest wait for a free or new connection.")
     command_timeout_seconds: Seconds = Field(
@@ -84,9 +102,13 @@ class DatabaseSettings(_Group):
         description="Prepared statements per connection. 0 for a pooler that does not track them (PgBouncer < 1.21).",
     )
 
+    def pooled(self) -> str:
+        """Return the DSN for all but what must not go through a pooler, with the credentials in it."""
+        return _with_credentials(self.url.get_secret_value(), self.user, self.password)
+
     def direct(self) -> str:
-        """Return the DSN for what must not go through a pooler."""
-        return self.direct_url.get_secret_value() or self.url.get_secret_value()
+        """Return the DSN for what must not go through a pooler, with the credentials in it."""
+        return _with_credentials(self.direct_url.get_secret_value(), self.user, self.password) or self.pooled()
 
 
 class RabbitMQSettings(_Group):
@@ -97,6 +119,10 @@ class RabbitMQSettings(_Group):
     url: Annotated[SecretStr, AfterValidator(_amqp_urls)] = Field(
         SecretStr(""), description="AMQP URL; several, separated by commas, name the nodes of one cluster."
     )
+    user: str = Field("", description="Replaces the user in every URL, so that they need not hold it.")
+    password: SecretStr = Field(
+        SecretStr(""), description="Replaces the password in every URL; any character is allowed, as it is."
+    )
     queue_prefix: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,40}$")] = Field(
         "bobrai.", description="Starts the name of every RabbitMQ queue of this installation."
     )
@@ -104,6 +130,11 @@ class RabbitMQSettings(_Group):
     confirm_timeout_seconds: Seconds = Field(
         10.0, description="Longest wait for publisher confirms before the hints are published again."
     )
+
+    def addresses(self) -> str:
+        """Return the URLs of all nodes, separated by commas, with the credentials in them."""
+        urls = (part.strip() for part in self.url.get_secret_value().split(","))
+        return ",".join(_with_credentials(url, self.user, self.password) for url in urls if url)
 
 
 class LogSettings(_Group):

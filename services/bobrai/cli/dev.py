@@ -60,7 +60,7 @@ def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
         "dispatcher": settings.dispatcher.model_copy(update=dispatcher),
     }
     if embedded_url:
-        own = {"url": SecretStr(embedded_url), "direct_url": SecretStr("")}
+        own = {"url": SecretStr(embedded_url), "direct_url": SecretStr(""), "user": "", "password": SecretStr("")}
         updates["database"] = settings.database.model_copy(update=own)
     return settings.model_copy(update=updates)
 

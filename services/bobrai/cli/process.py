@@ -66,7 +66,7 @@ async def with_rabbitmq(settings: Settings, serve: Callable[[Broker], Coroutine[
     from bobrai.broker.rabbitmq import RabbitBroker
 
     broker = RabbitBroker(
-        settings.rabbitmq.url.get_secret_value(),
+        settings.rabbitmq.addresses(),
         prefix=settings.rabbitmq.queue_prefix,
         connect_timeout=settings.rabbitmq.connect_timeout_seconds,
         confirm_timeout=settings.rabbitmq.confirm_timeout_seconds,

@@ -83,7 +83,7 @@ class Database:
         settings = self._settings
         try:
             self._pool = await asyncpg.create_pool(
-                settings.url.get_secret_value(),
+                settings.pooled(),
                 min_size=0,
                 max_size=self._pool_size,
                 timeout=settings.connect_timeout_seconds,

@@ -124,3 +124,40 @@ def test_an_address_is_host_and_port(monkeypatch: pytest.MonkeyPatch, address: s
     monkeypatch.setenv("BOBRAI_API_BIND", address)
     with pytest.raises(ConfigurationError, match="HOST:PORT"):
         load()
+
+
+AWKWARD = "p@ss/w:rd %\"'#?,[é"
+QUOTED = "p%40ss%2Fw%3Ard%20%25%22%27%23%3F%2C%5B%C3%A9"
+
+
+def test_credentials_replace_those_of_every_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_DATABASE_URL", "postgresql://old:older@pooler:6432/tasks?sslmode=disable")
+    monkeypatch.setenv("BOBRAI_DATABASE_DIRECT_URL", "postgresql://one,two:5433/tasks")
+    monkeypatch.setenv("BOBRAI_RABBITMQ_URL", "amqp://one:5672/%2F, amqps://old:older@[::1]/vhost?heartbeat=5,")
+    for group in ("DATABASE", "RABBITMQ"):
+        monkeypatch.setenv(f"BOBRAI_{group}_USER", "me@home")
+        monkeypatch.setenv(f"BOBRAI_{group}_PASSWORD", AWKWARD)
+    settings = load()
+    who = f"me%40home:{QUOTED}"
+    assert settings.database.pooled() == f"postgresql://{who}@pooler:6432/tasks?sslmode=disable"
+    assert settings.database.direct() == f"postgresql://{who}@one,two:5433/tasks"
+    assert settings.rabbitmq.addresses() == f"amqp://{who}@one:5672/%2F,amqps://{who}@[::1]/vhost?heartbeat=5"
+    assert AWKWARD not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_one_credential_alone_leaves_the_other_as_the_url_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_DATABASE_URL", "postgresql://old:older@pooler/tasks")
+    monkeypatch.setenv("BOBRAI_DATABASE_PASSWORD", "new")
+    monkeypatch.setenv("BOBRAI_RABBITMQ_URL", "amqp://old:older@node/")
+    monkeypatch.setenv("BOBRAI_RABBITMQ_USER", "new")
+    settings = load()
+    assert settings.database.pooled() == settings.database.direct() == "postgresql://old:new@pooler/tasks"
+    assert settings.rabbitmq.addresses() == "amqp://new:older@node/"
+
+
+def test_without_credentials_urls_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().database.pooled() == load().database.direct() == load().rabbitmq.addresses() == ""
+    monkeypatch.setenv("BOBRAI_DATABASE_URL", "postgresql:///tasks?host=/run/postgresql")
+    monkeypatch.setenv("BOBRAI_RABBITMQ_URL", "amqp://node")
+    assert load().database.pooled() == "postgresql:///tasks?host=/run/postgresql"
+    assert load().rabbitmq.addresses() == "amqp://node"
