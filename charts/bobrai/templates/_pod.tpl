@@ -1,0 +1,137 @@
+{{/*
+What all pods have in common. A component's own wishes are in its values under `pod`, those for all pods under the
+chart's `pod`; lists and scalars of the component win, maps are merged.
+*/}}
+
+{{/* dict "ctx" . "component" "api" "values" .Values.api -> the merged map */}}
+{{- define "bobrai.podValues" -}}
+{{- include "bobrai.merged" (dict "under" .ctx.Values.pod "over" (.values.pod | default dict)) -}}
+{{- end -}}
+
+{{/* Labels of a pod: the selector's, and the wished ones. */}}
+{{- define "bobrai.podLabels" -}}
+{{- $pod := include "bobrai.podValues" . | fromYaml -}}
+{{ include "bobrai.selectorLabels" . }}
+app.kubernetes.io/part-of: bobrai
+{{- with $pod.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The pod's fields that do not differ: dict "ctx" "component" "values" "uid" (number) "graceSeconds" (number), and
+"token" true for the rare pod that speaks to the Kubernetes API, "account" where another service account is meant, "stateful"
+true where pods have no template hash.
+*/}}
+{{- define "bobrai.podSpec" -}}
+{{- $pod := include "bobrai.podValues" . | fromYaml -}}
+{{- $selector := include "bobrai.selectorLabels" . | fromYaml -}}
+serviceAccountName: {{ .account | default (include "bobrai.componentName" .) }}
+automountServiceAccountToken: {{ .token | default false }}
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .graceSeconds }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .uid }}
+  runAsGroup: {{ .gid | default .uid }}
+  fsGroup: {{ .gid | default .uid }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .ctx.Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pod.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $pod.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pod.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if $pod.affinity }}
+affinity:
+  {{- toYaml $pod.affinity | nindent 2 }}
+{{- else if ne $pod.antiAffinity "none" }}
+affinity:
+  podAntiAffinity:
+    {{- if eq $pod.antiAffinity "hard" }}
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- toYaml $selector | nindent 12 }}
+    {{- else }}
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- toYaml $selector | nindent 14 }}
+    {{- end }}
+{{- end }}
+topologySpreadConstraints:
+  {{- if $pod.topologySpreadConstraints }}
+  {{- toYaml $pod.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
+  - maxSkew: 1
+    topologyKey: topology.kubernetes.io/zone
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- toYaml $selector | nindent 8 }}
+    {{- if not .stateful }}
+    matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* The security context of every container, init containers and tests included. */}}
+{{- define "bobrai.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* A disruption budget: dict "ctx" "component" "values" (with podDisruptionBudget), "policy" AlwaysAllow or IfHealthyBudget. */}}
+{{- define "bobrai.podDisruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "bobrai.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  unhealthyPodEvictionPolicy: {{ .policy | default "AlwaysAllow" }}
+  selector:
+    matchLabels:
+      {{- include "bobrai.selectorLabels" . | nindent 6 }}
+{{- end -}}
+
+{{/* A service account that may do nothing: dict "ctx" "component". Its token is mounted nowhere. */}}
+{{- define "bobrai.serviceAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "bobrai.metadata" . | nindent 2 }}
+automountServiceAccountToken: false
+{{- end -}}
+
+{{/*
+Annotations of a pod: where it is scraped, unless PodMonitors say so, and the wished ones.
+dict "ctx" . "pod" (the merged pod values) "port" (number; none: not scraped) "more" (a map, checksums for example)
+*/}}
+{{- define "bobrai.scrapeAnnotations" -}}
+{{- $found := dict -}}
+{{- if and .port (eq .ctx.Values.monitoring.scrape "annotations") -}}
+{{- $found = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .port) "prometheus.io/path" "/metrics" -}}
+{{- end -}}
+{{- $found = merge $found (.more | default dict) (.pod.annotations | default dict) -}}
+{{- if $found -}}{{- toYaml $found -}}{{- end -}}
+{{- end -}}
