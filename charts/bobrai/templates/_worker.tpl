@@ -24,10 +24,10 @@
 {{- define "bobrai.pool.env" -}}
 BOBRAI_WORKER_HEALTH_BIND: {value: "0.0.0.0:8003"}
 BOBRAI_WORKER_QUEUES: {value: {{ join "," .values.queues | quote }}}
-BOBRAI_WORKER_CONCURRENCY: {value: {{ .values.concurrency | quote }}}
-BOBRAI_WORKER_DRAIN_SECONDS: {value: {{ .values.drainSeconds | quote }}}
-BOBRAI_WORKER_MAX_TASKS: {value: {{ .values.maxTasks | quote }}}
-BOBRAI_WORKER_MAX_MEMORY_MIB: {value: {{ .values.maxMemoryMib | quote }}}
+BOBRAI_WORKER_CONCURRENCY: {value: {{ .values.concurrency | int64 | quote }}}
+BOBRAI_WORKER_DRAIN_SECONDS: {value: {{ .values.drainSeconds | int64 | quote }}}
+BOBRAI_WORKER_MAX_TASKS: {value: {{ .values.maxTasks | int64 | quote }}}
+BOBRAI_WORKER_MAX_MEMORY_MIB: {value: {{ .values.maxMemoryMib | int64 | quote }}}
 {{- with include "bobrai.pool.handlers" . }}
 BOBRAI_HANDLERS: {value: {{ . | quote }}}
 {{- end }}
