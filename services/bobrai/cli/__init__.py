@@ -90,6 +90,21 @@ def dev(handlers: str | None) -> None:
     run(process.settings("dev", handlers=handlers))
 
 
+@commands.command()
+@click.argument("url", default="http://127.0.0.1:8001")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
+)
+def smoke(url: str, timeout: float) -> None:
+    """Submit a task of each built-in type to the API at URL and see both done; exit code 1 with the reason if not."""
+    from bobrai.cli.smoke import SmokeFailed, run
+
+    try:
+        run(url, timeout, click.echo)
+    except SmokeFailed as error:
+        raise click.ClickException(str(error)) from error
+
+
 @commands.command("rabbitmq-definitions")
 @click.option("--queue", "queues", multiple=True, default=["default"], help="A queue to declare; may be repeated.")
 @click.option("--vhost", default="/", show_default=True, help="The vhost that queues and policies belong to.")
