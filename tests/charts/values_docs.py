@@ -237,13 +237,8 @@ def main(arguments: list[str]) -> int:
             continue
         if arguments == ["--check"]:
             fresh = False
-            print(
-                "".join(
-                    unified_diff(
-                        held.splitlines(keepends=True), text.splitlines(keepends=True), str(path), "from values.yaml"
-                    )
-                )
-            )
+            difference = unified_diff(held.splitlines(), text.splitlines(), str(path), "values.yaml says", lineterm="")
+            print("\n".join(difference))
             print(f"{path.name} is out of date: run 'make docs'")
         else:
             path.write_text(text)
