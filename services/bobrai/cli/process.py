@@ -43,7 +43,7 @@ def settings(
             )
     as_json = loaded.log.format == "json" or (loaded.log.format == "auto" and not sys.stdout.isatty())
     logs.configure(level=loaded.log.level, json=as_json, process=process)
-    metrics.BUILD_INFO.labels(__version__, process).set(1)
+    metrics.export_as(process, __version__)
     for name, nearest in unknown_variables(environment()).items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     try:

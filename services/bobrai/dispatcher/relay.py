@@ -198,7 +198,7 @@ class Relay:
             self._leave_alone(queue, str(error))
             return due
         took = time.perf_counter() - started
-        seconds, sizes = metrics.RELAY_SECONDS.labels(queue), metrics.RELAY_BUNDLE.labels(queue)
+        seconds, sizes = metrics.RELAY_SECONDS.labels(queue), metrics.MESSAGE_HINTS.labels(queue)
         refused: list[DueHint] = []
         for chunk, confirmed in zip(chunks, confirms, strict=True):
             if confirmed:

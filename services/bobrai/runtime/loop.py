@@ -41,6 +41,7 @@ class PeriodicLoop:
         self._woken = asyncio.Event()
         self._failures = 0
         self._errors = metrics.LOOP_ERRORS.labels(name)
+        self._success = metrics.LOOP_SUCCESS.labels(name)
 
     def wake(self) -> None:
         """Start the next round now, or right after the one under way; a pause after a failure is kept."""
@@ -75,6 +76,7 @@ class PeriodicLoop:
             log.info("loop.recovered", loop=self.name, failures=self._failures)
         self.healthy = True
         self._failures = 0
+        self._success.set_to_current_time()
         return self._interval if next_in is None else next_in
 
     def _failed(self, error: Exception) -> float:

@@ -64,7 +64,9 @@ class Executor:
         self._background: set[asyncio.Task[None]] = set()
         self._debug = log.is_enabled_for(logging.DEBUG)
         metrics.WORKER_SLOTS.set(slots)
-        metrics.WORKER_RUNNING.set_function(lambda: self.running)
+        metrics.WORKER_BUSY.set_function(lambda: self.running)
+        metrics.WORKER_READY.set_function(lambda: self.ready)
+        metrics.WORKER_UNSETTLED.set_function(lambda: self.unsettled)
 
     @property
     def free(self) -> int:

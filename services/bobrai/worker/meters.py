@@ -16,7 +16,7 @@ class Meters:
         self.wait_seconds = metrics.TASK_WAIT_SECONDS.labels(queue, type_)
         self.run_seconds = metrics.ATTEMPT_SECONDS.labels(queue, type_)
         self.task_seconds = metrics.TASK_SECONDS.labels(queue, type_)
-        self.ended = {kind: metrics.ATTEMPTS_ENDED.labels(queue, type_, kind.value) for kind in OutcomeKind}
+        self.ended = {kind: metrics.ATTEMPTS_FINISHED.labels(queue, type_, kind.value) for kind in OutcomeKind}
 
 
 @lru_cache(maxsize=4096)

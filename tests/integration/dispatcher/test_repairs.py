@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 
 import pytest
@@ -214,6 +215,10 @@ def exported(queue: str) -> dict[str, float | None]:
             "workers": sample("bobrai_queue_workers", queue=queue)}  # fmt: skip
 
 
+async def _age_figures(store: Database) -> None:
+    await store.fetch("UPDATE queues SET measured_at = measured_at - interval '1 h'")
+
+
 @pytest.fixture
 def counting_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is now, the period stays what the settings say."""
@@ -226,14 +231,16 @@ async def test_measuring_exports_what_it_stored(
     await worker(store, queues=("mail",))
     await submitted(store, 3, queue="mail")
     await submitted(store, 2, queue="mail", delay_seconds=60.0)
-    measuring = Measuring(settings_with(measure_seconds=0.001), store, broker)
+    measuring = Measuring(settings_with(measure_seconds=30.0), store, broker)
     await measuring.run_once()
     await broker.publish("mail", [relay_message(1)])  # type: ignore[list-item]
+    await _age_figures(store)
     await measuring.run_once()
     assert exported("mail") == {"due": 3.0, "delayed": 2.0, "depth": 1.0, "workers": 1.0}
     stored = {row["name"]: row for row in await queues.every(store)}["mail"]
     assert (stored["due"], stored["delayed"], stored["depth"]) == (3, 2, 1)
     broker.lose()
+    await _age_figures(store)
     await measuring.run_once()
     assert math.isnan(exported("mail")["depth"] or 0.0)
     stop = Stop()
@@ -264,14 +271,40 @@ async def test_one_of_many_dispatchers_exports_a_queue(
     assert [bool(replica._own) for replica in replicas] == [False, True, False]
 
 
-async def test_counting_a_lot_is_done_less_often(settings_with: MakeSettings, store: Database, broker: Broker) -> None:
+async def test_counting_a_lot_is_done_less_often(
+    settings_with: MakeSettings, store: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measuring = Measuring(settings_with(measure_seconds=1.0), store, broker)
-    measuring._adapt(queues.Measured([{"name": "default"}], 0.001, 0.2))  # type: ignore[list-item]
-    assert (measuring._due_period, measuring._waiting_period) == (1.0, pytest.approx(10.0))
-    measuring._adapt(queues.Measured([], 0.0, None))
-    assert measuring._waiting_period == pytest.approx(10.0)
-    measuring._adapt(queues.Measured([{"name": "default"}], 0.1, 0.001))  # type: ignore[list-item]
-    assert (measuring._due_period, measuring._waiting_period) == (pytest.approx(5.0), 1.0)
+    assert measuring._adapt(0.001) == pytest.approx(0.9)
+    assert measuring._adapt(0.1) == pytest.approx(4.9)
+    assert measuring._adapt(60.0) == pytest.approx(9.9), "scaling depends on what is due"
+    for took, expected in ((0.2, 10.0), (None, 10.0), (0.001, 1.0)):
+
+        async def measure(*_: object, took: float | None = took, **__: object) -> queues.Measured:
+            return queues.Measured([], 0.9, took)
+
+        monkeypatch.setattr(queues, "measure", measure)
+        await measuring.run_once()
+        assert measuring._waiting_period == pytest.approx(expected)
+
+
+async def test_a_gauge_is_gone_before_another_dispatcher_may_show_it(
+    settings_with: MakeSettings,
+    store: Database,
+    broker: Broker,
+    counting_costs_nothing: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dispatcher that is frozen or cut off never gets to give its queues up."""
+    measuring = Measuring(settings_with(measure_seconds=1.0), store, broker)
+    await measuring.run_once()
+    assert exported("default")["due"] == 0
+    row = (await store.fetch("SELECT measured_every, measured_at FROM queues"))[0]
+    assert row["measured_every"] == pytest.approx(0.9)
+    clock = Clock()
+    clock.now = time.monotonic() + measuring_module.TAKEOVER_PERIODS * row["measured_every"]
+    monkeypatch.setattr("bobrai.telemetry.instruments.time", clock)
+    assert exported("default") == dict.fromkeys(exported("default"))
 
 
 async def test_the_pruner_removes_all_that_is_past_its_time_in_batches(

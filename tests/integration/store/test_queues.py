@@ -30,6 +30,8 @@ async def test_figures_are_what_the_rows_say(store: Database) -> None:
     assert [figures["default"][name] for name in names] == [4, 3, 1, 1]
     assert [figures["other"][name] for name in names] == [2, 0, 0, 0]
     assert 299.0 < figures["default"]["oldest_due_age_seconds"] < 360.0
+    assert 0.0 <= figures["other"]["outbox_lag_seconds"] < 60.0
+    assert [figures[name]["paused"] for name in ("default", "other")] == [False, False]
     stored = {row["name"]: row for row in await queues.every(store)}
     assert [stored["default"][name] for name in names] == [4, 3, 1, 1]
     assert stored["default"]["measured_age_seconds"] < 60.0

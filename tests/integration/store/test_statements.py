@@ -136,8 +136,14 @@ async def _everything(store: Database, turn: int) -> None:
     assert {row["id"] for row in await workers.take_back(store)} == set(ids[2:4])
     await workers.unregister(store, await worker(store))
     measured = await queues.measure(
-        store, {queue: 7}, period_seconds=0.0, takeover_periods=60.0, waiting_period_seconds=0.0
+        store,
+        {queue: 7},
+        period_seconds=0.0,
+        takeover_periods=60.0,
+        waiting_period_seconds=0.0,
+        next_period=lambda _seconds: 2.5,
     )
+    assert {row["measured_every"] for row in await store.fetch("SELECT measured_every FROM queues")} == {2.5}
     assert queue in {row["name"] for row in measured.rows}
     assert {row["name"]: row["depth"] for row in await queues.every(store)}[queue] == 7
     assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 1

@@ -40,8 +40,18 @@ LEFT JOIN (
     SELECT queue, count(*) AS processing FROM tasks WHERE status = 'processing' GROUP BY queue
 ) AS p ON p.queue = m.name
 WHERE q.name = m.name
-RETURNING q.name, q.due, q.processing, q.delayed, q.between_attempts, q.depth,
-          extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds;
+RETURNING q.name, q.due, q.processing, q.delayed, q.between_attempts, q.depth, q.paused,
+          extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
+          (SELECT extract(epoch FROM now() - min(o.due_at))::double precision
+           FROM generate_series(0, 10) AS p (priority)
+           CROSS JOIN LATERAL (
+               SELECT due_at FROM outbox WHERE queue = q.name AND priority = p.priority AND due_at <= now()
+               ORDER BY due_at LIMIT 1
+           ) AS o) AS outbox_lag_seconds;
+
+-- name: set_measuring_period
+-- Counting took longer or shorter than before: when its dispatcher comes again.
+UPDATE queues SET measured_every = $2 WHERE name = ANY($1::text[]);
 
 -- name: measure_waiting
 -- What is not due yet. With a million delayed tasks this counts a million index entries, so it runs less often.
