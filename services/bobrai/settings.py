@@ -164,6 +164,9 @@ class ApiSettings(_Group):
         0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
     )
     refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
+    scaling_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."
+    )
 
 
 class DispatcherSettings(_Group):
@@ -219,6 +222,49 @@ class WorkerSettings(_Group):
     )
 
 
+class ExternalMetricsSettings(_Group):
+    """The process that shows queue depths to Kubernetes' autoscaler."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_EXTERNAL_METRICS_", frozen=True)
+
+    bind: Address = Field("127.0.0.1:8443", description="Where external.metrics.k8s.io is served, over TLS.")
+    health_bind: Address = Field(
+        "127.0.0.1:8004", description="Where /livez, /readyz and /metrics are served without TLS."
+    )
+    certificate: str = Field("", description="File of the server's certificate, in PEM; read again when it changes.")
+    key: str = Field("", description="File of the certificate's private key, in PEM.")
+    namespace: str = Field(
+        "", description="The namespace whose autoscalers are answered. Empty: the one that the pod runs in."
+    )
+    stale_seconds: Seconds = Field(
+        30.0,
+        description="Age at which figures count as unknown, here and for /internal/scaling: three times the longest "
+        "pause between two measurements.",
+    )
+    refresh_seconds: Seconds = Field(
+        30.0, description="Period of the look for new certificates: the server's own, and those of the front proxy."
+    )
+    kubernetes_url: str = Field(
+        "", description="Where the Kubernetes API is. Empty: where Kubernetes tells every pod that it is."
+    )
+    service_account_dir: str = Field(
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        description="Folder with the pod's token, ca.crt and namespace.",
+    )
+    deletion_cost: bool = Field(
+        default=False,
+        description="Mark busy worker pods with a higher pod-deletion-cost, so that scale-in takes idle ones.",
+    )
+    deletion_cost_seconds: Seconds = Field(5.0, description="Period in which the marks follow what workers do.")
+    drain_seconds: Seconds = Field(5.0, description="Time for open requests to finish after SIGTERM.")
+
+    def api_server(self) -> str:
+        """Return the address of the Kubernetes API."""
+        host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
+        port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        return self.kubernetes_url or f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Settings(BaseModel):
     """Everything that the environment says, checked."""
 
@@ -230,6 +276,7 @@ class Settings(BaseModel):
     api: ApiSettings
     dispatcher: DispatcherSettings
     worker: WorkerSettings
+    external_metrics: ExternalMetricsSettings
     handlers: tuple[str, ...] = ()
     data_dir: str = ".bobrai"
     crash_point: str = ""
@@ -252,6 +299,7 @@ GROUPS: dict[str, type[_Group]] = {
     "api": ApiSettings,
     "dispatcher": DispatcherSettings,
     "worker": WorkerSettings,
+    "external_metrics": ExternalMetricsSettings,
 }
 
 

@@ -71,6 +71,15 @@ def worker(handlers: str | None, queues: str | None, concurrency: int | None) ->
     process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, registry, stop)))
 
 
+@commands.command("external-metrics")
+def external_metrics() -> None:
+    """Show Kubernetes' autoscaler how much waits in each queue."""
+    from bobrai.external_metrics.main import serve
+
+    settings = process.settings("external-metrics", needs=("database",))
+    process.run(lambda stop: serve(settings, stop))
+
+
 @commands.command()
 @click.option("--wait", "only_wait", is_flag=True, help="Change nothing; wait until somebody else has migrated.")
 def migrate(*, only_wait: bool) -> None:

@@ -9,7 +9,9 @@ BobraiError
 ├── TransitionRefused         the task's status does not allow what was asked
 ├── Unavailable               a dependency is away: try again, the outcome may be unknown
 │   ├── DatabaseUnavailable
-│   └── BrokerUnavailable
+│   ├── BrokerUnavailable
+│   ├── ClusterUnavailable    the Kubernetes API
+│   └── FiguresUnknown        nobody has measured the queue lately: say so, never zero
 ├── StoreRejected             PostgreSQL refused the values of one statement: retrying will not help
 ├── MalformedMessage          a message body is not ours: dead-letter it
 ├── ClaimLost                 another attempt owns the task now: drop the outcome
@@ -72,6 +74,14 @@ class DatabaseUnavailable(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """RabbitMQ did not answer in time, or the connection was lost."""
+
+
+class ClusterUnavailable(Unavailable):
+    """The Kubernetes API did not answer in time, refused, or answered what cannot be used."""
+
+
+class FiguresUnknown(Unavailable):
+    """A queue's figures are too old to act on, because no dispatcher measures it now."""
 
 
 class StoreRejected(BobraiError):

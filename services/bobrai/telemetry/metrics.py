@@ -25,7 +25,7 @@ _TASK_SECONDS: Final = (
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _CALL_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-Process = Literal["api", "dispatcher", "worker"]
+Process = Literal["api", "dispatcher", "worker", "external-metrics"]
 EVERY: Final[tuple[Process, ...]] = ("api", "dispatcher", "worker")
 
 
@@ -105,6 +105,7 @@ _TASK: Final = ("queue", "type")
 _API: Final[tuple[Process, ...]] = ("api",)
 _WORKER: Final[tuple[Process, ...]] = ("worker",)
 _DISPATCHER: Final[tuple[Process, ...]] = ("dispatcher",)
+_EXTERNAL: Final[tuple[Process, ...]] = ("external-metrics",)
 _BROKER: Final[tuple[Process, ...]] = ("dispatcher", "worker")
 
 # --- tasks: submitted + replayed - finished is what there is ----------------------------------------------------------
@@ -340,6 +341,12 @@ CONNECTED = _gauge(
     "1 while the connection is up, 0 while it is down: database, rabbitmq, notify (LISTEN).",
     ["dependency"],
     by=EVERY,
+)
+EXTERNAL_METRICS_REQUESTS = _counter(
+    "bobrai_external_metrics_requests_total", "Requests of the autoscaler's API.", ["route", "status"], by=_EXTERNAL
+)
+POD_DELETION_COSTS = _counter(
+    "bobrai_pod_deletion_costs_total", "Marks of worker pods: written, or the pod is gone.", ["outcome"], by=_EXTERNAL
 )
 DEAD_LETTERED = _counter(
     "bobrai_messages_dead_lettered_total", "Messages that could not be decoded.", ["queue"], by=_WORKER

@@ -1,0 +1,78 @@
+"""The HTTPS server: uvicorn, which here also tells the application whose certificate the client has.
+
+In: an ASGI application and Certificates. Out: a server whose requests carry the verified common name of their client,
+``scope["state"]["peer"]``; None without a certificate, or with one that was verified under what no longer holds.
+"""
+
+import asyncio
+import math
+import ssl
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bobrai.external_metrics.certificates import Certificates
+from bobrai.runtime.health import QuietServer
+
+# Longer than the API server keeps an idle connection (90 s), so that it is the one who closes.
+_KEEP_ALIVE_SECONDS: Final = 120
+
+
+class _Config(uvicorn.Config):
+    def __init__(self, app: ASGIApp, certificates: Certificates, drain_seconds: float) -> None:
+        super().__init__(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_seconds),
+        )
+        self.certificates = certificates
+
+    def load(self) -> None:
+        super().load()
+        self.ssl = self.certificates.context
+
+
+class _Protocol(HttpToolsProtocol):
+    config: _Config
+    _peer: str | None = None
+    _context: ssl.SSLContext | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._context = transport.get_extra_info("ssl_object").context
+        self._peer = common_name(transport.get_extra_info("peercert") or {})
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        holds = self._context is not None and self.config.certificates.holds(self._context)
+        self.scope["state"]["peer"] = self._peer if holds else None
+
+
+class HttpsServer(QuietServer):
+    """A server whose connections last no longer than the certificates that they were made under."""
+
+    def __init__(self, app: ASGIApp, certificates: Certificates, drain_seconds: float) -> None:
+        super().__init__(_Config(app, certificates, drain_seconds))
+        certificates.on_change(self.renew)
+
+    def renew(self) -> None:
+        """Close connections that are idle, and the others once they are answered."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+
+def common_name(certificate: dict[str, Any]) -> str | None:
+    """Return the common name of a certificate's subject, the last if there are several; None without a certificate."""
+    if not certificate:
+        return None
+    names = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
+    return str(names[-1]) if names else ""
