@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults check bench bench-peers format docs clean
+.PHONY: help run test test-faults test-images check bench bench-peers format docs images lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,13 +26,17 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing else to install
 	@exec $(BIN)/bobrai dev $(ARGS)
 
-test: $(VENV)/.test  ## run the tests on real servers, all but the faults (ARGS="-k name" narrows them)
+test: $(VENV)/.test  ## run the tests on real servers, all but faults and images (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults" $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not images" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
 	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
+
+test-images: $(VENV)/.test  ## build both images with the Docker engine that answers, and run them hardened
+	-@$(BIN)/python -m tests.support.servers
+	$(BIN)/python -m pytest -m images $(ARGS)
 
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, docs that name every setting
 	$(BIN)/ruff check .
@@ -51,6 +55,20 @@ docs: $(VENV)/.test  ## write the pages that are made from the code
 .settings-table:
 	@sed '/^| variable/,$$d' docs/settings.md
 	@$(BIN)/bobrai settings
+
+VERSION  = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+images:  ## build bobrai-api and bobrai-worker, tagged with the version
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.api -t bobrai-api:$(VERSION) $(ARGS) .
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.worker -t bobrai-worker:$(VERSION) $(ARGS) .
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --custom-compile-command "make lock" $(ARGS)
+lock: | $(BIN)/python  ## write down the exact versions that the images hold (ARGS=--upgrade for newer ones)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) pyproject.toml --extra api -o requirements/api.txt
+	$(LOCK) pyproject.toml --extra worker -c requirements/api.txt -o requirements/worker.txt
+	echo 'watchfiles>=1' | $(LOCK) - -c requirements/api.txt -o requirements/reload.txt
+	echo 'setuptools>=77' | $(LOCK) - -o requirements/build.txt
 
 bench: $(VENV)/.test  ## measure speed side by side, print a table, write bench-results/*.json
 	$(BIN)/python -m tests.bench $(ARGS)
