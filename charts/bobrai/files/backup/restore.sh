@@ -1,0 +1,26 @@
+#!/bin/bash
+# Restores a dump into the database, replacing what it holds, in one transaction: all of it or nothing.
+# In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, DUMP (a file's name; empty: the newest).
+set -euo pipefail
+
+folder=${FOLDER:-/backup}
+dump=${DUMP:-}
+if [ -z "$dump" ]; then
+  dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" -printf '%f\n' | sort | tail -n 1)
+fi
+if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
+  printf 'restore: there is no dump "%s"; these are here:\n' "$dump" >&2
+  find "$folder" -maxdepth 1 -name '*.dump' -printf '  %f\n' | sort >&2
+  exit 1
+fi
+
+others=$(psql --no-psqlrc --tuples-only --no-align --command="SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND usename = current_user AND application_name LIKE 'bobrai%'")
+if [ "$others" != 0 ]; then
+  printf 'restore: %s connections of bobrAI are open. Scale API, dispatcher and workers to 0 first (docs/operations.md).\n' "$others" >&2
+  exit 1
+fi
+
+printf 'restore: %s\n' "$dump"
+pg_restore --dbname="$PGDATABASE" --no-password --clean --if-exists --no-owner --no-privileges --single-transaction --exit-on-error "$folder/$dump"
+psql --no-psqlrc --quiet --command='ANALYZE'
+printf 'restore: done\n'

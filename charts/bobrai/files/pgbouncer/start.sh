@@ -1,0 +1,24 @@
+#!/bin/sh
+# Writes PgBouncer's list of users from the environment into memory, then becomes PgBouncer. Any character may be in a password.
+# In: DATABASE_USER, DATABASE_PASSWORD, STATS_PASSWORD (optional).
+set -eu
+
+configuration=${CONFIGURATION:-/etc/bobrai/pgbouncer}
+run=${RUN:-/run/bobrai}
+
+quoted() {
+  printf '"'
+  printf '%s' "$1" | sed 's/"/""/g'
+  printf '"'
+}
+
+umask 077
+{
+  quoted "$DATABASE_USER" && printf ' ' && quoted "$DATABASE_PASSWORD" && printf '\n'
+  if [ -n "${STATS_PASSWORD:-}" ]; then
+    quoted pgbouncer_stats && printf ' ' && quoted "$STATS_PASSWORD" && printf '\n'
+  fi
+} > "$run/userlist.txt"
+unset DATABASE_PASSWORD STATS_PASSWORD
+
+exec pgbouncer "$configuration/pgbouncer.ini"
