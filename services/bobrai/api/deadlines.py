@@ -7,6 +7,8 @@ import asyncio
 import time
 from typing import Final
 
+from bobrai.telemetry import metrics
+
 _LOOK_SECONDS: Final = 0.25
 
 
@@ -37,6 +39,7 @@ class Deadlines:
     def __init__(self) -> None:
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
+        metrics.HTTP_REQUESTS_IN_PROGRESS.set_function(lambda: len(self._running))
 
     def start(self, seconds: float) -> Deadline:
         """Give the current task so many seconds."""

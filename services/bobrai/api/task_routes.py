@@ -8,18 +8,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bobrai.api import cursor, decoding, idempotency, schemas, views
+from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
 from bobrai.api.decoding import Envelope
 from bobrai.api.endpoint import ANSWER_SECONDS
 from bobrai.api.submissions import Origin, Submissions
 from bobrai.api.waiters import Waiters
 from bobrai.api.web import Reply, Request
 from bobrai.domain.errors import TaskNotFound
-from bobrai.domain.task import FINAL
+from bobrai.domain.task import FINAL, TaskStatus
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.settings import ApiSettings
 from bobrai.store import tasks
 from bobrai.store.pool import Database, Record
+from bobrai.telemetry import metrics
 
 _MAX_ID: Final = 2**63 - 1
 _REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
@@ -94,15 +95,20 @@ class TaskRoutes:
         """Cancel a task, or ask its worker to stop."""
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
-        await tasks.cancel(self._database, task_id)
-        return Reply(views.encode(views.task(await self._read(task_id))))
+        before = await tasks.cancel(self._database, task_id)
+        row = await self._read(task_id)
+        if before is TaskStatus.PENDING:
+            metrics.TASKS_FINISHED.labels(row["queue"], row["type"], "cancelled").inc()
+        return Reply(views.encode(views.task(row)))
 
     async def replay(self, request: Request) -> Reply:
         """Give a final task a fresh set of attempts."""
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
         await tasks.replay(self._database, task_id)
-        return Reply(views.encode(views.task(await self._read(task_id))))
+        row = await self._read(task_id)
+        metrics.TASKS_REPLAYED.labels(row["queue"], row["type"]).inc()
+        return Reply(views.encode(views.task(row)))
 
     async def _accept(
         self, request: Request, kind: str, decode: Callable[[bytes], Sequence[Envelope]]
@@ -110,7 +116,8 @@ class TaskRoutes:
         schemas.query(schemas.NoQuery, request.query_string)
         key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, request.body, ttl_seconds=self._ttl)
         origin = Origin(request.request_id, request.trace_context)
-        ids, replayed = await self._submissions.accept(decode(request.body), origin, key)
+        with refusals.counted():
+            ids, replayed = await self._submissions.accept(decode(request.body), origin, key)
         return ids, _REPLAYED if replayed else ()
 
     async def _read(self, task_id: int) -> Record:

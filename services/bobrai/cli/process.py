@@ -17,7 +17,7 @@ from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint
+from bobrai.runtime import checkpoint, lag
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, environment, load, unknown_variables
 from bobrai.telemetry import logs, metrics
@@ -83,7 +83,11 @@ def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
     async def body() -> None:
         stop = Stop()
         stop.install()
-        await serve(stop)
+        watching = asyncio.create_task(lag.watch())
+        try:
+            await serve(stop)
+        finally:
+            watching.cancel()
 
     _run(body())
 

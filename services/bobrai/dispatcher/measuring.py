@@ -12,7 +12,7 @@ from typing import Final
 
 from bobrai.broker.port import Broker
 from bobrai.dispatcher.fleet import NOBODY, Crew, crews
-from bobrai.domain.errors import BrokerUnavailable
+from bobrai.domain.errors import BrokerUnavailable, DatabaseUnavailable
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
@@ -50,14 +50,7 @@ class Measuring:
         """Do one round; raises DatabaseUnavailable."""
         depths = {queue: await self._depth(queue) for queue in self._own}
         now = time.monotonic()
-        measured = await queues.measure(
-            self._database,
-            depths,
-            period_seconds=self._due_period - self._early,
-            takeover_periods=TAKEOVER_PERIODS,
-            waiting_period_seconds=self._waiting_period - self._early,
-            next_period=self._adapt,
-        )
+        measured = await self._measure(depths)
         if measured.waiting_seconds is not None:
             self._waiting_period = max(self._period, measured.waiting_seconds / SHARE)
         if measured.rows:
@@ -70,6 +63,22 @@ class Measuring:
                 _export(row, living.get(row["name"], NOBODY), until)
         # What was not this process's turn although it was time belongs to somebody else now.
         self._give_up([queue for queue, at in self._own.items() if now - at > self._due_period + self._period])
+
+    async def _measure(self, depths: Mapping[str, int | None]) -> queues.Measured:
+        try:
+            measured = await queues.measure(
+                self._database,
+                depths,
+                period_seconds=self._due_period - self._early,
+                takeover_periods=TAKEOVER_PERIODS,
+                waiting_period_seconds=self._waiting_period - self._early,
+                next_period=self._adapt,
+            )
+        except DatabaseUnavailable:
+            metrics.CONNECTED.labels("database").set(0)
+            raise
+        metrics.CONNECTED.labels("database").set(1)
+        return measured
 
     async def _depth(self, queue: str) -> int | None:
         if not self._broker.connected:

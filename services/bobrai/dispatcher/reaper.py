@@ -7,6 +7,7 @@ In: worker rows whose lease is over. Out: their tasks, pending again with a new 
 import time
 
 from bobrai.domain.errors import BobraiError
+from bobrai.domain.task import TaskStatus
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
@@ -53,7 +54,7 @@ class Reaper:
     async def _take_back(self) -> list[int]:
         rows = await workers.take_back(self._database, limit=BATCH)
         for row in rows:
-            metrics.TASKS_TAKEN_BACK.labels(row["queue"], row["status"]).inc()
+            _count(row["queue"], row["type"], row["status"])
             log.warning(
                 "task.taken_back",
                 task_id=row["id"],
@@ -64,3 +65,11 @@ class Reaper:
                 request_id=row["request_id"],
             )
         return [row["id"] for row in rows]
+
+
+def _count(queue: str, type_: str, status: str) -> None:
+    metrics.TASKS_TAKEN_BACK.labels(queue, status).inc()
+    if status == TaskStatus.PENDING:
+        metrics.TASKS_RETRIED.labels(queue, type_, "worker_lost").inc()
+    else:
+        metrics.TASKS_FINISHED.labels(queue, type_, status).inc()

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from bobrai.broker.port import Broker, OutgoingMessage
+from bobrai.dispatcher import meters
 from bobrai.dispatcher.bundles import bundle_size, bundles
 from bobrai.dispatcher.fleet import Fleet
 from bobrai.dispatcher.window import Window
@@ -24,7 +25,7 @@ from bobrai.settings import Settings
 from bobrai.store import outbox
 from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
 
@@ -111,6 +112,7 @@ class Relay:
         start = self._turn % len(names) if names else 0
         windows = {name: self._windows.setdefault(name, Window()) for name in (*names[start:], *names[:start])}
         for name, window in windows.items():
+            meters.of(name)
             window.fit(self._least_window, self._fleet.crew(name))
         unsure = [name for name, window in windows.items() if window.should_look()]
         failures = [failure for failure in await asyncio.gather(*map(self._look, unsure)) if failure]
@@ -188,29 +190,33 @@ class Relay:
     async def _publish_queue(
         self, queue: str, due: Sequence[DueHint], failures: list[BrokerUnavailable]
     ) -> Sequence[DueHint]:
+        meter = meters.of(queue)
         started = time.perf_counter()
         chunks = list(bundles(due, bundle_size(len(due), self._fleet.crew(queue))))
         messages = [OutgoingMessage([Hint(hint[0], hint[1]) for hint in chunk], chunk[0].priority) for chunk in chunks]
         try:
             confirms = await self._broker.publish(queue, messages)
         except BrokerUnavailable as error:
+            meter.unknown.inc(len(messages))
             failures.append(error)
             self._leave_alone(queue, str(error))
             return due
         took = time.perf_counter() - started
-        seconds, sizes = metrics.RELAY_SECONDS.labels(queue), metrics.MESSAGE_HINTS.labels(queue)
+        meter.publish.observe(took)
         refused: list[DueHint] = []
         for chunk, confirmed in zip(chunks, confirms, strict=True):
             if confirmed:
-                sizes.observe(len(chunk))
-                seconds.observe(chunk[0].waited_seconds + took)
+                meter.bundle.observe(len(chunk))
+                meter.lag.observe(chunk[0].waited_seconds + took)
             else:
                 refused += chunk
         window = self._windows[queue]
         window.published(len(due) - len(refused), sum(confirms))
-        metrics.HINTS_RELAYED.labels(queue).inc(len(due) - len(refused))
+        meter.relayed.inc(len(due) - len(refused))
+        meter.confirmed.inc(sum(confirms))
         if refused:
-            metrics.HINTS_REFUSED.labels(queue).inc(len(refused))
+            meter.refused_hints.inc(len(refused))
+            meter.refused.inc(len(messages) - sum(confirms))
             self._leave_alone(queue, "the broker refused a message: the queue is at its maximum length")
         else:
             window.accepted()

@@ -6,13 +6,14 @@ waiting, so that a hint in a worker's hands is not mistaken for one.
 """
 
 from bobrai.broker.port import Broker
+from bobrai.dispatcher import meters
 from bobrai.domain.message import Hint
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
 from bobrai.store import outbox, queues
 from bobrai.store.pool import Database
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class Sweeper:
             lost = suspects & before.get(queue, set())
             if lost:
                 swept = await outbox.sweep(self._database, lost)
-                metrics.TASKS_SWEPT.labels(queue).inc(swept)
+                meters.of(queue).swept.inc(swept)
                 log.warning("tasks.swept", queue=queue, tasks=swept)
             if suspects - lost:
                 self._suspects[queue] = suspects - lost

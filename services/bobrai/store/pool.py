@@ -7,6 +7,7 @@ no reset query, prepared statements tracked by the pooler. Only a process's comp
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ import asyncpg
 
 from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, StoreRejected
 from bobrai.settings import DatabaseSettings
+from bobrai.telemetry import metrics
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -77,6 +79,15 @@ class Database:
         self._pool_size = pool_size or settings.pool_size
         self._name = name
         self._pool: asyncpg.Pool[Record] | None = None
+        self._waiting = 0
+        short = name.removeprefix("bobrai-")
+        self._wait_seconds = metrics.POOL_WAIT_SECONDS.labels(short)
+        self._unavailable = metrics.DATABASE_ERRORS.labels(short, "unavailable")
+        self._rejected = metrics.DATABASE_ERRORS.labels(short, "rejected")
+        metrics.POOL_SIZE.labels(short).set(self._pool_size)
+        metrics.POOL_WAITING.labels(short).set_function(lambda: self._waiting)
+        metrics.POOL_CONNECTIONS.labels(short, "used").set_function(lambda: self.in_use)
+        metrics.POOL_CONNECTIONS.labels(short, "idle").set_function(lambda: self.idle)
 
     async def open(self) -> None:
         """Prepare the pool without connecting; raises ConfigurationError when the DSN cannot be read."""
@@ -112,6 +123,38 @@ class Database:
         """Connections that are running something now."""
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
+    @property
+    def idle(self) -> int:
+        """Connections that wait for something to run."""
+        return 0 if self._pool is None else self._pool.get_idle_size()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with driver_errors():
+                yield
+        except DatabaseUnavailable:
+            self._unavailable.inc()
+            raise
+        except StoreRejected:
+            self._rejected.inc()
+            raise
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
+        pool = self._opened()
+        started = time.perf_counter()
+        self._waiting += 1
+        try:
+            connection = await pool.acquire(timeout=self._settings.connect_timeout_seconds)
+        finally:
+            self._waiting -= 1
+            self._wait_seconds.observe(time.perf_counter() - started)
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
+
     def _opened(self) -> asyncpg.Pool[Record]:
         if self._pool is None:
             raise DatabaseUnavailable("the pool is not open")
@@ -122,26 +165,23 @@ class Database:
 
         Raises DatabaseUnavailable when it is unknown whether it took effect, StoreRejected when PostgreSQL refused it.
         """
-        with driver_errors():
-            async with self._opened().acquire(timeout=self._settings.connect_timeout_seconds) as connection:
+        with self._errors():
+            async with self._connection() as connection:
                 rows: list[Record] = await connection.fetch(query, *args, timeout=timeout)
                 return rows
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
         """Run several statements in one transaction, which commits when the block ends without an error."""
-        with driver_errors():
-            async with (
-                self._opened().acquire(timeout=self._settings.connect_timeout_seconds) as connection,
-                connection.transaction(),
-            ):
+        with self._errors():
+            async with self._connection() as connection, connection.transaction():
                 yield connection
 
     @asynccontextmanager
     async def repeatable(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
         """Run a transaction that may be undone by a crash of the server, and saves the wait for the disk."""
-        with driver_errors():
-            async with self._opened().acquire(timeout=self._settings.connect_timeout_seconds) as connection:
+        with self._errors():
+            async with self._connection() as connection:
                 # asyncpg's own transaction would need another round trip for the setting.
                 await connection.execute("BEGIN; SET LOCAL synchronous_commit = off")
                 try:

@@ -68,10 +68,10 @@ async def page(database: Database, wanted: TaskFilter, *, before_id: int | None,
         )
 
 
-async def cancel(database: Executor, task_id: int) -> None:
+async def cancel(database: Executor, task_id: int) -> TaskStatus:
     """Cancel a pending task at once, or ask the worker of a running one to stop; a cancelled task stays as it is.
 
-    Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
+    Returns the status before. Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
     """
     rows = await database.fetch(_CANCEL, task_id)
     if not rows:
@@ -79,6 +79,7 @@ async def cancel(database: Executor, task_id: int) -> None:
     status = rows[0]["status_before"]
     if status in {TaskStatus.DONE, TaskStatus.FAILED}:
         raise TransitionRefused(task_id, status, "cancelled")
+    return TaskStatus(status)
 
 
 async def replay(database: Executor, task_id: int) -> None:

@@ -33,12 +33,13 @@ class Settleable(Protocol):
 class Claimed:
     """A task that is ours, and the hint's delivery that waits for it."""
 
-    __slots__ = ("claim", "held", "worker_id")
+    __slots__ = ("claim", "claimed_at", "held", "worker_id")
 
     def __init__(self, claim: Claim, held: Settleable, worker_id: int) -> None:
         self.claim = claim
         self.held = held
         self.worker_id = worker_id
+        self.claimed_at = time.monotonic()
 
     def fields(self) -> dict[str, object]:
         """What every log line about it carries."""

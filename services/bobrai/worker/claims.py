@@ -5,6 +5,7 @@ committed: its hints are marked, and what a second claim finds stale among them 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 from bobrai.domain.errors import Unavailable, WorkerGone
@@ -47,6 +48,8 @@ class Claims:
         self._running: asyncio.Task[None] | None = None
         self._turn = 0
         self._batch_size = metrics.BATCH_SIZE.labels("claim")
+        self._batch_seconds = metrics.BATCH_SECONDS.labels("claim")
+        self._batch_failures = metrics.BATCH_FAILURES.labels("claim")
 
     def pump(self) -> None:
         """Claim soon, when there is something to claim and room for it."""
@@ -94,6 +97,7 @@ class Claims:
         if worker_id is None:
             _put_back(batch, batch)
             return 0.0
+        started = time.perf_counter()
         try:
             claims = await attempts.claim(self._database, worker_id, list(batch))
             self._outage.over()
@@ -104,6 +108,7 @@ class Claims:
         except Exception as error:  # noqa: BLE001 - whatever it is, the hints must not be forgotten
             return self._failed(batch, error)
         self._batch_size.observe(len(batch))
+        self._batch_seconds.observe(time.perf_counter() - started)
         checkpoint("worker.claimed")
         stale = dict(batch)
         for claim in claims:
@@ -147,6 +152,7 @@ class Claims:
     def _failed(self, batch: Mapping[Hint, Intake], error: Exception) -> float:
         if not isinstance(error, Unavailable) and not self._outage.is_on:
             log.error("claims.failed", exc_info=error)
+        self._batch_failures.inc()
         self.unsure.update(batch)
         _put_back(batch, batch)
         return self._outage.failed(error)

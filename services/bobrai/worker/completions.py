@@ -5,13 +5,14 @@ whose answer was lost is asked for before it counts as a lost claim.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bobrai.domain.errors import StoreRejected, Unavailable
-from bobrai.domain.task import Outcome, OutcomeKind
+from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.store import attempts
@@ -25,7 +26,8 @@ from bobrai.worker.outage import Outage
 log = logs.get_logger(__name__)
 
 _NEVER_REFUSED = 1_000_000_000
-Write = Callable[[int, Sequence[Outcome]], Awaitable[set[int]]]
+Write = Callable[[int, Sequence[Outcome]], Awaitable[dict[int, str]]]  # the new status of each accepted id
+_LOST: Final = ""  # the answer to a write whose claim was no longer held
 
 
 class _Item(NamedTuple):
@@ -50,10 +52,11 @@ class Completions:
         future = group.put(_Item(attempt.worker_id, outcome))
         future.add_done_callback(partial(self._answered, attempt, outcome))
 
-    def written(self, attempt: Claimed, outcome: Outcome) -> None:
-        """Note that an outcome is committed."""
+    def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
+        """Note that an outcome is committed, and the status that it gave to the task."""
         claim = attempt.claim
-        meters.of(claim.queue, claim.type).ended[outcome.kind].inc()
+        age_seconds = claim.age_seconds + time.monotonic() - attempt.claimed_at
+        meters.of(claim.queue, claim.type).written(outcome, status, age_seconds)
         checkpoint("worker.completed")
         self._on_settled(attempt)
 
@@ -74,13 +77,13 @@ class Completions:
                 self._outage.over()
                 return bool(found)
 
-    def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[bool]") -> None:
+    def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[str]") -> None:
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
-            if future.result():
-                self.written(attempt, outcome)
+            if status := future.result():
+                self.written(attempt, outcome, status)
             else:
                 self.lost(attempt)
         elif isinstance(error, StoreRejected) and outcome.kind is OutcomeKind.DONE:
@@ -96,28 +99,32 @@ class Completions:
             log.error("task.outcome_refused", exc_info=error, **attempt.fields())
             self._on_settled(attempt)
 
-    async def _flush(self, write: Write, items: Sequence[_Item]) -> list[bool]:
+    async def _flush(self, write: Write, items: Sequence[_Item]) -> list[str]:
         """Write until it is written, or until the worker that claimed is gone."""
         unsure = False
         while True:
             worker_id = self._lease.worker_id
             ours = [item.outcome for item in items if item.worker_id == worker_id]
             if worker_id is None or not ours:
-                return [False] * len(items)
+                return [_LOST] * len(items)
             try:
                 accepted = await write(worker_id, ours)
                 missing = [outcome for outcome in ours if outcome.task_id not in accepted] if unsure else []
                 if missing:  # this write came second, and the first one may have been committed
-                    accepted |= await attempts.settled(self._database, worker_id, missing)
+                    found = await attempts.settled(self._database, worker_id, missing)
+                    accepted |= {each.task_id: each.kind.value for each in missing if each.task_id in found}
             except Unavailable as error:
                 unsure = True
                 await asyncio.sleep(self._outage.failed(error))
             else:
                 self._outage.over()
-                return [item.worker_id == worker_id and item.outcome.task_id in accepted for item in items]
+                return [
+                    accepted.get(item.outcome.task_id, _LOST) if item.worker_id == worker_id else _LOST
+                    for item in items
+                ]
 
-    async def _write_results(self, worker_id: int, done: Sequence[Outcome]) -> set[int]:
-        return await attempts.complete(self._database, worker_id, done)
+    async def _write_results(self, worker_id: int, done: Sequence[Outcome]) -> dict[int, str]:
+        return dict.fromkeys(await attempts.complete(self._database, worker_id, done), TaskStatus.DONE.value)
 
-    async def _write_ends(self, worker_id: int, ends: Sequence[Outcome]) -> set[int]:
-        return set(await attempts.end(self._database, worker_id, ends))
+    async def _write_ends(self, worker_id: int, ends: Sequence[Outcome]) -> dict[int, str]:
+        return await attempts.end(self._database, worker_id, ends)

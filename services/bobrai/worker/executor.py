@@ -246,17 +246,14 @@ class Executor:
         self.running -= 1
         self.ended += 1
         self._speeds.add(claim.queue, seconds)
-        meter = meters.of(claim.queue, claim.type)
-        meter.run_seconds.observe(seconds)
+        meters.of(claim.queue, claim.type).run_seconds.observe(seconds)
         if outcome is None:
             self.completions.lost(attempt)
         else:
-            if outcome.kind is OutcomeKind.DONE:
-                meter.task_seconds.observe(claim.age_seconds + seconds)
             if outcome.kind is not OutcomeKind.DONE or self._debug:
                 _say(attempt, outcome, seconds)
             if written:
-                self.completions.written(attempt, outcome)
+                self.completions.written(attempt, outcome, outcome.kind.value)
             else:
                 self.completions.write(attempt, outcome)
         if self._ready and self.running < self.slots:
