@@ -1,9 +1,9 @@
 #!/bin/bash
 # Dumps the database into a file, proves that the file can be read to its end, and removes those that are older than wished.
-# In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, KEEP_DAYS, WAIT_SECONDS. Out: $FOLDER/NAME-TIME.dump
+# In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, KEEP_DAYS, WAIT_SECONDS. Out: /backup/NAME-TIME.dump
 set -euo pipefail
 
-folder=${FOLDER:-/backup}
+folder=/backup
 file=$folder/$PGDATABASE-$(date -u +%Y%m%dT%H%M%SZ).dump
 partial=$file.partial
 

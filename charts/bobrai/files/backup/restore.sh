@@ -3,7 +3,7 @@
 # In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, DUMP (a file's name; empty: the newest).
 set -euo pipefail
 
-folder=${FOLDER:-/backup}
+folder=/backup
 dump=${DUMP:-}
 if [ -z "$dump" ]; then
   dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" -printf '%f\n' | sort | tail -n 1)

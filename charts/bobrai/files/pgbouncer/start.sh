@@ -3,8 +3,8 @@
 # In: DATABASE_USER, DATABASE_PASSWORD, STATS_PASSWORD (optional).
 set -eu
 
-configuration=${CONFIGURATION:-/etc/bobrai/pgbouncer}
-run=${RUN:-/run/bobrai}
+configuration=/etc/bobrai/pgbouncer
+run=/run/bobrai
 
 quoted() {
   printf '"'

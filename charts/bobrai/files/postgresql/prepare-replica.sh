@@ -1,11 +1,11 @@
 #!/bin/bash
 # Runs before every start of a streaming replica: copies the primary into an empty volume, and copies it again when the
 # primary no longer holds the log that this replica would need. A promoted replica is left alone.
-# In: PGDATA, PRIMARY_HOST, PRIMARY_PORT, REPLICATION_PASSWORD, POD_NAME. Out: $RUN/{postgresql.conf,pgpass}.
+# In: PGDATA, PRIMARY_HOST, PRIMARY_PORT, REPLICATION_PASSWORD, POD_NAME. Out: /run/bobrai/{postgresql.conf,pgpass}.
 set -euo pipefail
 
-configuration=${CONFIGURATION:-/etc/bobrai/postgresql}
-run=${RUN:-/run/bobrai}
+configuration=/etc/bobrai/postgresql
+run=/run/bobrai
 slot=${POD_NAME//-/_}
 
 say() { printf 'prepare-replica: %s\n' "$*"; }

@@ -4,9 +4,9 @@
 # In: PGDATA, APPLICATION_DATABASE, APPLICATION_USER, APPLICATION_PASSWORD, SUPERUSER_PASSWORD, REPLICATION_PASSWORD (optional).
 set -euo pipefail
 
-configuration=${CONFIGURATION:-/etc/bobrai/postgresql}
-root=${VOLUME:-/var/lib/postgresql}
-socket=${SOCKET_FOLDER:-/var/run/postgresql}
+configuration=/etc/bobrai/postgresql
+root=/var/lib/postgresql
+socket=/var/run/postgresql
 major=$(postgres --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
 
 say() { printf 'prepare: %s\n' "$*"; }

@@ -5,8 +5,8 @@
 set -euo pipefail
 
 configuration=${CONFIGURATION:-/etc/rabbitmq}
-home=${HOME:-/var/lib/rabbitmq}
-run=${RUN:-/run/bobrai}
+home=/var/lib/rabbitmq
+run=/run/bobrai
 
 # a JSON string: control characters, quotes and backslashes escaped
 quoted() {
