@@ -163,6 +163,7 @@ async def serving(settings: Settings, server_authority: Authority, *, ready: boo
                 await eventually(lambda: _is_ready(probe), message="the service is ready")
             yield service
         finally:
+            await clients.aclose()  # or the service would wait for their half of the goodbye
             stop.request("the test is over")
             await running
 
