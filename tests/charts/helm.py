@@ -95,10 +95,10 @@ class Manifest:
         return self.body.get("spec") or {}
 
     @property
-    def pod(self) -> Body | None:
-        """The spec of the pods that this object makes, or None when it makes none."""
+    def pod(self) -> Body:
+        """The spec of the pods that this object makes; empty when it makes none."""
         path = POD_PATHS.get(self.kind)
-        return None if path is None else functools.reduce(lambda body, key: body[key], path, self.body)
+        return {} if path is None else functools.reduce(lambda body, key: body[key], path, self.body)
 
     @property
     def pod_metadata(self) -> Body:
@@ -109,8 +109,7 @@ class Manifest:
     @property
     def containers(self) -> list[Body]:
         """Every container, the init containers first."""
-        pod = self.pod or {}
-        return [*(pod.get("initContainers") or []), *(pod.get("containers") or [])]
+        return [*(self.pod.get("initContainers") or []), *(self.pod.get("containers") or [])]
 
     def container(self, name: str) -> Body:
         """The container or init container of this name."""
@@ -118,6 +117,8 @@ class Manifest:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Rendered(Sequence[Manifest]):
 
     def pods(self) -> list[Manifest]:
         """Every object that makes pods, the test's pod included."""
-        return [manifest for manifest in self.manifests if manifest.pod is not None]
+        return [manifest for manifest in self.manifests if manifest.kind in POD_PATHS]
 
 
 class UniqueKeyLoader(yaml.CSafeLoader):

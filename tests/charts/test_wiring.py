@@ -1,0 +1,231 @@
+"""Everything that an object names exists: a first install finds each volume, port, account and pod it looks for."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests.charts.helm import CI, CRD_APIS, Body, Manifest, Rendered, render
+
+CLUSTER_SCOPED = {"APIService", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "StorageClass", "Namespace"}
+SELECTOR_KEYS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+LABELS = SELECTOR_KEYS | {"app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
+WORKLOADS = ("Deployment", "StatefulSet")
+SYSTEM_NAMESPACE = "kube-system"
+
+
+def workloads(rendered: Rendered) -> list[Manifest]:
+    """What keeps pods running."""
+    return [manifest for manifest in rendered if manifest.kind in WORKLOADS]
+
+
+def selected(rendered: Rendered, wanted: dict[str, str]) -> list[Manifest]:
+    """The objects whose pods carry these labels."""
+    return [pod for pod in rendered.pods() if wanted.items() <= pod.pod_metadata.get("labels", {}).items()]
+
+
+def test_every_object_says_its_namespace(rendered: Rendered) -> None:
+    for manifest in rendered:
+        namespace = manifest.body["metadata"].get("namespace")
+        if manifest.kind in CLUSTER_SCOPED:
+            assert namespace is None, manifest
+        elif namespace == SYSTEM_NAMESPACE:
+            assert manifest.kind == "RoleBinding", manifest
+        else:
+            assert namespace == "bobrai", manifest
+
+
+def test_no_object_is_there_twice(rendered: Rendered) -> None:
+    keys = Counter(
+        (item.api_version, item.kind, item.body["metadata"].get("namespace"), item.name) for item in rendered
+    )
+    assert [key for key, times in keys.items() if times > 1] == []
+
+
+def test_every_object_is_labelled_for_people_and_tools(rendered: Rendered) -> None:
+    for manifest in rendered:
+        assert set(manifest.labels) >= LABELS, manifest
+        assert manifest.labels["app.kubernetes.io/instance"] == "bobrai", manifest
+
+
+def test_selectors_hold_nothing_that_a_release_changes(rendered: Rendered) -> None:
+    for manifest in workloads(rendered):
+        assert set(manifest.spec["selector"]["matchLabels"]) == SELECTOR_KEYS, manifest
+        for claim in manifest.spec.get("volumeClaimTemplates") or []:
+            assert set(claim["metadata"].get("labels") or {}) <= SELECTOR_KEYS, manifest
+
+
+def test_each_pod_belongs_to_one_workload(rendered: Rendered) -> None:
+    for manifest in workloads(rendered):
+        found = selected(rendered, manifest.spec["selector"]["matchLabels"])
+        assert [str(pod) for pod in found] == [str(manifest)]
+
+
+def test_every_service_finds_its_pods_and_their_ports(rendered: Rendered) -> None:
+    for service in rendered.all("Service"):
+        pods = selected(rendered, service.spec["selector"])
+        assert len(pods) == 1, (service, pods)
+        names = {port["name"] for container in pods[0].containers for port in container.get("ports") or []}
+        for port in service.spec["ports"]:
+            assert port.get("targetPort", port["port"]) in names, (service, port, names)
+
+
+def test_every_budget_and_policy_is_about_the_pods_of_one_component(rendered: Rendered) -> None:
+    for manifest in rendered:
+        key = {"PodDisruptionBudget": "selector", "NetworkPolicy": "podSelector"}.get(manifest.kind)
+        if key:
+            pods = selected(rendered, manifest.spec[key]["matchLabels"])
+            assert len({pod.labels["app.kubernetes.io/component"] for pod in pods}) == 1, manifest
+
+
+def test_network_policies_open_ports_that_their_pods_have(rendered: Rendered) -> None:
+    for policy in rendered.all("NetworkPolicy"):
+        pods = selected(rendered, policy.spec["podSelector"]["matchLabels"])
+        ports = [port for pod in pods for container in pod.containers for port in container.get("ports") or []]
+        known = {port["containerPort"] for port in ports} | {port["name"] for port in ports}
+        for rule in policy.spec.get("ingress") or []:
+            assert {port["port"] for port in rule.get("ports") or []} <= known, policy
+
+
+def test_every_mount_has_its_volume_and_every_volume_a_mount(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        volumes = {volume["name"] for volume in pod.pod.get("volumes") or []}
+        volumes |= {claim["metadata"]["name"] for claim in pod.spec.get("volumeClaimTemplates") or []}
+        mounted = {mount["name"] for container in pod.containers for mount in container.get("volumeMounts") or []}
+        assert mounted == volumes, pod
+        for container in pod.containers:
+            paths = Counter(mount["mountPath"] for mount in container.get("volumeMounts") or [])
+            assert max(paths.values(), default=0) <= 1, (pod, paths)
+
+
+def test_probes_use_ports_that_the_container_names(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        for container in pod.containers:
+            names = {port["name"] for port in container.get("ports") or []}
+            assert all(len(name) <= 15 for name in names), pod
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                for action in ("httpGet", "tcpSocket"):
+                    wanted = container.get(probe, {}).get(action)
+                    assert wanted is None or wanted["port"] in names, (pod, probe, wanted)
+
+
+def test_service_accounts_that_pods_name_exist(rendered: Rendered) -> None:
+    made = {account.name for account in rendered.all("ServiceAccount")} | {"default"}
+    named = {pod.pod.get("serviceAccountName", "default") for pod in rendered.pods()}
+    assert named <= made
+    assert made - {"default"} <= named, "an account that nothing uses"
+
+
+def _sources(pod: Manifest) -> list[tuple[str, str, str | None]]:
+    """Each (kind, name, key) of a ConfigMap or Secret that a pod needs."""
+    found: list[tuple[str, str, str | None]] = []
+    for container in pod.containers:
+        for entry in container.get("env") or []:
+            for kind, reference in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+                source = (entry.get("valueFrom") or {}).get(reference)
+                if source and not source.get("optional"):
+                    found.append((kind, source["name"], source["key"]))
+    for volume in pod.pod.get("volumes") or []:
+        for part in [volume, *volume.get("projected", {}).get("sources", [])]:
+            found += _volume_sources(part)
+    return found
+
+
+def _volume_sources(part: Body) -> list[tuple[str, str, str | None]]:
+    for kind, field, key in (("Secret", "secret", "secretName"), ("ConfigMap", "configMap", "name")):
+        if source := part.get(field):
+            name = source.get(key) or source["name"]
+            items = [item["key"] for item in source.get("items") or []]
+            return [(kind, name, item) for item in items] or [(kind, name, None)]
+    return []
+
+
+def _made(rendered: Rendered) -> dict[tuple[str, str], set[str]]:
+    return {
+        (item.kind, item.name): set(item.body.get("data") or {}) | set(item.body.get("stringData") or {})
+        for item in rendered
+        if item.kind in {"Secret", "ConfigMap"}
+    }
+
+
+NOT_MADE = {
+    "external": {"tasks-database", "tasks-broker"},
+    "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-scaling", "bobrai-metrics-tls"},
+    "operators": {"bobrai-postgresql-app", "bobrai-rabbitmq-default-user"},
+    "several-pools": {"media"},
+}
+"""Secrets that somebody else makes: a user, or an operator."""
+
+
+def test_every_secret_and_config_that_a_pod_reads_is_made_or_known_to_exist(
+    rendered: Rendered, request: pytest.FixtureRequest
+) -> None:
+    shape = request.node.callspec.id
+    made, foreign = _made(rendered), NOT_MADE.get(shape, set())
+    for pod in rendered.pods():
+        for kind, name, key in _sources(pod):
+            if name in foreign:
+                continue
+            assert (kind, name) in made, (pod, kind, name)
+            assert key is None or key in made[kind, name], (pod, name, key)
+
+
+def test_every_secret_and_config_is_read_by_somebody(rendered: Rendered) -> None:
+    read = {(kind, name) for pod in rendered.pods() for kind, name, _ in _sources(pod)}
+    read |= {
+        ("Secret", reference["name"])
+        for authentication in rendered.all("TriggerAuthentication")
+        for reference in authentication.spec["secretTargetRef"]
+    }
+    text = "\n".join(str(item.spec) for item in rendered if item.kind in {"Cluster", "Pooler", "RabbitmqCluster"})
+    assert [key for key in _made(rendered) if key not in read and key[1] not in text] == []
+
+
+def test_no_variable_is_given_twice(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        for container in pod.containers:
+            names = Counter(entry["name"] for entry in container.get("env") or [])
+            assert [name for name, times in names.items() if times > 1] == [], (pod, container["name"])
+
+
+def test_scalers_aim_at_a_deployment_that_exists(rendered: Rendered) -> None:
+    for manifest in [*rendered.all("HorizontalPodAutoscaler"), *rendered.all("ScaledObject")]:
+        rendered.one("Deployment", manifest.spec["scaleTargetRef"]["name"])
+
+
+def test_every_stateful_set_has_its_headless_service(rendered: Rendered) -> None:
+    for manifest in rendered.all("StatefulSet"):
+        service = rendered.one("Service", manifest.spec["serviceName"])
+        assert service.spec["clusterIP"] == "None", service
+
+
+LONGEST_RELEASE = "a" * 53
+
+
+@pytest.mark.parametrize("release", ["bobrai", "tasks", LONGEST_RELEASE])
+@pytest.mark.parametrize("shape_name", ["default", "operators", "keda", "several-pools"])
+def test_names_fit_kubernetes_whatever_the_release_is_called(release: str, shape_name: str) -> None:
+    values = {"workers": {"pools": {"a-pool-of-20-letters": {}}}}
+    rendered = render(values, files=[CI / f"{shape_name}-values.yaml"], release=release, api_versions=CRD_APIS)
+    for manifest in rendered:
+        limit = 52 if manifest.kind in {"StatefulSet", "CronJob", "Cluster", "RabbitmqCluster"} else 63
+        if manifest.kind in {"APIService", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}:
+            limit = 253
+        assert len(manifest.name) <= limit, (manifest, len(manifest.name))
+        assert re.fullmatch(r"[a-z]([a-z0-9.-]*[a-z0-9])?", manifest.name), manifest
+        for value in manifest.labels.values():
+            assert re.fullmatch(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?", value), (manifest, value)
+
+
+def _identities(rendered: Rendered) -> set[tuple[str, str, str]]:
+    return {(item.kind, item.body["metadata"].get("namespace", ""), item.name) for item in rendered}
+
+
+def test_two_releases_share_a_namespace_with_nothing_in_common_but_the_metrics_api() -> None:
+    shared = _identities(render(release="bobrai")) & _identities(render(release="tasks"))
+    assert {name for _, _, name in shared} <= {"v1beta1.external.metrics.k8s.io"}
+
+
+def test_equal_releases_in_two_namespaces_share_nothing_but_the_metrics_api() -> None:
+    shared = _identities(render(namespace="one")) & _identities(render(namespace="two"))
+    assert {name for _, _, name in shared} <= {"v1beta1.external.metrics.k8s.io"}
