@@ -9,13 +9,18 @@ dict "ctx" . "own" (list of YAML texts) "values" (the component's values)
 {{- range $name, $entry := (. | fromYaml) -}}{{- $_ := set $found $name $entry -}}{{- end -}}
 {{- end -}}
 {{- range list .ctx.Values (.values | default dict) -}}
-{{- range $name, $value := (.config | default dict) -}}{{- $_ := set $found $name (dict "value" (toString $value)) -}}{{- end -}}
+{{- range $name, $value := (.config | default dict) -}}{{- $_ := set $found $name (dict "value" (include "bobrai.text" $value)) -}}{{- end -}}
 {{- range (.extraEnv | default list) -}}{{- $_ := set $found .name (omit . "name") -}}{{- end -}}
 {{- end -}}
 {{- range $name := keys $found | sortAlpha }}
 - name: {{ $name }}
   {{- toYaml (get $found $name) | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* A value as text: Helm reads every number of a values file as a float and would write a large one with an exponent. */}}
+{{- define "bobrai.text" -}}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
 {{- end -}}
 
 {{/* An init container that waits until the schema is there: dict "ctx" . ; it never migrates. */}}
