@@ -13,6 +13,7 @@ from bobrai.api.catalog import Catalog
 from bobrai.api.operations import Operation
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.scaling_routes import ScalingRoutes
 from bobrai.api.server import HttpServer
 from bobrai.api.submissions import Submissions
 from bobrai.api.system_routes import SystemRoutes
@@ -66,8 +67,13 @@ def _operations(
     settings: Settings, database: Database, catalog: Catalog, submissions: Submissions, waiters: Waiters, stop: Stop
 ) -> list[Operation]:
     system = SystemRoutes(catalog, DatabaseProbe(database), stop, lambda: openapi.build(operations, catalog.types))
+    token = settings.api.scaling_token
+    stale_seconds = settings.external_metrics.stale_seconds
     operations = routes.operations(
-        TaskRoutes(database, submissions, waiters, settings.api), QueueRoutes(database, catalog.run_once), system
+        TaskRoutes(database, submissions, waiters, settings.api),
+        QueueRoutes(database, catalog.run_once),
+        system,
+        ScalingRoutes(database, token, stale_seconds) if token.get_secret_value() else None,
     )
     return operations
 

@@ -53,6 +53,7 @@ are wrong.
 
 def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> dict[str, Any]:
     """Return the document."""
+    operations = [operation for operation in operations if operation.public]
     shapes = _shapes(operations)
     _describe_types(shapes, types)
     paths: dict[str, dict[str, Any]] = {}

@@ -34,7 +34,8 @@ class Operation:
     """One method on one or several equal paths; the first path is the one to recommend.
 
     ``body_limit`` is in bytes; without it, a body is not read. ``problems`` are kinds of ``problems.KINDS``. A quiet
-    operation is asked so often by machines that it is logged for debugging only.
+    operation is asked so often by machines that it is logged for debugging only. One that is not public is no part of
+    the OpenAPI document.
     """
 
     id: str
@@ -52,3 +53,4 @@ class Operation:
     successes: Mapping[int, Success]
     problems: tuple[str, ...] = ()
     quiet: bool = False
+    public: bool = True

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bobrai.domain.errors import (
+    FiguresUnknown,
     IdempotencyMismatch,
     QueueFull,
     StoreRejected,
@@ -30,6 +31,7 @@ Header = tuple[bytes, bytes]
 KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "bad-json": (400, "Bad JSON", "The body is not JSON in UTF-8."),
     "bad-header": (400, "Bad header", "A request header has a value that its definition forbids."),
+    "unauthorized": (401, "Unauthorized", "This path wants a bearer token in the Authorization header."),
     "not-found": (404, "Not found", "Nothing is served at this path."),
     "task-not-found": (404, "Task not found", "No task has this id, or it was removed after its retention time."),
     "queue-not-found": (404, "Queue not found", "No queue has this name."),
@@ -42,6 +44,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "idempotency-mismatch": (422, "Idempotency key reused", "This Idempotency-Key came before with another body."),
     "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
     "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
+    "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
     "unavailable": (503, "Unavailable", "The database is away or too slow; retry after the Retry-After time."),
 }
 
@@ -137,6 +140,8 @@ def of(error: Exception) -> Problem | None:
             return Problem("idempotency-mismatch", str(error))
         case QueueFull():
             return Problem("queue-full", str(error), headers=((b"retry-after", b"%d" % error.retry_after_seconds),))
+        case FiguresUnknown():
+            return Problem("unknown", str(error))
         case Unavailable():
             return unavailable()
         case StoreRejected():

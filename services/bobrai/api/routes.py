@@ -9,6 +9,7 @@ from typing import Final
 from bobrai.api import schemas, views
 from bobrai.api.operations import Operation, Success
 from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.scaling_routes import ScalingRoutes, ScalingView
 from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.domain import limits
@@ -30,9 +31,11 @@ _SUBMIT: Final = (
 _REPLAYED: Final = {"Idempotency-Replayed": "`true` when this is the first answer, given again."}
 
 
-def operations(tasks: TaskRoutes, queues: QueueRoutes, system: SystemRoutes) -> list[Operation]:
+def operations(
+    tasks: TaskRoutes, queues: QueueRoutes, system: SystemRoutes, scaling: ScalingRoutes | None = None
+) -> list[Operation]:
     """Return every operation; those asked most often come first, because the router tries them in this order."""
-    return [*_of_tasks(tasks), *_of_queues(queues), *_of_system(system)]
+    return [*_of_tasks(tasks), *_of_queues(queues), *_of_system(system), *_of_scaling(scaling)]
 
 
 def _of_tasks(tasks: TaskRoutes) -> list[Operation]:
@@ -251,4 +254,25 @@ def _of_system(system: SystemRoutes) -> list[Operation]:
             successes={200: Success("A page without scripts.", content_type="text/html")},
             problems=_ALWAYS,
         ),
+    ]
+
+
+def _of_scaling(scaling: ScalingRoutes | None) -> list[Operation]:
+    if scaling is None:
+        return []
+    return [
+        Operation(
+            id="scaling",
+            method="GET",
+            paths=("/internal/scaling",),
+            handler=scaling.backlog,
+            tag="System",
+            quiet=True,
+            public=False,
+            summary="How much waits and runs, for an autoscaler",
+            query=schemas.ScalingQuery,
+            headers=("Authorization",),
+            successes={200: Success("The sum over the queues.", ScalingView)},
+            problems=("unauthorized", "queue-not-found", "invalid", "unknown", *_STORED),
+        )
     ]

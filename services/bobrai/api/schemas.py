@@ -152,6 +152,16 @@ class TaskListQuery(_Strict):
     cursor: Cursor = _optional("next_cursor of the page before.")
 
 
+class ScalingQuery(_Strict):
+    """Which queues to add up."""
+
+    queues: str = Field("", description="Names, separated by commas. None: all queues.")
+
+    def names(self) -> frozenset[str]:
+        """Return the names."""
+        return frozenset(filter(None, (name.strip() for name in self.queues.split(","))))
+
+
 class NoQuery(_Strict):
     """A path without query parameters."""
 
