@@ -32,6 +32,6 @@ BOBRAI_WORKER_MAX_MEMORY_MIB: {value: {{ .values.maxMemoryMib | int64 | quote }}
 BOBRAI_HANDLERS: {value: {{ . | quote }}}
 {{- end }}
 {{- if .ctx.Values.handlers.inline }}
-PYTHONPATH: {value: /etc/bobrai/handlers}
+PYTHONPATH: {value: "/etc/bobrai/handlers:/app"}
 {{- end }}
 {{- end -}}
