@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bobrai.domain.errors import ClusterUnavailable, ConfigurationError
-from bobrai.telemetry import logs
+from bobrai.external_metrics import expiry
+from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
@@ -27,6 +28,7 @@ class Certificates:
             self._pair = self._read()
             self._current = self._make()
             self.context = self._make()
+            self._show_end()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 "BOBRAI_EXTERNAL_METRICS_CERTIFICATE and BOBRAI_EXTERNAL_METRICS_KEY must name a certificate and its "
@@ -61,6 +63,7 @@ class Certificates:
             except (OSError, ValueError):
                 self._pair = before  # one file is replaced before the other: the next look finds both
                 raise
+            self._show_end()
             log.info("certificate.changed")
 
     def _renew(self) -> None:
@@ -70,6 +73,9 @@ class Certificates:
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current
+
+    def _show_end(self) -> None:
+        metrics.CERTIFICATE_EXPIRY.set(expiry.ends_at(self._pair[0]))
 
     def _read(self) -> tuple[bytes, bytes]:
         certificate, key = self._files

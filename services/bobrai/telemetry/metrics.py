@@ -348,6 +348,11 @@ EXTERNAL_METRICS_REQUESTS = _counter(
 POD_DELETION_COSTS = _counter(
     "bobrai_pod_deletion_costs_total", "Marks of worker pods: written, or the pod is gone.", ["outcome"], by=_EXTERNAL
 )
+CERTIFICATE_EXPIRY = _gauge(
+    "bobrai_certificate_expiry_timestamp_seconds",
+    "When the certificate in use ends, in seconds since 1970.",
+    by=_EXTERNAL,
+)
 DEAD_LETTERED = _counter(
     "bobrai_messages_dead_lettered_total", "Messages that could not be decoded.", ["queue"], by=_WORKER
 )
