@@ -166,9 +166,14 @@ class Pod:
 
     def _local(self, container: dict[str, Any], text: str) -> str:
         mounts = [mount for mount in container.get("volumeMounts", []) if mount["mountPath"] not in LEFT_ALONE]
-        places = {mount["mountPath"]: str(self.volume(mount["name"])) for mount in mounts} | self._replace
-        pattern = "|".join(re.escape(place) for place in sorted(places, key=len, reverse=True))
-        return re.sub(pattern, lambda match: places[match[0]], text) if places else text
+        folders = {mount["mountPath"]: str(self.volume(mount["name"])) for mount in mounts}
+        places = folders | self._replace
+        # a folder's name is not part of a longer name
+        patterns = [
+            rf"(?<![\w.-]){re.escape(place)}(?![\w.-])" if place in folders else re.escape(place)
+            for place in sorted(places, key=len, reverse=True)
+        ]
+        return re.sub("|".join(patterns), lambda match: places[match[0]], text) if places else text
 
 
 def _text(path: Path) -> str:

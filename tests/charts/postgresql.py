@@ -1,7 +1,10 @@
 """The chart's PostgreSQL on this machine: prepared and started as its pod would be."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
+
+import asyncpg
 
 from tests.charts.containers import Pod, Programs, Secrets
 from tests.charts.helm import Rendered, render
@@ -30,6 +33,16 @@ def programs(run: RunFolder) -> Programs:
     if not found.version.startswith("18."):
         raise ServerMissing("postgresql", [f"version {found.version}: the chart's settings are for 18"])
     return found
+
+
+@asynccontextmanager
+async def connected(address: dict[str, Any], **options: Any) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that is closed at the end of the block."""
+    connection = await asyncpg.connect(**{"timeout": 10, **address, **options})
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=5)
 
 
 class Server:

@@ -1,29 +1,18 @@
 """The bundled PostgreSQL: rendered script and settings on a real server, from an empty volume to a promoted replica."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.charts.helm import render
-from tests.charts.postgresql import Server
+from tests.charts.postgresql import Server, connected
 from tests.charts.quantities import quantity
 from tests.support.eventually import eventually
 from tests.support.run_folder import RunFolder
 
 REPLICA = {"postgresql": {"replica": {"enabled": True}}}
-
-
-@asynccontextmanager
-async def connected(address: dict[str, Any]) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(**address, timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close(timeout=5)
 
 
 @pytest.fixture(scope="module")

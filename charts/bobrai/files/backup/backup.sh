@@ -28,4 +28,4 @@ mv "$partial" "$file"
 say "$file: $(stat -c %s "$file") bytes, $tables tables"
 
 # only after a success, so the newest is never removed
-find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" ! -path "$file" -mtime +"$((KEEP_DAYS - 1))" -print -delete | sed 's/^/backup: removed /'
+find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" ! -path "$file" -mtime +"$((KEEP_DAYS - 1))" -print -delete | sed 's|^|backup: removed |'

@@ -14,13 +14,17 @@ if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
   exit 1
 fi
 
-others=$(psql --no-psqlrc --tuples-only --no-align --command="SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND usename = current_user AND application_name LIKE 'bobrai%'")
+# connections that PgBouncer keeps open for nobody are idle for long; a process of bobrAI asks something every few seconds
+others=$(psql --no-psqlrc --tuples-only --no-align --command="
+  SELECT count(*) FROM pg_stat_activity
+  WHERE datname = current_database() AND application_name LIKE 'bobrai%'
+    AND (state <> 'idle' OR state_change > now() - interval '15 seconds')")
 if [ "$others" != 0 ]; then
-  printf 'restore: %s connections of bobrAI are open. Scale API, dispatcher and workers to 0 first (docs/operations.md).\n' "$others" >&2
+  printf 'restore: %s connections of bobrAI are in use. Scale API, dispatcher and workers to 0 first (docs/operations.md).\n' "$others" >&2
   exit 1
 fi
 
 printf 'restore: %s\n' "$dump"
 pg_restore --dbname="$PGDATABASE" --no-password --clean --if-exists --no-owner --no-privileges --single-transaction --exit-on-error "$folder/$dump"
-psql --no-psqlrc --quiet --command='ANALYZE'
+PGOPTIONS='-c client_min_messages=error' psql --no-psqlrc --quiet --command='ANALYZE'
 printf 'restore: done\n'
