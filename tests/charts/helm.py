@@ -48,6 +48,8 @@ CRD_APIS = (
 )
 """What a cluster offers that has every operator: pass it as `api_versions` to render the modes that need one."""
 
+CLUSTER_SCOPED = {"APIService", "ClusterRole", "ClusterRoleBinding", "Namespace"}
+
 POD_PATHS = {
     "Pod": ("spec",),
     "Deployment": ("spec", "template", "spec"),
@@ -188,21 +190,31 @@ def render(
     kube_version: str = "1.36",
     api_versions: Iterable[str] = (),
     upgrade: bool = False,
-    chart: Path = CHART,
+    cluster: Path | None = None,
     major: int = 4,
 ) -> Rendered:
-    """Render the chart; `values` win over `files`. Raises HelmError with Helm's message."""
-    arguments = ["template", release, str(chart), "--namespace", namespace, "--kube-version", kube_version]
+    """Render the chart; `values` win over `files`. Raises HelmError with Helm's message.
+
+    With `cluster`, a kubeconfig, the templates may ask that API server, as in an install; such renders are not cached.
+    """
+    arguments = ["template", release, str(CHART), "--namespace", namespace, "--kube-version", kube_version]
     arguments += [f"--api-versions={version}" for version in api_versions]
     arguments += ["--is-upgrade"] if upgrade else []
+    if cluster is not None:
+        arguments += ["--dry-run=server", "--disable-openapi-validation", f"--kubeconfig={cluster}"]
+        return _parsed(_run(tuple(arguments), tuple(files), _text(values), major))
     return _rendered(tuple(arguments), tuple(files), _text(values), major)
 
 
-def lint(
-    values: Mapping[str, Any] | None = None, *, files: Iterable[Path] = (), chart: Path = CHART, major: int = 4
-) -> str:
+def lint(values: Mapping[str, Any] | None = None, *, files: Iterable[Path] = (), major: int = 4) -> str:
     """Return what `helm lint --strict` prints. Raises HelmError when it finds a fault."""
-    return _run(("lint", str(chart), "--strict", "--namespace", "bobrai"), tuple(files), _text(values), major)
+    return _run(("lint", str(CHART), "--strict", "--namespace", "bobrai"), tuple(files), _text(values), major)
+
+
+def package(folder: Path) -> Path:
+    """Package the chart as `helm push` would take it, and return the archive."""
+    _run(("package", str(CHART), f"--destination={folder}"), (), None, 4)
+    return next(folder.glob("*.tgz"))
 
 
 def notes(
@@ -233,7 +245,10 @@ def _text(values: Mapping[str, Any] | None) -> str:
 
 @functools.lru_cache(maxsize=512)
 def _rendered(arguments: tuple[str, ...], files: tuple[Path, ...], values: str, major: int) -> Rendered:
-    text = _run(arguments, files, values, major)
+    return _parsed(_run(arguments, files, values, major))
+
+
+def _parsed(text: str) -> Rendered:
     manifests = []
     for document in re.split(r"^---$", text, flags=re.MULTILINE):
         body = yaml.load(document, Loader=UniqueKeyLoader)
@@ -243,8 +258,9 @@ def _rendered(arguments: tuple[str, ...], files: tuple[Path, ...], values: str, 
     return Rendered(tuple(manifests), text)
 
 
-def _run(arguments: tuple[str, ...], files: tuple[Path, ...], values: str, major: int) -> str:
-    command = [str(find(major)), *arguments, *(f"--values={file}" for file in files), "--values=-"]
+def _run(arguments: tuple[str, ...], files: tuple[Path, ...], values: str | None, major: int) -> str:
+    command = [str(find(major)), *arguments, *(f"--values={file}" for file in files)]
+    command += [] if values is None else ["--values=-"]
     with tempfile.TemporaryDirectory(prefix="bobrai-helm-") as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
         environment |= {f"HELM_{kind}_HOME": home for kind in ("CACHE", "CONFIG", "DATA")}

@@ -5,9 +5,8 @@ from collections import Counter
 
 import pytest
 
-from tests.charts.helm import CI, CRD_APIS, Body, Manifest, Rendered, render
+from tests.charts.helm import CI, CLUSTER_SCOPED, CRD_APIS, Body, Manifest, Rendered, render
 
-CLUSTER_SCOPED = {"APIService", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "StorageClass", "Namespace"}
 SELECTOR_KEYS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
 LABELS = SELECTOR_KEYS | {"app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
 WORKLOADS = ("Deployment", "StatefulSet")
