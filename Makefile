@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-images check bench bench-peers format docs images lock clean
+.PHONY: help run test test-faults test-charts test-images golden check bench bench-peers format docs images lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,29 +28,39 @@ run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing el
 
 test: $(VENV)/.test  ## run the tests on real servers, all but faults and images (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
+	-@$(BIN)/python -m tests.charts.helm_binary
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not images" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
 	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
 
+test-charts: $(VENV)/.test  ## the part of `make test` that is about the Helm chart
+	$(BIN)/python -m tests.charts.helm_binary
+	$(BIN)/python -m pytest -n 2 tests/charts $(ARGS)
+
+golden: $(VENV)/.test  ## write anew what the chart renders for each mode, to be read in the diff
+	$(BIN)/python -m tests.charts.golden
+
 test-images: $(VENV)/.test  ## build both images with the Docker engine that answers, and run them hardened
 	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -m images $(ARGS)
 
-check: $(VENV)/.test  ## ruff, mypy strict, import contracts, docs that name every setting
+check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema that name every setting and value
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory .settings-table | diff -u docs/settings.md - || { echo "docs/settings.md is out of date: run 'make docs'"; exit 1; }
+	@$(BIN)/python -m tests.charts.values_docs --check
 
 format: $(VENV)/.test  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.test  ## write the pages that are made from the code
+docs: $(VENV)/.test  ## write the pages and the schema that are made from the code and from values.yaml
 	@$(MAKE) --no-print-directory .settings-table > .settings.tmp && mv .settings.tmp docs/settings.md || { rm -f .settings.tmp; exit 1; }
+	@$(BIN)/python -m tests.charts.values_docs
 
 .settings-table:
 	@sed '/^| variable/,$$d' docs/settings.md
