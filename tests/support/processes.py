@@ -33,6 +33,7 @@ BIND_VARIABLES = {
     "dev": "BOBRAI_API_BIND",
     "dispatcher": "BOBRAI_DISPATCHER_HEALTH_BIND",
     "worker": "BOBRAI_WORKER_HEALTH_BIND",
+    "external-metrics": "BOBRAI_EXTERNAL_METRICS_HEALTH_BIND",
 }
 
 

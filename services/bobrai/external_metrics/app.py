@@ -24,6 +24,7 @@ from bobrai.telemetry import logs, metrics
 log = logs.get_logger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HEALTH: Final = ("/livez", "/readyz", "/healthz")
 
 
@@ -59,13 +60,14 @@ def build(values: Values, front_proxy: FrontProxy, ready: Callable[[], Mapping[s
     return Starlette(
         routes=[
             *(Route(path, _counted(path, endpoint), methods=["GET"]) for path, endpoint in opened.items()),
-            *(Route(path, _counted(path, guard.around(endpoint))) for path, endpoint in guarded.items()),
+            *(
+                Route(path + slash, _counted(path, guard.around(endpoint)), methods=_METHODS)
+                for path, endpoint in guarded.items()
+                for slash in ("", "/")
+            ),
             Route("/{path:path}", _counted("unmatched", guard.around(_unknown)), methods=_METHODS),
         ]
     )
-
-
-_METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class _Guard:

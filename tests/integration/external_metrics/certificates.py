@@ -1,4 +1,4 @@
-"""Certificate authorities of a test's own, made by the `openssl` command: for the cluster, the front proxy, strangers."""
+"""Authorities of a test's own, made by the `openssl` command: for the cluster, the front proxy, strangers."""
 
 import ssl
 import subprocess

@@ -1,4 +1,4 @@
-"""Values: due and running tasks per queue as the dispatcher measured them, and "unknown" whenever they are not known."""
+"""Values: due and running tasks per queue as a dispatcher measured them, and "unknown" when they are not known."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -84,9 +84,7 @@ async def test_selectors_choose_queues(
 
 
 @pytest.mark.parametrize("selector", ["queue=mispelt", "queue in (a,b)", "team=x", "!queue"])
-async def test_no_matching_queue_is_unknown_and_not_zero(
-    proxy: httpx.AsyncClient, filled: None, selector: str
-) -> None:
+async def test_no_matching_queue_is_unknown_and_not_zero(proxy: httpx.AsyncClient, filled: None, selector: str) -> None:
     """An empty list would do for the autoscaler, but others would add it up to nothing; and this names the reason."""
     answer = await proxy.get(BACKLOG, params={"labelSelector": selector})
     assert_status(answer, 404, "NotFound", selector)
@@ -98,12 +96,8 @@ async def test_a_malformed_selector_is_a_bad_request(proxy: httpx.AsyncClient, f
     assert_status(answer, 400, "BadRequest", "label selector")
 
 
-@pytest.mark.parametrize(
-    "path", [f"{BASE}/namespaces/shop/queue_depth", f"{BASE}/namespaces/other/bobrai_backlog"]
-)
-async def test_other_metrics_and_namespaces_have_no_values(
-    proxy: httpx.AsyncClient, filled: None, path: str
-) -> None:
+@pytest.mark.parametrize("path", [f"{BASE}/namespaces/shop/queue_depth", f"{BASE}/namespaces/other/bobrai_backlog"])
+async def test_other_metrics_and_namespaces_have_no_values(proxy: httpx.AsyncClient, filled: None, path: str) -> None:
     assert_status(await proxy.get(path), 404, "NotFound", "could not find the metric")
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from bobrai.external_metrics.expiry import ends_at
 
-
 SUBJECT = "/CN=bobrai/O=" + 60 * "x" + "/OU=" + 60 * "x"  # longer than one octet counts
 
 
