@@ -1,6 +1,5 @@
 {{/*
-The only place that knows how PostgreSQL and RabbitMQ are had: bundled, by an operator, or external. It yields where the
-pooled and the direct database and the broker are, and which Secret holds their credentials. Workloads include
+The only place that knows how PostgreSQL and RabbitMQ are had: bundled, by an operator, or external. Workloads include
 "bobrai.database.env" and "bobrai.rabbitmq.env" and never look at the mode.
 */}}
 
