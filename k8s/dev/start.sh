@@ -5,6 +5,6 @@ if [ ! -d /tmp/app ]; then
   cp -r /source /tmp/app.new && mv /tmp/app.new /tmp/app
 fi
 case $1 in
-  api | dispatcher | worker | external-metrics) exec watchfiles --filter python --sigint-timeout 15 "bobrai $*" /tmp/app ;;
+  api | dispatcher | worker | external-metrics) exec watchfiles --sigint-timeout 15 "bobrai $*" /tmp/app ;;
   *) exec bobrai "$@" ;;
 esac

@@ -149,7 +149,12 @@ def test_the_image_says_how_it_runs(image: Image) -> None:
     assert (
         binds
         == {
-            "api": {"BOBRAI_API_BIND": "0.0.0.0:8001", "BOBRAI_DISPATCHER_HEALTH_BIND": "0.0.0.0:8002"},
+            "api": {
+            "BOBRAI_API_BIND": "0.0.0.0:8001",
+            "BOBRAI_DISPATCHER_HEALTH_BIND": "0.0.0.0:8002",
+            "BOBRAI_EXTERNAL_METRICS_BIND": "0.0.0.0:8443",
+            "BOBRAI_EXTERNAL_METRICS_HEALTH_BIND": "0.0.0.0:8004",
+        },
             "worker": {"BOBRAI_WORKER_HEALTH_BIND": "0.0.0.0:8003"},
         }[name]
     )
