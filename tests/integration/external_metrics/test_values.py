@@ -83,6 +83,15 @@ async def test_selectors_choose_queues(
     assert await values(proxy, selector) == expected
 
 
+async def test_a_selector_as_the_autoscaler_writes_it_is_understood(proxy: httpx.AsyncClient, filled: None) -> None:
+    """Go writes a space as a plus."""
+    answer = await proxy.get(
+        f"{BACKLOG}?labelSelector=queue+in+%28default%2Cmedia%29",
+        headers={"Accept": "application/vnd.kubernetes.protobuf, */*", "Accept-Encoding": "gzip"},
+    )
+    assert [item["value"] for item in answer.json()["items"]] == ["2", "2"]
+
+
 @pytest.mark.parametrize("selector", ["queue=mispelt", "queue in (a,b)", "team=x", "!queue"])
 async def test_no_matching_queue_is_unknown_and_not_zero(proxy: httpx.AsyncClient, filled: None, selector: str) -> None:
     """An empty list would do for the autoscaler, but others would add it up to nothing; and this names the reason."""
