@@ -191,13 +191,14 @@ def render(
     api_versions: Iterable[str] = (),
     upgrade: bool = False,
     cluster: Path | None = None,
+    chart: Path = CHART,
     major: int = 4,
 ) -> Rendered:
     """Render the chart; `values` win over `files`. Raises HelmError with Helm's message.
 
     With `cluster`, a kubeconfig, the templates may ask that API server, as in an install; such renders are not cached.
     """
-    arguments = ["template", release, str(CHART), "--namespace", namespace, "--kube-version", kube_version]
+    arguments = ["template", release, str(chart), "--namespace", namespace, "--kube-version", kube_version]
     arguments += [f"--api-versions={version}" for version in api_versions]
     arguments += ["--is-upgrade"] if upgrade else []
     if cluster is not None:

@@ -27,6 +27,9 @@ definitions.skip_if_unchanged: "true"
 {{- if lt (int64 $memory) (mul 4 (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- fail (printf "\nrabbitmq.resources.limits.memory is %d MiB; a node needs at least 4 x rabbitmq.raftLogMebibytes (%d)" $memory (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- end }}
+{{- if eq 2 (int .Values.rabbitmq.replicas) }}
+{{- fail "\nrabbitmq.replicas=2: two nodes stop when either is away. Set 1, 3 or 5" }}
+{{- end }}
 cluster_name: {{ include "bobrai.componentName" (dict "ctx" . "component" "rabbitmq") }}
 # the first pod makes the cluster and all others wait for it; no question to the Kubernetes API
 cluster_formation.peer_discovery_backend: k8s
