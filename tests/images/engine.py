@@ -5,9 +5,11 @@ so that they reach the test's servers, and run with a read-only root, without pr
 engine answers, the tests fail and say so.
 """
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -159,6 +161,17 @@ class Container:
     def execute(self, *command: str) -> str:
         """Run a command inside and return what it printed."""
         return docker("exec", self.identity, *command).stdout
+
+    def put(self, path: str, content: str) -> None:
+        """Write a file the way skaffold does: a tar is unpacked by the container's own user."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content.encode())
+            tar.addfile(entry, io.BytesIO(content.encode()))
+        command = ["docker", "exec", "-i", self.identity, "tar", "xmf", "-", "-C", "/", "--no-same-owner"]
+        result = subprocess.run(command, input=archive.getvalue(), capture_output=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr.decode()
 
     def remove(self) -> None:
         """End it and forget it."""

@@ -150,11 +150,11 @@ def test_the_image_says_how_it_runs(image: Image) -> None:
         binds
         == {
             "api": {
-            "BOBRAI_API_BIND": "0.0.0.0:8001",
-            "BOBRAI_DISPATCHER_HEALTH_BIND": "0.0.0.0:8002",
-            "BOBRAI_EXTERNAL_METRICS_BIND": "0.0.0.0:8443",
-            "BOBRAI_EXTERNAL_METRICS_HEALTH_BIND": "0.0.0.0:8004",
-        },
+                "BOBRAI_API_BIND": "0.0.0.0:8001",
+                "BOBRAI_DISPATCHER_HEALTH_BIND": "0.0.0.0:8002",
+                "BOBRAI_EXTERNAL_METRICS_BIND": "0.0.0.0:8443",
+                "BOBRAI_EXTERNAL_METRICS_HEALTH_BIND": "0.0.0.0:8004",
+            },
             "worker": {"BOBRAI_WORKER_HEALTH_BIND": "0.0.0.0:8003"},
         }[name]
     )

@@ -1,5 +1,6 @@
 """What a change costs: our code is the last layer, dependencies lie under it; dev images start anew by themselves."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tests.images.engine import REPOSITORY, Containers, Image
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
+from tests.support.rabbitmq import VirtualHost
 
 CONTEXT = ["pyproject.toml", "README.md", "LICENSE", ".dockerignore", "Dockerfile.api", "Dockerfile.worker"]
 FOLDERS = ["requirements", "services", "k8s/dev"]
@@ -38,23 +40,36 @@ def test_a_change_of_code_rebuilds_the_last_layer_alone(image: Image, changed: P
     assert before[-1] != after[-1]
 
 
+@pytest.mark.parametrize("name", ["api", "worker"])
 def test_the_dev_image_starts_anew_when_a_file_is_put_into_it(
-    engine: str, containers: Containers, database: Database, free_port: Callable[[], int]
+    engine: str,
+    containers: Containers,
+    database: Database,
+    rabbitmq: VirtualHost,
+    free_port: Callable[[], int],
+    name: str,
 ) -> None:
-    dev = Image.build("bobrai-api:dev-tested", "Dockerfile.api", target="dev")
+    dev = Image.build(f"bobrai-{name}:dev-tested", f"Dockerfile.{name}", target="dev")
     port = free_port()
-    environment = {"BOBRAI_DATABASE_URL": database.url, "BOBRAI_API_BIND": f"127.0.0.1:{port}"}
-    api = containers.start(dev, "api", environment=environment, options=["--tmpfs", "/tmp"], port=port)
-    api.wait_for("/readyz")
-    assert b'version="7.7.7"' not in api.get("/metrics")[1]
-    api.execute("sed", "-i", 's/^__version__ = .*/__version__ = "7.7.7"/', "/tmp/app/bobrai/__init__.py")
+    bind = {"api": "BOBRAI_API_BIND", "worker": "BOBRAI_WORKER_HEALTH_BIND"}[name]
+    environment = {
+        "BOBRAI_DATABASE_URL": database.url,
+        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
+        bind: f"127.0.0.1:{port}",
+    }
+    container = containers.start(dev, environment=environment, options=["--tmpfs", "/tmp"], port=port)
+    container.wait_for("/readyz")
+    assert b'version="7.7.7"' not in container.get("/metrics")[1]
+    source = (REPOSITORY / "services" / "bobrai" / "__init__.py").read_text()
+    changed = re.sub(r"(?m)^__version__ = .*$", '__version__ = "7.7.7"', source)
+    container.put("/tmp/app/bobrai/__init__.py", changed)
 
     def is_new() -> bool:
-        return b'version="7.7.7"' in api.get("/metrics")[1]
+        return b'version="7.7.7"' in container.get("/metrics")[1]
 
     eventually_sync(is_new, 20, message="the changed source serves")
-    api.signal("TERM")
-    assert api.wait(20) == 0
+    container.signal("TERM")
+    assert container.wait(20) == 0
 
 
 def test_the_dev_image_of_the_worker_runs_other_commands_once(engine: str, containers: Containers) -> None:
