@@ -22,6 +22,7 @@ SECRETS: Secrets = {
         "password": AWKWARD,
         "postgres-password": "super" + AWKWARD,
         "replication-password": "replica" + AWKWARD,
+        "monitoring-password": "monitoring" + AWKWARD,
         "stats-password": "stats" + AWKWARD,
     }
 }

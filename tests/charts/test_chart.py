@@ -98,7 +98,7 @@ def test_a_template_is_named_by_the_kind_that_it_makes(template: Path) -> None:
         return
     text = template.read_text()
     made = re.findall(r"^kind: (\w+)$", text, flags=re.MULTILINE)
-    made += re.findall(r'include "bobrai\.(serviceAccount|podDisruptionBudget)"', text)
+    made += re.findall(r'include "bobrai\.(serviceAccount|podDisruptionBudget|podMonitor)"', text)
     kinds = {kind.lower() for kind in made}
     short = template.stem.rpartition("-")[2]
     wanted = {"pdb": "poddisruptionbudget", "hpa": "horizontalpodautoscaler"}.get(short, short)

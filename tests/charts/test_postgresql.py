@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from tests.charts.helm import render
-from tests.charts.postgresql import Server, connected
+from tests.charts.postgresql import AWKWARD, Server, connected
 from tests.charts.quantities import quantity
 from tests.support.eventually import eventually
 from tests.support.run_folder import RunFolder
@@ -34,6 +34,19 @@ async def test_the_application_owns_its_database_and_nothing_else(server: Server
         powers = ("rolsuper", "rolcreaterole", "rolcreatedb", "rolreplication", "rolbypassrls")
         assert [name for name in powers if role[name]] == []
         assert owner == "bobrai"
+
+
+async def test_the_monitor_reads_statistics_and_no_tasks(server: Server) -> None:
+    async with connected(server.address()) as connection:
+        await connection.execute("CREATE TABLE secret (id int)")
+    async with connected(server.address("bobrai_monitor", "monitoring" + AWKWARD)) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'secret'") == 1
+        hidden = "SELECT count(*) FROM pg_stat_activity WHERE query = '<insufficient privilege>'"
+        assert await connection.fetchval(hidden) == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT * FROM secret")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("CREATE TABLE own (id int)")
 
 
 async def test_the_rendered_settings_are_in_force(server: Server) -> None:

@@ -151,6 +151,8 @@ NOT_MADE = {
     "external": {"tasks-database", "tasks-broker"},
     "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-scaling", "bobrai-metrics-tls"},
     "operators": {"bobrai-postgresql-app", "bobrai-rabbitmq-default-user"},
+    "monitoring-operators": {"bobrai-postgresql-app", "bobrai-rabbitmq-default-user"},
+    "monitoring-external": {"our-database", "our-broker", "our-database-monitor"},
     "several-pools": {"media"},
 }
 """Secrets that somebody else makes: a user, or an operator."""
@@ -176,6 +178,8 @@ def test_every_secret_and_config_is_read_by_somebody(rendered: Rendered) -> None
         for authentication in rendered.all("TriggerAuthentication")
         for reference in authentication.spec["secretTargetRef"]
     }
+    # Grafana's sidecar reads them, by their label
+    read |= {("ConfigMap", item.name) for item in rendered.all("ConfigMap") if "grafana_dashboard" in item.labels}
     text = "\n".join(str(item.spec) for item in rendered if item.kind in {"Cluster", "Pooler", "RabbitmqCluster"})
     assert [key for key in _made(rendered) if key not in read and key[1] not in text] == []
 

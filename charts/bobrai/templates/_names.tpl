@@ -39,12 +39,15 @@ helm.sh/chart: {{ printf "%s-%s" .ctx.Chart.Name .ctx.Chart.Version | replace "+
 {{- end }}
 {{- end -}}
 
-{{/* The metadata of every object: dict "ctx" . "component" "api", and "name" and "annotations" where they differ. */}}
+{{/* The metadata of every object: dict "ctx" . "component" "api", and "name", "labels" and "annotations" where they differ. */}}
 {{- define "bobrai.metadata" -}}
 name: {{ .name | default (include "bobrai.componentName" .) }}
 namespace: {{ .ctx.Release.Namespace }}
 labels:
   {{- include "bobrai.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with merge (dict) (.annotations | default dict) .ctx.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs before every start of the server, as the server's user: makes the database on an empty volume, refuses a volume of
 # another major version, and gives the roles the passwords that the Secret holds now.
-# In: PGDATA, APPLICATION_DATABASE, APPLICATION_USER, APPLICATION_PASSWORD, SUPERUSER_PASSWORD, REPLICATION_PASSWORD (optional).
+# In: PGDATA, APPLICATION_DATABASE, APPLICATION_USER, APPLICATION_PASSWORD, SUPERUSER_PASSWORD, REPLICATION_PASSWORD and
+# MONITORING_PASSWORD (both optional).
 set -euo pipefail
 
 configuration=/etc/bobrai/postgresql
