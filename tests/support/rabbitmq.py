@@ -46,6 +46,7 @@ class RabbitNode:
         self.name: str = description["name"]
         self.host = HOST
         self.port: int = description["amqp_port"]
+        self.metrics_port: int | None = description.get("metrics_port")
         self._described = description
         self._folder = Path(description["folder"])
         installation = discovery.find(run, "rabbitmq")
@@ -132,17 +133,24 @@ class RabbitNode:
         return self._process.log_tail()
 
 
-def start_nodes(run: RunFolder, name: str, count: int) -> list[dict[str, Any]]:
-    """Start `count` fresh, clustered nodes and return descriptions for `RabbitNode`; raises `ServerMissing`."""
+def start_nodes(run: RunFolder, name: str, count: int, *, metrics: bool = False) -> list[dict[str, Any]]:
+    """Start `count` fresh, clustered nodes and return descriptions for `RabbitNode`; raises `ServerMissing`.
+
+    With `metrics` each serves Prometheus too, on its `metrics_port`.
+    """
     discovery.find(run, "rabbitmq")
     epmd_port, cookie = discovery.erlang_port_mapper(run), f"{run.path.name}-{name}"
     names = [f"{name}{number}@localhost" for number in range(1, count + 1)]
     descriptions = []
     for node_name in names:
         folder = run.folder(f"rabbitmq-{node_name.partition('@')[0]}")
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        plugins = ["rabbitmq_management", *(["rabbitmq_prometheus"] if metrics else [])]
+        (folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         ports = {part: run.free_port() for part in ("amqp_port", "management_port", "distribution_port")}
         lines = CONFIGURATION.format(**ports)
+        if metrics:
+            ports["metrics_port"] = run.free_port()
+            lines += f"prometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {ports['metrics_port']}\n"
         if count > 1:
             lines += "cluster_formation.peer_discovery_backend = classic_config\n"
             lines += "".join(f"cluster_formation.classic_config.nodes.{i} = {n}\n" for i, n in enumerate(names, 1))

@@ -1,0 +1,142 @@
+"""*API*: do clients get answers, how fast, and what are they refused?"""
+
+from tests.observe.dashboards.model import NAMESPACES, Dashboard, Panel, Query, Row
+from tests.observe.dashboards.promql import mean, of, or_zero, quantile, rate, select, share, total
+
+# what Kubernetes and Prometheus ask is no client's
+CLIENTS = "!~/livez|/readyz|/health|/metrics"
+ALL = rate("bobrai_http_requests_total", route=CLIENTS)
+BATCHES = "~submit|read"
+
+ANSWERS = Row(
+    "Answers",
+    (
+        Panel(
+            "Requests per second",
+            "Probes and scrapes are left out, here and below. Good: what you expect at this hour.",
+            "reqps",
+            (Query(ALL),),
+            kind="stat", width=6, height=5,
+        ),
+        Panel(
+            "Errors",
+            "Requests that got a 5xx. Good: under 0.1 %, which is what the alert's budget allows.",
+            "percentunit",
+            (Query(share(rate("bobrai_http_requests_total", status="~5..", route=CLIENTS), ALL)),),
+            kind="stat", width=6, height=5, warn=0.001, bad=0.0144, runbook="BobraiApiErrorRatio",
+        ),
+        Panel(
+            "Time to submit, p99",
+            "POST /api/v1/tasks: 99 of 100 tasks are committed and acknowledged within this. Good: under 100 ms.",
+            "s",
+            (Query(quantile(0.99, "bobrai_http_request_duration_seconds", method="POST", route="/api/v1/tasks")),),
+            kind="stat", width=6, height=5, warn=0.25, bad=1, runbook="BobraiApiLatency",
+        ),
+        Panel(
+            "API processes",
+            "That Prometheus reaches. Good: as many as the Deployment has.",
+            "short",
+            (Query(or_zero(f'count({select("bobrai_build_info", process="api")})')),),
+            kind="stat", width=6, height=5, bad=1, falling=True, decimals=0, runbook="BobraiProcessMissing",
+        ),
+        Panel(
+            "Requests by route",
+            "Good: what you expect at this hour.",
+            "reqps",
+            (Query(rate("bobrai_http_requests_total", "method", "route", route=CLIENTS), "{{method}} {{route}}"),),
+            stacked=True, width=12,
+        ),
+        Panel(
+            "Requests by status",
+            "Good: 2xx. 422 and 409: clients err; 429: a queue is full; 499: clients did not wait for the answer;"
+            " 503: the database is away.",
+            "reqps",
+            (Query(rate("bobrai_http_requests_total", "status", route=CLIENTS), "{{status}}"),),
+            stacked=True, width=12, runbook="BobraiApiErrorRatio",
+        ),
+        Panel(
+            "Time to answer what writes, p99",
+            "Submits, cancels, replays. A dot is one request; it leads to its trace. Good: under 100 ms; the alert"
+            " begins at 1 s.",
+            "s",
+            (Query(quantile(0.99, "bobrai_http_request_duration_seconds", "method", "route", method="!~GET"),
+                   "{{method}} {{route}}", exemplar=True),),
+            warn=0.25, bad=1, runbook="BobraiApiLatency",
+        ),
+        Panel(
+            "Time to answer what reads, p95",
+            "With ?wait= the wait for the task is included, so GET of one task may well take seconds. Good: otherwise"
+            " under 100 ms.",
+            "s",
+            (Query(quantile(0.95, "bobrai_http_request_duration_seconds", "route", method="GET", route=CLIENTS),
+                   "{{route}}", exemplar=True),),
+            runbook="BobraiApiLatency",
+        ),
+        Panel(
+            "Submits refused",
+            "By reason. invalid: the payload does not fit its type; queue_full: the queue's backlog is at its limit"
+            " (429); unavailable: the database is away (503). Good: little, and not one reason alone.",
+            "cps",
+            (Query(or_zero(rate("bobrai_submissions_refused_total", "reason"), reason="none"), "{{reason}}"),),
+            runbook="BobraiApiErrorRatio",
+        ),
+    ),
+)  # fmt: skip
+
+INSIDE = Row(
+    "Inside",
+    (
+        Panel(
+            "Requests in progress",
+            "Of those, some wait for a task to end (?wait=), which costs little. Good: small beside the waiters.",
+            "short",
+            (Query(total("bobrai_http_requests_in_progress"), "in progress"),
+             Query(total("bobrai_task_waiters"), "wait for a task")),
+            runbook="BobraiApiLatency",
+        ),
+        Panel(
+            "Submits per group commit",
+            "Submits that share a transaction. Good: 1 when idle, more under load.",
+            "short",
+            (Query(mean("bobrai_batch_size", "batch", batch=BATCHES), "{{batch}}"),),
+        ),
+        Panel(
+            "Time of a group commit, p95",
+            "Good: under 20 ms.",
+            "s",
+            (Query(quantile(0.95, "bobrai_batch_duration_seconds", "batch", batch=BATCHES), "{{batch}}"),),
+            warn=0.1, bad=1, runbook="BobraiApiLatency",
+        ),
+        Panel(
+            "Database connections",
+            "Of the API's pools. Good: used stays under the most that the pools may open.",
+            "short",
+            (Query(total("bobrai_database_connections", "state", pool="api"), "{{state}}"),
+             Query(total("bobrai_database_pool_size", pool="api"), "most"),
+             Query(total("bobrai_database_pool_waiting", pool="api"), "calls waiting")),
+            runbook="BobraiPgbouncerClientsWaiting",
+        ),
+        Panel(
+            "Database errors",
+            "unavailable: away or too slow; rejected: PostgreSQL refused the values, a defect. Good: 0.",
+            "cps",
+            (Query(rate("bobrai_database_errors_total", "kind", pool="api"), "{{kind}}"),),
+            warn=0.001, runbook="BobraiDatabaseUnreachable",
+        ),
+        Panel(
+            "Event loop lag by API process, p99",
+            "Good: under 50 ms. More: too little CPU for the load; run more replicas.",
+            "s",
+            (Query(of("api", quantile(0.99, "bobrai_event_loop_lag_seconds", "namespace", "pod")), "{{pod}}"),),
+            warn=0.1, bad=1, runbook="BobraiApiLatency",
+        ),
+    ),
+)  # fmt: skip
+
+DASHBOARD = Dashboard(
+    "api",
+    "API",
+    "Do clients get answers, how fast, and what are they refused?",
+    (ANSWERS, INSIDE),
+    (NAMESPACES,),
+)
