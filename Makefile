@@ -51,7 +51,9 @@ check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema t
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory .settings-table | diff -u docs/settings.md - || { echo "docs/settings.md is out of date: run 'make docs'"; exit 1; }
+	@for page in $(PAGES); do \
+	  $(MAKE) --no-print-directory .page-$$page | diff -u docs/$$page.md - || { echo "docs/$$page.md is out of date: run 'make docs'"; exit 1; }; \
+	done
 	@$(BIN)/python -m tests.charts.values_docs --check
 
 format: $(VENV)/.test  ## format and fix what can be fixed
@@ -59,12 +61,16 @@ format: $(VENV)/.test  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.test  ## write the pages and the schema that are made from the code and from values.yaml
-	@$(MAKE) --no-print-directory .settings-table > .settings.tmp && mv .settings.tmp docs/settings.md || { rm -f .settings.tmp; exit 1; }
+	@for page in $(PAGES); do \
+	  $(MAKE) --no-print-directory .page-$$page > .page.tmp && mv .page.tmp docs/$$page.md || { rm -f .page.tmp; exit 1; }; \
+	done
 	@$(BIN)/python -m tests.charts.values_docs
 
-.settings-table:
-	@sed '/^| variable/,$$d' docs/settings.md
-	@$(BIN)/bobrai settings
+# Each is a page whose last table is what the command of the same name prints.
+PAGES := settings metrics logs
+.page-%:
+	@sed '/^| \(variable\|metric\|event\) |/,$$d' docs/$*.md
+	@$(BIN)/bobrai $*
 
 VERSION  = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)

@@ -143,8 +143,22 @@ class LogSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="BOBRAI_LOG_", frozen=True)
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is printed.")
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: console on a terminal, JSON lines otherwise."
+    format: Literal["auto", "json", "ecs", "console"] = Field(
+        "auto",
+        description="json, ecs (JSON with the field names of the Elastic Common Schema), console; auto: console on a"
+        " terminal, JSON lines otherwise.",
+    )
+
+
+class TraceSettings(_Group):
+    """What traces look like; whether and where they go is said by the standard OTEL_ variables."""
+
+    model_config = SettingsConfigDict(env_prefix="BOBRAI_TRACE_", frozen=True)
+
+    link_after_seconds: Seconds = Field(
+        60.0,
+        description="A task that starts later than this after its submission gets a trace of its own, linked to the"
+        " submission's, instead of one that spans the wait. So does every attempt after the first.",
     )
 
 
@@ -273,6 +287,7 @@ class Settings(BaseModel):
     database: DatabaseSettings
     rabbitmq: RabbitMQSettings
     log: LogSettings
+    trace: TraceSettings
     api: ApiSettings
     dispatcher: DispatcherSettings
     worker: WorkerSettings
@@ -296,6 +311,7 @@ GROUPS: dict[str, type[_Group]] = {
     "database": DatabaseSettings,
     "rabbitmq": RabbitMQSettings,
     "log": LogSettings,
+    "trace": TraceSettings,
     "api": ApiSettings,
     "dispatcher": DispatcherSettings,
     "worker": WorkerSettings,

@@ -5,6 +5,7 @@ of body and answer, turns errors into problems, and keeps what went wrong inside
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,7 +17,7 @@ from bobrai.api import problems
 from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs, metrics, traces
 
 log = logs.get_logger(__name__)
 
@@ -46,7 +47,12 @@ class Endpoint:
         """Answer one request."""
         started = time.perf_counter()
         request = Request(self._route, scope, receive)
+        logs.carry(request)  # the server gives every request a context of its own
         operation = self._operations.get(request.method)
+        if traces.on and operation is not None and not operation.quiet:
+            request.span = traces.serve(request.method, self._route, scope, request.given_trace_context)
+            if request.span is not None:
+                request.span.enter()
         status = _CLIENT_GONE
         try:
             try:
@@ -92,22 +98,24 @@ class Endpoint:
             raise error
         problem = problems.of(error)
         if problem is None:
-            log.error("http.failed", route=self._route, request_id=request.request_id, exc_info=error)
+            log.error("http.failed", route=self._route, exc_info=error)
             problem = problems.Problem("internal", "The server failed; its log tells more under this request_id")
         return Reply(problem.body(request.request_id), problem.status, problem.headers, problems.CONTENT_TYPE)
 
     def _record(self, request: Request, operation: Operation | None, status: int, seconds: float) -> None:
         method = request.method if request.method in _METHODS else "other"
         self._requests(method, status).inc()
-        self._seconds(method).observe(seconds)
-        say = log.debug if operation is not None and operation.quiet else log.info
-        fields = {} if request.task_id is None else {"task_id": request.task_id}
-        say(
-            "http.request",
-            method=method,
-            route=self._route,
-            status=status,
-            seconds=round(seconds, 6),
-            request_id=request.request_id,
-            **fields,
-        )
+        span = request.span
+        if span is not None:
+            span.end(status)
+        self._seconds(method).observe(seconds, "" if span is None else span.trace_id)
+        quiet = operation is not None and operation.quiet
+        if not logs.prints(logging.DEBUG if quiet else logging.INFO):
+            return
+        fields = {"method": method, "route": self._route, "status": status, "seconds": round(seconds, 6)}
+        if request.task_id is not None:
+            fields["task_id"] = request.task_id
+        if quiet:
+            log.debug("http.request", **fields)
+        else:
+            log.info("http.request", **fields)

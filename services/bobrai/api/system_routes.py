@@ -56,9 +56,9 @@ class SystemRoutes:
         word: Any = "healthy" if alive else "unhealthy"
         return Reply(views.encode(views.HealthView(word, {"database": word})), 200 if alive else 503)
 
-    async def metrics(self, _request: Request) -> Reply:
+    async def metrics(self, request: Request) -> Reply:
         """Return the metrics of this process."""
-        body, content_type = metrics.exposition()
+        body, content_type = metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))
         return Reply(body, content_type=content_type.encode("ascii"))
 
     async def openapi(self, _request: Request) -> Reply:

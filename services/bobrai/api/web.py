@@ -14,9 +14,11 @@ from starlette.types import Receive, Scope, Send
 from bobrai.api import problems
 from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
+from bobrai.telemetry.traces import ServerSpan
 
 JSON: Final = b"application/json"
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)
+_TRACESTATE: Final = re.compile(rb"[!-~][ -~]{0,511}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # How much of a body that is refused for its size is read and thrown away, so that the client can read the answer.
 _DISCARDED_BYTES: Final = 8 * 1024 * 1024
@@ -67,6 +69,7 @@ class Request:
         "query_string",
         "request_id",
         "route",
+        "span",
         "task_id",
     )
     deadline: Deadline
@@ -81,12 +84,17 @@ class Request:
         self.route = route
         self.answering = False  # the body is complete, the handler runs
         self.task_id: int | None = None
+        self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given.decode("ascii")
         else:
             # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
             self.request_id = f"{random.getrandbits(128):032x}"
+
+    def fields(self) -> dict[str, object]:
+        """Return what each log line of the request carries."""
+        return {"request_id": self.request_id}
 
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""
@@ -95,9 +103,17 @@ class Request:
 
     @property
     def trace_context(self) -> str:
-        """The W3C traceparent as it came, empty when there is none or it is malformed."""
+        """Where this request stands in a trace, for the row: the client's own words when traces are off here."""
+        return self.given_trace_context if self.span is None else self.span.context
+
+    @property
+    def given_trace_context(self) -> str:
+        """The client's W3C traceparent, empty when there is none or it is malformed, and its tracestate if any."""
         given = self.headers.get(b"traceparent")
-        return given.decode("ascii") if given is not None and _TRACEPARENT.fullmatch(given) else ""
+        if given is None or not _TRACEPARENT.fullmatch(given):
+            return ""
+        state = self.headers.get(b"tracestate", b"")
+        return (given + b" " + state if _TRACESTATE.fullmatch(state) else given).decode("ascii")
 
     def require_json(self) -> None:
         """Raise a 415 problem unless the body is declared as plain JSON in UTF-8."""

@@ -307,6 +307,8 @@ class Link:
         else:
             self._told.add(f"{node} {reason}")
         if event == "broker.connected":
-            log.info(event, node=node)
+            log.info("broker.connected", node=node)
+        elif event == "broker.lost":
+            log.warning("broker.lost", node=node, reason=reason)
         else:
-            log.warning(event, node=node, reason=reason)
+            log.warning("broker.unreachable", node=node, reason=reason)

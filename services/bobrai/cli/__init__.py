@@ -5,14 +5,16 @@ In: arguments and ``BOBRAI_*`` variables. Out: a running process whose exit code
 """
 
 import json
+import os
 import sys
 
 import click
 
 from bobrai import __version__
 from bobrai.cli import process
-from bobrai.domain.errors import BobraiError
+from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.settings import load, variables
+from bobrai.telemetry import events, metrics
 
 
 def main() -> None:
@@ -122,6 +124,31 @@ def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
     from bobrai.broker.definitions import definitions
 
     click.echo(json.dumps(definitions(queues, vhost=vhost, prefix=load().rabbitmq.queue_prefix), indent=2))
+
+
+@commands.command("metrics")
+def metrics_() -> None:
+    """Print every metric with its labels and who exports it, as a Markdown table."""
+    click.echo(metrics.table())
+
+
+@commands.command("logs")
+def logs_() -> None:
+    """Print every event that is logged, as a Markdown table."""
+    click.echo(events.table())
+
+
+@commands.command("log-level")
+@click.argument("level", type=click.Choice(["debug", "configured"]))
+@click.option("--pid", type=int, default=1, show_default=True, help="The process; in a container it is 1.")
+def log_level(level: str, pid: int) -> None:
+    """Let a running process log everything, or what its setting says again."""
+    from bobrai.runtime.verbosity import SIGNALS
+
+    try:
+        os.kill(pid, SIGNALS[level])
+    except OSError as error:
+        raise ConfigurationError(f"process {pid} cannot be told: {error.strerror}") from error
 
 
 @commands.command("settings")

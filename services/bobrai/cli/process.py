@@ -17,13 +17,14 @@ from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint, lag
+from bobrai.runtime import checkpoint, lag, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, environment, load, unknown_variables
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs, metrics, traces
 
 log = logs.get_logger(__name__)
 
+_TRACED = frozenset({"api", "dispatcher", "worker", "dev"})
 _OBJECTS_PER_COLLECTION = 20_000  # a few MiB at most that wait to be freed; the default costs an eighth of a submit
 
 
@@ -41,9 +42,10 @@ def settings(
             raise ConfigurationError(
                 f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
             )
-    as_json = loaded.log.format == "json" or (loaded.log.format == "auto" and not sys.stdout.isatty())
-    logs.configure(level=loaded.log.level, json=as_json, process=process)
+    logs.configure(level=loaded.log.level, format=_log_format(loaded), process=process, version=__version__)
     metrics.export_as(process, __version__)
+    if process in _TRACED:
+        traces.start(process, __version__, environment())
     for name, nearest in unknown_variables(environment()).items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     try:
@@ -51,6 +53,12 @@ def settings(
     except ValueError as error:
         raise ConfigurationError(f"BOBRAI_CRASH_POINT: {error}") from error
     return loaded
+
+
+def _log_format(settings: Settings) -> logs.Format:
+    if settings.log.format == "auto":
+        return "console" if sys.stdout.isatty() else "json"
+    return settings.log.format
 
 
 def registry(settings: Settings) -> Registry:
@@ -83,13 +91,17 @@ def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
     async def body() -> None:
         stop = Stop()
         stop.install()
+        verbosity.install()
         watching = asyncio.create_task(lag.watch())
         try:
             await serve(stop)
         finally:
             watching.cancel()
 
-    _run(body())
+    try:
+        _run(body())
+    finally:
+        traces.stop()
 
 
 def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ from bobrai.dispatcher import meters
 from bobrai.dispatcher.bundles import bundle_size, bundles
 from bobrai.dispatcher.fleet import Fleet
 from bobrai.dispatcher.window import Window
-from bobrai.domain.errors import BrokerUnavailable
+from bobrai.domain.errors import BrokerUnavailable, DatabaseUnavailable
 from bobrai.domain.message import Hint
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.lifecycle import Stop
@@ -25,7 +25,8 @@ from bobrai.settings import Settings
 from bobrai.store import outbox
 from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database
-from bobrai.telemetry import logs
+from bobrai.telemetry import logs, traces
+from bobrai.telemetry.traces import PublishSpan
 
 log = logs.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Relay:
     def __init__(self, settings: Settings, database: Database, broker: Broker) -> None:
         self._least_window = settings.dispatcher.window
         self._batch_size = settings.dispatcher.batch_size
+        self._link_after_seconds = settings.trace.link_after_seconds
         self._poll_seconds = settings.dispatcher.poll_seconds
         self._database = database
         self._broker = broker
@@ -191,17 +193,22 @@ class Relay:
         self, queue: str, due: Sequence[DueHint], failures: list[BrokerUnavailable]
     ) -> Sequence[DueHint]:
         meter = meters.of(queue)
-        started = time.perf_counter()
         chunks = list(bundles(due, bundle_size(len(due), self._fleet.crew(queue))))
         messages = [OutgoingMessage([Hint(hint[0], hint[1]) for hint in chunk], chunk[0].priority) for chunk in chunks]
+        span = await self._span(queue, due, len(messages)) if traces.on else None
+        started = time.perf_counter()
         try:
             confirms = await self._broker.publish(queue, messages)
         except BrokerUnavailable as error:
+            if span is not None:
+                span.end(confirmed=0, refused=0, error=type(error).__name__)
             meter.unknown.inc(len(messages))
             failures.append(error)
             self._leave_alone(queue, str(error))
             return due
         took = time.perf_counter() - started
+        if span is not None:
+            span.end(confirmed=sum(confirms), refused=len(messages) - sum(confirms))
         meter.publish.observe(took)
         refused: list[DueHint] = []
         for chunk, confirmed in zip(chunks, confirms, strict=True):
@@ -221,3 +228,11 @@ class Relay:
         else:
             window.accepted()
         return refused
+
+    async def _span(self, queue: str, due: Sequence[DueHint], messages: int) -> PublishSpan | None:
+        try:
+            origins = await outbox.origins(self._database, [hint.task_id for hint in due])
+        except DatabaseUnavailable:
+            return None  # the transaction that took the hints will say so
+        retried = any(hint.attempt for hint in due)
+        return traces.publish(queue, origins, len(due), messages, -1.0 if retried else self._link_after_seconds)

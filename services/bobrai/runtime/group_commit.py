@@ -6,6 +6,7 @@ under load, batches form by themselves.
 """
 
 import asyncio
+import contextvars
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -58,7 +59,8 @@ class GroupCommit(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
         if len(self._flushers) < self._parallel:
-            self._flushers.add(loop.create_task(self._drain()))
+            # In a context of its own: what it logs belongs to many callers, not to the first one.
+            self._flushers.add(loop.create_task(self._drain(), context=contextvars.Context()))
         return future
 
     async def idle(self) -> None:

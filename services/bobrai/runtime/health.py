@@ -92,6 +92,6 @@ class HealthServer:
         ready = all(facts.values())
         return JSONResponse({"ready": ready, "checks": facts}, status_code=200 if ready else 503)
 
-    async def _metrics(self, _request: Request) -> Response:
-        body, content_type = metrics.exposition()
+    async def _metrics(self, request: Request) -> Response:
+        body, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})

@@ -18,6 +18,7 @@ _RELEASE = statement("release_hints")
 _UNHELD = statement("unheld")
 _SWEEP = statement("sweep")
 _DUE_WAITS = statement("due_waits")
+_TRACE_CONTEXTS = statement("trace_contexts")
 
 CHANNEL = "bobrai_outbox"  # NOTIFY channel on which every commit with new outbox rows speaks
 
@@ -31,6 +32,13 @@ class DueHint(NamedTuple):
     priority: int
     due_at: datetime
     waited_seconds: float
+
+
+class Origin(NamedTuple):
+    """Where some tasks were submitted: their trace context, and how long ago."""
+
+    trace_context: str
+    age_seconds: float
 
 
 def _urgency(due: DueHint) -> tuple[str, int, datetime, int]:
@@ -81,3 +89,8 @@ async def due_waits(database: Executor, queue: str) -> bool:
     """Return whether the queue has due hints that wait for the relay."""
     waits: bool = (await database.fetch(_DUE_WAITS, queue))[0][0]
     return waits
+
+
+async def origins(database: Executor, task_ids: Sequence[int]) -> list[Origin]:
+    """Return the distinct trace contexts of tasks; those without one are left out."""
+    return [Origin(row[0], row[1]) for row in await database.fetch(_TRACE_CONTEXTS, list(task_ids))]

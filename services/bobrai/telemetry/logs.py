@@ -1,28 +1,95 @@
-"""Structured logs: JSON lines, or a readable console on a terminal.
+"""Structured logs: JSON lines, ECS lines for Elastic, or a readable console on a terminal.
 
-In: an event name and fields from any room, and whatever libraries say through ``logging``. Out: one line on standard
-output. Never a payload, a result or a credential: URLs lose their password here, whoever logs them.
+In: an event name and fields from any room, and whatever handlers and libraries say through ``logging`` or structlog.
+Out: one line on standard output, with the fields of the request or attempt that it was said in. Never a payload, a
+result or a credential: URLs lose their password here, whoever logs them. The names are in `events.py`.
 """
 
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, cast
 
 import msgspec
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
 from structlog.typing import FilteringBoundLogger, Processor
 
-__all__ = ["Logger", "bind_contextvars", "bound_contextvars", "clear_contextvars", "configure", "get_logger"]
+from bobrai.telemetry import ecs
+
+__all__ = [
+    "Carrier", "Format", "Logger", "bind_contextvars", "bound_contextvars", "carry", "clear_contextvars", "configure",
+    "get_logger", "level", "prints", "set_level", "trace_with",
+]  # fmt: skip
 
 Logger: TypeAlias = FilteringBoundLogger
+Format: TypeAlias = Literal["json", "ecs", "console"]
 
 # The credentials of any URL: everything between :// and the last @ before a slash or a space.
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
-_PLAIN = (int, float, bool, type(None))
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
+_PLAIN: Final = (int, float, bool, type(None))
+_LEVELS: Final = {
+    "debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "exception": 40, "critical": 50, "fatal": 50,
+}  # fmt: skip
 _encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+class Carrier(Protocol):
+    """What lines are said in: a request, or an attempt."""
+
+    def fields(self) -> dict[str, object]:
+        """Return what each of its lines carries."""
+
+
+_least = logging.INFO
+_said_in: ContextVar[Carrier | None] = ContextVar("bobrai_said_in", default=None)
+_trace_fields: Callable[[], Mapping[str, str]] | None = None
+
+
+def carry(carrier: Carrier) -> None:
+    """Give every line of the current context (asyncio task, or copy of it in a thread) the fields of the carrier."""
+    _said_in.set(carrier)
+
+
+def trace_with(fields: Callable[[], Mapping[str, str]] | None) -> None:
+    """Give every line the ids of the trace and span that are current then."""
+    global _trace_fields
+    _trace_fields = fields
+
+
+def level() -> str:
+    """Return the least severity that is printed."""
+    return logging.getLevelName(_least).lower()
+
+
+def prints(severity: int) -> bool:
+    """Return whether lines of a severity (a number of ``logging``) are printed now."""
+    return severity >= _least
+
+
+def set_level(name: str) -> None:
+    """Change the least severity that is printed, from now on."""
+    global _least
+    _least = _LEVELS[name]
+    logging.getLogger().setLevel(_least)
+
+
+def _filter(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _LEVELS.get(method, logging.CRITICAL) < _least:
+        raise structlog.DropEvent
+    return event
+
+
+def _add_carried(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    carrier = _said_in.get()
+    if carrier is not None:
+        for key, value in carrier.fields().items():
+            event.setdefault(key, value)
+    if _trace_fields is not None:
+        event.update(_trace_fields())
+    return event
 
 
 def _clean(value: object) -> object:
@@ -48,39 +115,51 @@ def _to_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 class _FromLogging(logging.Handler):
-    """Carries what libraries log into the same stream, with the same fields."""
+    """Carries what handlers and libraries log into the same stream, with the same fields.
+
+    Outside of attempts and requests only warnings and worse: how libraries come along is nobody's business.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one library record; its traceback, when there is one, becomes a field."""
+        """Print one record; its traceback, when there is one, becomes a field."""
+        if record.levelno < logging.WARNING and _said_in.get() is None:
+            return
         fields: dict[str, Any] = {"module": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         logger = cast("FilteringBoundLogger", structlog.get_logger())
-        logger.log(record.levelno, record.getMessage(), **fields)
+        severity = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        logger.log(severity, record.getMessage(), **fields)
 
 
-def configure(*, level: str, json: bool, process: str) -> None:
+def configure(*, level: str, format: Format, process: str, version: str = "") -> None:  # noqa: A002 - the setting's name
     """Set up logging for this process; call once, before anything logs. ``process`` is a field of every line."""
-    least = getattr(logging, level.upper())
+    set_level(level)
     processors: list[Processor] = [
+        _filter,
         merge_contextvars,
+        _add_carried,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         _name_process(process),
     ]
-    if json:
-        processors += [structlog.processors.format_exc_info, _redact, _to_line]
-        factory: Any = structlog.BytesLoggerFactory(sys.stdout.buffer)
-    else:
-        processors += [structlog.processors.format_exc_info, _redact, structlog.dev.ConsoleRenderer()]
-        factory = structlog.PrintLoggerFactory(sys.stdout)
+    factory: Any = structlog.BytesLoggerFactory(sys.stdout.buffer)
+    match format:
+        case "json":
+            processors += [structlog.processors.format_exc_info, _redact, _to_line]
+        case "ecs":
+            processors += [ecs.exception, _redact, ecs.Fields(version), _to_line]
+        case "console":
+            processors += [structlog.processors.format_exc_info, _redact, structlog.dev.ConsoleRenderer()]
+            factory = structlog.PrintLoggerFactory(sys.stdout)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        # Everything gets as far as the first processor, because the level may change while the process runs.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_FromLogging()], level=max(least, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[_FromLogging()], level=_least, force=True)
 
 
 def _name_process(process: str) -> Processor:
@@ -92,5 +171,5 @@ def _name_process(process: str) -> Processor:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return the logger of a module; events are called ``room.what_happened``."""
+    """Return the logger of a module; events are called ``subject.what_happened``."""
     return cast("FilteringBoundLogger", structlog.get_logger(module=name.removeprefix("bobrai.")))

@@ -364,7 +364,7 @@ CONSUMER_RESTARTS = _counter(
 )
 SPANS_DROPPED = _counter(
     "bobrai_spans_dropped_total",
-    "Spans that were not exported: queue_full (made faster than sent), export_failed.",
+    "Spans that were not exported: export_failed (the receiver was away, too slow or refused them).",
     ["reason"],
     by=EVERY,
 )

@@ -11,6 +11,7 @@ from typing import Protocol
 from bobrai.domain.task import Claim
 from bobrai.handlers.context import Context, Services
 from bobrai.handlers.handler import Handler
+from bobrai.telemetry.traces import AttemptSpan
 from bobrai.worker.transaction import AttemptTransaction
 
 
@@ -41,6 +42,11 @@ class Claimed:
         self.worker_id = worker_id
         self.claimed_at = time.monotonic()
 
+    @property
+    def trace_id(self) -> str:
+        """The trace that shows this attempt: none does before it has started."""
+        return ""
+
     def fields(self) -> dict[str, object]:
         """What every log line about it carries."""
         claim = self.claim
@@ -56,7 +62,18 @@ class Claimed:
 class Attempt(Claimed):
     """A claimed task with everything that its run needs."""
 
-    __slots__ = ("cause", "closing", "context", "finished", "handler", "started", "task", "timer", "transaction")
+    __slots__ = (
+        "cause",
+        "closing",
+        "context",
+        "finished",
+        "handler",
+        "span",
+        "started",
+        "task",
+        "timer",
+        "transaction",
+    )
 
     context: Context  # from the start on
 
@@ -70,6 +87,12 @@ class Attempt(Claimed):
         self.closing = False  # the handler has returned, its transaction is being committed: too late to stop it
         self.finished = False  # its slot is free, its outcome is on the way
         self.started = 0.0
+        self.span: AttemptSpan | None = None  # None: traces are off, or it has not started
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that shows this attempt; empty when none does."""
+        return "" if self.span is None else self.span.trace_id
 
     def begin(self, services: Services) -> Context:
         """Note the start and make the handler's context."""

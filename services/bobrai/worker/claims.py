@@ -5,6 +5,7 @@ committed: its hints are marked, and what a second claim finds stale among them 
 """
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Mapping
 
@@ -44,7 +45,7 @@ class Claims:
         self._executor = executor
         self._room = room
         self._on_gone = on_gone
-        self._outage = Outage("database", "claims")
+        self._outage = Outage("claims")
         self._running: asyncio.Task[None] | None = None
         self._turn = 0
         self._batch_size = metrics.BATCH_SIZE.labels("claim")
@@ -54,7 +55,8 @@ class Claims:
     def pump(self) -> None:
         """Claim soon, when there is something to claim and room for it."""
         if self._running is None and self._may_claim() and any(intake.waiting for intake in self.intakes.values()):
-            self._running = asyncio.get_running_loop().create_task(self._run())
+            # In a context of its own, whichever attempt's end has made room.
+            self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
 
     async def stop(self) -> None:
         """Claim nothing more; returns when the claim under way is answered."""

@@ -42,7 +42,7 @@ class Completions:
         self._database = database
         self._lease = lease
         self._on_settled = on_settled
-        self._outage = Outage("database", "completions")
+        self._outage = Outage("completions")
         self._results = GroupCommit("complete", partial(self._flush, self._write_results), max_waiting=_NEVER_REFUSED)
         self._ends = GroupCommit("end", partial(self._flush, self._write_ends), max_waiting=_NEVER_REFUSED)
 
@@ -56,7 +56,7 @@ class Completions:
         """Note that an outcome is committed, and the status that it gave to the task."""
         claim = attempt.claim
         age_seconds = claim.age_seconds + time.monotonic() - attempt.claimed_at
-        meters.of(claim.queue, claim.type).written(outcome, status, age_seconds)
+        meters.of(claim.queue, claim.type).written(outcome, status, age_seconds, attempt.trace_id)
         checkpoint("worker.completed")
         self._on_settled(attempt)
 

@@ -6,7 +6,9 @@ is dropped.
 """
 
 import asyncio
+import contextvars
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from bobrai.domain.errors import ClaimLost, DatabaseUnavailable
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.checkpoint import checkpoint
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import meters, outcomes
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause
 from bobrai.worker.completions import Completions
@@ -43,6 +45,8 @@ class Executor:
         speeds: Speeds,
         new_transaction: Callable[[], AttemptTransaction],
         grace_seconds: float = GRACE_SECONDS,
+        *,
+        link_after_seconds: float = math.inf,
     ) -> None:
         self.completions: Completions  # set once both exist: each hears from the other
         self.on_room: Callable[[], None] = lambda: None
@@ -59,10 +63,11 @@ class Executor:
         self._speeds = speeds
         self._new_transaction = new_transaction
         self._grace_seconds = grace_seconds
+        self._link_after_seconds = link_after_seconds
         self._threads = HandlerThreads()
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._background: set[asyncio.Task[None]] = set()
-        self._debug = log.is_enabled_for(logging.DEBUG)
         metrics.WORKER_SLOTS.set(slots)
         metrics.WORKER_BUSY.set_function(lambda: self.running)
         metrics.WORKER_READY.set_function(lambda: self.ready)
@@ -173,15 +178,21 @@ class Executor:
         claim = attempt.claim
         meter = meters.of(claim.queue, claim.type)
         meter.started.inc()
-        meter.wait_seconds.observe(claim.wait_seconds)
         attempt.begin(self)
+        if traces.on:
+            attempt.span = traces.attempt(claim, self._link_after_seconds)
+        meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
         attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
-        attempt.task = self._loop.create_task(self._run(attempt))
-        if self._debug:
+        # Nothing that an earlier handler has put into its context gets into this one.
+        attempt.task = self._loop.create_task(self._run(attempt), context=self._context.copy())
+        if logs.prints(logging.DEBUG):
             log.debug("task.started", **attempt.fields())
 
     async def _run(self, attempt: Attempt) -> None:
         """Run one handler; whatever it raises ends the attempt and nothing else."""
+        logs.carry(attempt)
+        if attempt.span is not None:
+            attempt.span.enter()
         claim, handler = attempt.claim, attempt.handler
         outcome: Outcome | None
         try:
@@ -246,11 +257,13 @@ class Executor:
         self.running -= 1
         self.ended += 1
         self._speeds.add(claim.queue, seconds)
-        meters.of(claim.queue, claim.type).run_seconds.observe(seconds)
+        meters.of(claim.queue, claim.type).run_seconds.observe(seconds, attempt.trace_id)
+        if attempt.span is not None:
+            attempt.span.end(outcome)
         if outcome is None:
             self.completions.lost(attempt)
         else:
-            if outcome.kind is not OutcomeKind.DONE or self._debug:
+            if outcome.kind is not OutcomeKind.DONE or logs.prints(logging.DEBUG):
                 _say(attempt, outcome, seconds)
             if written:
                 self.completions.written(attempt, outcome, outcome.kind.value)
@@ -324,7 +337,7 @@ def _say(attempt: Attempt, outcome: Outcome, seconds: float) -> None:
     """Log how an attempt ended; an exception's message may quote a payload, so it is in the task's row only."""
     fields: dict[str, Any] = {**attempt.fields(), "seconds": round(seconds, 3)}
     if outcome.error is not None:
-        fields |= {"error": outcome.error.type, "reason": outcome.error.reason}
+        fields |= {"error_type": outcome.error.type, "reason": outcome.error.reason}
     match outcome.kind:
         case OutcomeKind.DONE:
             log.debug("task.done", **fields)
@@ -332,5 +345,7 @@ def _say(attempt: Attempt, outcome: Outcome, seconds: float) -> None:
             log.info("task.retried", delay_seconds=round(outcome.delay_seconds, 3), **fields)
         case OutcomeKind.FAILED:
             log.warning("task.failed", **fields)
-        case OutcomeKind.CANCELLED | OutcomeKind.INTERRUPTED:
-            log.info(f"task.{outcome.kind.value}", **fields)
+        case OutcomeKind.CANCELLED:
+            log.info("task.cancelled", **fields)
+        case OutcomeKind.INTERRUPTED:
+            log.info("task.interrupted", **fields)

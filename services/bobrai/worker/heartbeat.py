@@ -50,7 +50,7 @@ class Heartbeat:
         self._listener = listener
         self._watch = watch
         self._database = Database(settings.database, pool_size=1, name="bobrai-heartbeat")
-        self._outage = Outage("database", "heartbeat")
+        self._outage = Outage("heartbeat")
         self._connected = metrics.CONNECTED.labels("database")
         self._main = asyncio.get_running_loop()
         self._ended = asyncio.Event()

@@ -80,7 +80,7 @@ async def _registered(worker: Worker, stop: Stop) -> bool:
 
 async def _announce(database: Database, registry: Registry, settings: Settings, stop: Stop) -> bool:
     """Tell the API which types exist; returns False when the process should end before the database is there."""
-    outage = Outage("database", "announcement")
+    outage = Outage("announcement")
     while not stop.is_set():
         try:
             await task_types.announce(database, registry.types())

@@ -20,12 +20,12 @@ class Meters:
         self.ended = {kind: metrics.ATTEMPTS_FINISHED.labels(queue, type_, kind.value) for kind in OutcomeKind}
         self.finished = {status: metrics.TASKS_FINISHED.labels(queue, type_, status.value) for status in FINAL}
 
-    def written(self, outcome: Outcome, status: str, age_seconds: float) -> None:
+    def written(self, outcome: Outcome, status: str, age_seconds: float, trace_id: str) -> None:
         """Count an outcome that is committed, and the status that it gave to a task of that age."""
         self.ended[outcome.kind].inc()
         if status == TaskStatus.DONE:
             self.finished[TaskStatus.DONE].inc()
-            self.task_seconds.observe(age_seconds)
+            self.task_seconds.observe(age_seconds, trace_id)
         elif status != TaskStatus.PENDING:
             self.finished[TaskStatus(status)].inc()
         elif outcome.kind is OutcomeKind.RETRY and outcome.error is not None:

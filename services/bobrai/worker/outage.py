@@ -11,10 +11,9 @@ _LONGEST_SECONDS = 2.0
 
 
 class Outage:
-    """The state of one dependency as one part of the worker sees it."""
+    """The state of the database as one part of the worker sees it."""
 
-    def __init__(self, dependency: str, part: str) -> None:
-        self.dependency = dependency
+    def __init__(self, part: str) -> None:
         self._part = part
         self._failures = 0
 
@@ -26,7 +25,7 @@ class Outage:
     def failed(self, error: Exception) -> float:
         """Note a failure and return the seconds to wait before the next try; 0.1 s doubling to 2 s, with jitter."""
         if not self._failures:
-            log.warning(f"{self.dependency}.away", part=self._part, error=str(error))
+            log.warning("database.away", part=self._part, error=str(error))
         self._failures += 1
         nominal: float = min(_LONGEST_SECONDS, _SHORTEST_SECONDS * 2.0 ** min(self._failures - 1, 10))
         return nominal * random.uniform(0.5, 1.0)
@@ -34,5 +33,5 @@ class Outage:
     def over(self) -> None:
         """Note a success."""
         if self._failures:
-            log.info(f"{self.dependency}.back", part=self._part, failures=self._failures)
+            log.info("database.back", part=self._part, failures=self._failures)
             self._failures = 0

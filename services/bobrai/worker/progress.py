@@ -26,7 +26,7 @@ class ProgressReports:
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._lease = lease
-        self._outage = Outage("database", "progress")
+        self._outage = Outage("progress")
         self._latest: dict[int, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self._writing: asyncio.Task[None] | None = None

@@ -58,6 +58,7 @@ class Worker:
             ProgressReports(database, self.lease),
             self._speeds,
             lambda: AttemptTransaction(handlers_database, places),
+            link_after_seconds=settings.trace.link_after_seconds,
         )
         self.executor.completions = Completions(database, self.lease, self.executor.settled)
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)

@@ -11,7 +11,7 @@ import bobrai
 from bobrai.domain import task
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
-from bobrai.store import attempts, outbox, queries, queues, submission, task_types, tasks, workers
+from bobrai.store import attempts, backlogs, outbox, queries, queues, submission, task_types, tasks, workers
 from bobrai.store.pool import Database
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
@@ -149,4 +149,6 @@ async def _everything(store: Database, turn: int) -> None:
     assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 1
     await store.fetch("UPDATE idempotency_keys SET expires_at = now()")
     assert await tasks.prune_idempotency_keys(store, limit=10) == 1
+    assert await outbox.origins(store, ids) == []
+    assert queue in {each.queue for each in await backlogs.every(store)}
     assert await relayed(store, queue=queue)

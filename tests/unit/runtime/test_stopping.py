@@ -16,7 +16,7 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.telemetry import logs
 
 async def main():
-    logs.configure(level="error", json=True, process="test")
+    logs.configure(level="error", format="json", process="test")
     stop = Stop()
     stop.install()
     print("up", flush=True)

@@ -70,6 +70,11 @@ SELECT id, attempt, queue, priority, now() FROM lost
 ON CONFLICT (task_id) DO NOTHING
 RETURNING task_id, pg_notify('bobrai_outbox', '') AS notified;
 
+-- name: trace_contexts
+-- Where tasks that are published come from, for their spans: asked only while traces are on.
+SELECT trace_context, extract(epoch FROM now() - min(created_at))::double precision AS age_seconds
+FROM tasks WHERE id = ANY($1::bigint[]) AND trace_context <> '' GROUP BY trace_context;
+
 -- name: due_waits
 -- Whether a queue has due hints that wait for the relay.
 SELECT EXISTS (

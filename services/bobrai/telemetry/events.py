@@ -1,0 +1,120 @@
+"""Every event that bobrAI logs: its name, its usual severity, and what it means to whoever reads the line.
+
+In: nothing. Out: the table of docs/logs.md. A test compares the names with what the code logs, in both directions.
+Names are ``subject.what_happened``; a handler's own lines have whatever names their authors like.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Event(NamedTuple):
+    """What is known of one event."""
+
+    level: str
+    meaning: str
+
+
+EVENTS: Final[dict[str, Event]] = {
+    # --- any process
+    "settings.unknown_variable": Event("warning", "A `BOBRAI_` variable that nothing reads; `did_you_mean` is close."),
+    "process.stopping": Event("info", "A signal asked the process to drain."),
+    "process.killed": Event("warning", "A second signal ended the process before it had drained."),
+    "log.level_changed": Event("warning", "SIGUSR1 or SIGUSR2 changed the least severity that is printed."),
+    "loop.failed": Event("warning", "A round of a periodic duty failed; said once, until it recovers."),
+    "loop.recovered": Event("info", "A periodic duty works again after `failures` rounds."),
+    "database.away": Event("warning", "PostgreSQL does not answer a part of the worker; said once."),
+    "database.back": Event("info", "PostgreSQL answers again after `failures` tries."),
+    "database.awaited": Event("warning", "A command waits for a database that does not answer yet."),
+    "database.silent": Event("debug", "A look whether PostgreSQL answers had no answer."),
+    "tracing.started": Event("info", "Spans are exported."),
+    "tracing.unavailable": Event(
+        "warning", "`OTEL_*` variables ask for traces that cannot be exported; `reason` says why."
+    ),
+    "tracing.export_failed": Event("warning", "Spans could not be sent and are dropped; said once, until it works."),
+    "tracing.export_recovered": Event("info", "Spans are sent again."),
+    # --- migrate
+    "schema.awaited": Event("info", "Waiting until somebody has migrated the database."),
+    "schema.migrated": Event("info", "The schema was brought to this release's revision."),
+    "schema.current": Event("info", "The schema was at this release's revision already."),
+    # --- API
+    "api.listening": Event("info", "HTTP connections are taken."),
+    "api.stopped": Event("info", "The API has drained and ends."),
+    "http.request": Event("info", "A request was answered (debug for health, metrics and documentation)."),
+    "http.failed": Event("error", "A request met a defect of the server and was answered with 500."),
+    "catalog.empty": Event("debug", "Queues and types could not be read yet."),
+    "catalog.schema_unusable": Event(
+        "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
+    ),
+    "queues.made": Event("info", "A submission named queues that did not exist yet."),
+    # --- dispatcher
+    "dispatcher.started": Event("info", "The dispatcher's duties run."),
+    "dispatcher.stopped": Event("info", "The dispatcher has drained and ends."),
+    "dispatcher.drain_timeout": Event("warning", "Rounds under way were cut off when the drain time was over."),
+    "relay.queue_closed": Event("warning", "The broker takes nothing for a queue; it is left alone for a while."),
+    "wakeups.listening": Event("info", "The dispatcher hears of commits by NOTIFY."),
+    "wakeups.lost": Event("warning", "NOTIFY is not heard; due tasks are found by polling until it is."),
+    "worker.lost": Event("warning", "A worker's lease expired: its tasks are taken back."),
+    "task.taken_back": Event(
+        "warning", "A lost worker's task is pending again, or failed when it was its last attempt."
+    ),
+    "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
+    # --- worker
+    "worker.registered": Event("info", "The worker has a lease and begins to claim."),
+    "worker.lease_lost": Event("warning", "The worker found its lease gone; it drops what it ran and starts over."),
+    "worker.draining": Event("info", "The worker takes nothing new and lets what runs finish."),
+    "worker.interrupting": Event("warning", "The drain time is over: what still runs is stopped and given back."),
+    "worker.pause_unanswered": Event("warning", "The broker did not confirm that it delivers nothing more."),
+    "worker.outcomes_unwritten": Event("error", "The process ends with outcomes that PostgreSQL did not take."),
+    "worker.hints_unreleased": Event("warning", "Hints could not be given back at the end; their messages will be."),
+    "worker.unregister_failed": Event("warning", "The lease could not be ended; it expires by itself."),
+    "worker.recycling": Event("info", "The worker ends after its number of tasks, or for its memory."),
+    "worker.stopped": Event("info", "The worker has drained and ends."),
+    "heartbeat.failed": Event("error", "A defect ended the heartbeat's thread."),
+    "heartbeat.surprised": Event("error", "A defect in one heartbeat; the next one follows."),
+    "claims.failed": Event("error", "A defect in claiming; the hints wait and are claimed again."),
+    "claim.lost": Event("warning", "An outcome was dropped: another attempt owns the task."),
+    "task.started": Event("debug", "A handler was started."),
+    "task.done": Event("debug", "A handler returned."),
+    "task.retried": Event("info", "An attempt failed; another one follows in `delay_seconds`."),
+    "task.failed": Event("warning", "An attempt failed and no other follows; the message is in the task's `errors`."),
+    "task.cancelled": Event("info", "A running task was cancelled by its user."),
+    "task.interrupted": Event("info", "A running task was given back because the worker ends."),
+    "task.type_unknown": Event("warning", "No handler module of this worker declares the type; said once per type."),
+    "task.result_refused": Event("warning", "PostgreSQL refused a result; the task fails."),
+    "task.error_refused": Event("error", "PostgreSQL refused the text of an error; it is stored without."),
+    "task.outcome_refused": Event("error", "An outcome could not be written; the lease's end gives the task back."),
+    "task.progress_refused": Event("warning", "PostgreSQL refused a progress report."),
+    "handler.blocked": Event("warning", "A handler holds up the event loop; `stack` shows where."),
+    "handler.unblocked": Event("warning", "The event loop goes on, after `seconds`."),
+    "handler.abandoned": Event("warning", "A handler goes on although it was told to end; its slot is free again."),
+    # --- dispatcher and worker: RabbitMQ
+    "broker.connected": Event("info", "Connected to a node of RabbitMQ."),
+    "broker.unreachable": Event("warning", "A node cannot be reached; each reason is said once."),
+    "broker.lost": Event("warning", "The connection ended; another one is made."),
+    "broker.link.failed": Event("error", "A defect in keeping the connection; it is made again."),
+    "broker.queue.differs": Event("warning", "A queue exists with other arguments than bobrAI would give it."),
+    "broker.consuming": Event("info", "Messages of a queue are taken."),
+    "broker.consumer.lost": Event("warning", "A queue is not consumed for `reason`; it is tried again."),
+    "broker.consumer.cancelled": Event("warning", "The broker cancelled a consumer; it is issued again."),
+    "broker.consumer.silent": Event("warning", "Messages wait and none arrive; the consumer is issued again."),
+    "broker.subscription.failed": Event("error", "A defect in consuming a queue; it begins again."),
+    "broker.on_delivery.failed": Event("error", "A defect in taking a message; it stays unacked."),
+    "broker.message.malformed": Event("error", "A message is not bobrAI's; it was put aside as a dead letter."),
+    "broker.dead_letters.full": Event(
+        "warning", "The dead-letter queue is full; a malformed message stays where it is."
+    ),
+    "broker.dead_letters.unavailable": Event("warning", "A malformed message could not be put aside yet."),
+    "broker.dead_letters.failed": Event("error", "A defect in putting aside malformed messages."),
+    # --- external metrics
+    "external_metrics.started": Event("info", "External metrics are served to Kubernetes."),
+    "external_metrics.stopped": Event("info", "The external metrics server ends."),
+    "external_metrics.failed": Event("error", "A request met a defect of the server and was answered with 500."),
+    "certificate.changed": Event("info", "The serving certificate was read again."),
+    "front_proxy.changed": Event("info", "Whom the API server's front proxy is recognised by was read again."),
+}
+
+
+def table() -> str:
+    """Return the catalogue as a Markdown table."""
+    rows = (f"| `{name}` | {event.level} | {event.meaning} |" for name, event in EVENTS.items())
+    return "\n".join(["| event | level | meaning |", "|---|---|---|", *rows])

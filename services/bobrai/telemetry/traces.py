@@ -1,0 +1,152 @@
+"""Traces as the other rooms see them: off, and then no OpenTelemetry is even imported, or on.
+
+In: the standard ``OTEL_*`` variables, requests, published bundles and attempts. Out: spans, made in `tracing.py`, the
+only module that imports OpenTelemetry. Rooms ask ``traces.on`` first, which is all that traces cost while they are off.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from bobrai.domain.task import Claim, Outcome
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+on = False
+_EXPORTERS: Final = frozenset({"otlp", "console"})
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+class Span(Protocol):
+    """What is under way. ``trace_id`` is empty when it is not sampled."""
+
+    @property
+    def trace_id(self) -> str:
+        """The id under which a trace shows it, as 32 hexadecimal digits."""
+
+    def enter(self) -> None:
+        """Make it the current span of this asyncio task, until the task ends."""
+
+
+class ServerSpan(Span, Protocol):
+    """A request that is being answered."""
+
+    @property
+    def context(self) -> str:
+        """Where it stands in its trace: traceparent, and tracestate after a space."""
+
+    def end(self, status: int) -> None:
+        """It was answered."""
+
+
+class PublishSpan(Span, Protocol):
+    """Messages on their way to the broker."""
+
+    def end(self, *, confirmed: int, refused: int, error: str = "") -> None:
+        """The broker has answered, or has not: then ``error`` is the name of what went wrong."""
+
+
+class AttemptSpan(Span, Protocol):
+    """A handler that runs."""
+
+    def end(self, outcome: Outcome | None) -> None:
+        """It has ended; None: its claim was lost."""
+
+
+class Origin(Protocol):
+    """Where tasks that are published come from."""
+
+    @property
+    def trace_context(self) -> str:
+        """As `ServerSpan.context`."""
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago they were submitted."""
+
+
+class Tracer(Protocol):
+    """What makes spans."""
+
+    def serve(self, method: str, route: str, scope: Mapping[str, Any], given: str) -> ServerSpan:
+        """Begin a request; ``given`` is the client's trace context."""
+
+    def publish(
+        self, queue: str, origins: Sequence[Origin], hints: int, messages: int, parent_age_seconds: float
+    ) -> PublishSpan:
+        """Begin to publish; tasks that were submitted together, and lately, are the span's parent, others its links."""
+
+    def attempt(self, claim: Claim, link_after_seconds: float) -> AttemptSpan:
+        """Begin an attempt."""
+
+    def stop(self) -> None:
+        """Send what is left, within a few seconds."""
+
+
+_tracer: Tracer | None = None
+
+
+def start(process: str, version: str, environ: Mapping[str, str]) -> None:
+    """Make traces when the standard variables ask for them; raises nothing."""
+    exporter, reason = _wanted(environ)
+    if reason:
+        log.warning("tracing.unavailable", reason=reason)
+    if not exporter or reason:
+        return
+    try:
+        from bobrai.telemetry import tracing
+    except ImportError as error:
+        log.warning("tracing.unavailable", reason=f"{error.name} is not installed: pip install 'bobrai[tracing]'")
+        return
+    use(tracing.OpenTelemetry(process, version, exporter))
+    log.info("tracing.started", exporter=exporter)
+
+
+def use(tracer: Tracer | None) -> None:
+    """Make spans with this tracer from now on; None: make none."""
+    global on, _tracer
+    _tracer = tracer
+    on = tracer is not None
+
+
+def stop() -> None:
+    """Send what is left, within a few seconds, and make no more spans."""
+    tracer = _tracer
+    use(None)
+    if tracer is not None:
+        tracer.stop()
+
+
+def serve(method: str, route: str, scope: Mapping[str, Any], given: str) -> ServerSpan | None:
+    """Begin a request (see `Tracer`)."""
+    return None if _tracer is None else _tracer.serve(method, route, scope, given)
+
+
+def publish(
+    queue: str, origins: Sequence[Origin], hints: int, messages: int, parent_age_seconds: float
+) -> PublishSpan | None:
+    """Begin to publish (see `Tracer`)."""
+    return None if _tracer is None else _tracer.publish(queue, origins, hints, messages, parent_age_seconds)
+
+
+def attempt(claim: Claim, link_after_seconds: float) -> AttemptSpan | None:
+    """Begin an attempt (see `Tracer`)."""
+    return None if _tracer is None else _tracer.attempt(claim, link_after_seconds)
+
+
+def _wanted(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the exporter that is asked for, or nothing, and why it cannot be had."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return "", ""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if not exporter and any(environ.get(name, "").strip() for name in _ENDPOINTS):
+        exporter = "otlp"
+    if exporter in {"", "none"}:
+        return "", ""
+    if exporter not in _EXPORTERS:
+        return exporter, f"OTEL_TRACES_EXPORTER is {exporter!r}; bobrAI knows otlp, console and none"
+    protocol = next((environ[name].strip() for name in _PROTOCOLS if environ.get(name, "").strip()), "http/protobuf")
+    if exporter == "otlp" and protocol != "http/protobuf":
+        return exporter, f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; bobrAI speaks http/protobuf (port 4318)"
+    return exporter, ""
