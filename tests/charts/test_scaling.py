@@ -88,6 +88,18 @@ def test_a_pools_own_values_win_even_where_they_are_false_zero_or_empty() -> Non
     assert rendered.find("PodDisruptionBudget", "bobrai-worker-still") is None
 
 
+def test_the_default_pool_can_be_taken_away() -> None:
+    rendered = render({"workers": {"pools": {"default": None, "media": {"queues": ["media"]}}}})
+    assert [item.name for item in rendered.all("Deployment") if "worker" in item.name] == ["bobrai-worker-media"]
+
+
+def test_pods_may_be_patched_only_where_that_is_wished() -> None:
+    assert render().all("Role") == []
+    (role,) = render({"autoscaling": {"podDeletionCost": True}}).all("Role")
+    assert {verb for rule in role.body["rules"] for verb in rule["verbs"]} <= {"patch", "list", "get"}
+    assert {resource for rule in role.body["rules"] for resource in rule["resources"]} == {"pods"}
+
+
 def test_no_provider_means_no_trace_of_one() -> None:
     rendered = _with("none")
     assert [item.name for item in rendered.all("HorizontalPodAutoscaler")] == ["bobrai-api"]

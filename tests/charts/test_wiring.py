@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -184,11 +185,32 @@ def test_every_secret_and_config_is_read_by_somebody(rendered: Rendered) -> None
     assert [key for key in _made(rendered) if key not in read and key[1] not in text] == []
 
 
-def test_no_variable_is_given_twice(rendered: Rendered) -> None:
-    for pod in rendered.pods():
-        for container in pod.containers:
-            names = Counter(entry["name"] for entry in container.get("env") or [])
-            assert [name for name, times in names.items() if times > 1] == [], (pod, container["name"])
+MERGE_KEYS = {
+    "env": ("name",),
+    "ports": ("containerPort", "port", "protocol"),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "imagePullSecrets": ("name",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+}
+"""What server-side apply, the default of Helm 4, tells the entries of a list by; it refuses two that are the same."""
+
+
+def _doubles(body: Any, path: str) -> list[str]:
+    if isinstance(body, dict):
+        return [double for key, inner in body.items() for double in _doubles(inner, f"{path}.{key}")]
+    if not isinstance(body, list):
+        return []
+    keys = MERGE_KEYS.get(path.rpartition(".")[2], ())
+    seen = Counter(str([entry.get(key) for key in keys]) for entry in body) if keys else Counter[str]()
+    inside = [double for number, entry in enumerate(body) for double in _doubles(entry, f"{path}.{number}")]
+    return [f"{path}: {key}" for key, times in seen.items() if times > 1] + inside
+
+
+def test_no_entry_of_a_list_is_given_twice(rendered: Rendered) -> None:
+    assert [double for item in rendered for double in _doubles(item.spec, f"{item}.spec")] == []
 
 
 def test_scalers_aim_at_a_deployment_that_exists(rendered: Rendered) -> None:
