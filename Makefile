@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-charts test-images golden check bench bench-peers format docs images lock clean
+.PHONY: help run observe test test-faults test-observe test-charts test-images test-pods golden check bench bench-peers format docs images lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,14 +26,21 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing else to install
 	@exec $(BIN)/bobrai dev $(ARGS)
 
-test: $(VENV)/.test  ## run the tests on real servers, all but faults and images (ARGS="-k name" narrows them)
+observe: $(VENV)/.test  ## look at a loaded bobrAI in Prometheus, and in Grafana where Docker can have it, until Ctrl-C
+	@exec $(BIN)/python -m tests.observe $(ARGS)
+
+test: $(VENV)/.test  ## run the tests on real servers, all but faults, images and what watches them (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
 	-@$(BIN)/python -m tests.charts.helm_binary
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not images" $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not images and not pods and not observe" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
 	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
+
+test-observe: $(VENV)/.test  ## ask every dashboard's queries of a real Prometheus that scrapes a loaded installation; a minute
+	-@$(BIN)/python -m tests.support.servers
+	$(BIN)/python -m pytest -m observe $(ARGS)
 
 test-charts: $(VENV)/.test  ## the part of `make test` that is about the Helm chart
 	$(BIN)/python -m tests.charts.helm_binary
@@ -46,6 +53,9 @@ test-images: $(VENV)/.test  ## build both images with the Docker engine that ans
 	-@$(BIN)/python -m tests.support.servers
 	$(BIN)/python -m pytest -m images $(ARGS)
 
+test-pods: $(VENV)/.test  ## run a whole release in containers, each pod as the chart says (as root, with a Docker engine)
+	$(BIN)/python -m pytest -m pods $(ARGS)
+
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema that name every setting and value
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,6 +65,7 @@ check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema t
 	  $(MAKE) --no-print-directory .page-$$page | diff -u docs/$$page.md - || { echo "docs/$$page.md is out of date: run 'make docs'"; exit 1; }; \
 	done
 	@$(BIN)/python -m tests.charts.values_docs --check
+	@$(BIN)/python -m tests.observe.dashboards --check
 
 format: $(VENV)/.test  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -65,6 +76,7 @@ docs: $(VENV)/.test  ## write the pages and the schema that are made from the co
 	  $(MAKE) --no-print-directory .page-$$page > .page.tmp && mv .page.tmp docs/$$page.md || { rm -f .page.tmp; exit 1; }; \
 	done
 	@$(BIN)/python -m tests.charts.values_docs
+	@$(BIN)/python -m tests.observe.dashboards
 
 # Each is a page whose last table is what the command of the same name prints.
 PAGES := settings metrics logs
