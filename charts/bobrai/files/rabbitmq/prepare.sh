@@ -1,11 +1,13 @@
 #!/bin/bash
 # Runs before every start of a node: writes the cookie and the definitions (policies from the ConfigMap, the user from the
-# Secret) into memory, and waits until the node's own name can be resolved.
-# In: ERLANG_COOKIE, RABBITMQ_USER, RABBITMQ_PASSWORD, RABBITMQ_TAGS, VIRTUAL_HOST, NODE_HOST, START_DELAY_SECONDS.
+# Secret) into memory, waits until the node's own name can be resolved, and tells a node that lost its disk whom to join.
+# In: CONFIGURATION (a folder), ERLANG_COOKIE, RABBITMQ_USER, RABBITMQ_PASSWORD, RABBITMQ_TAGS, VIRTUAL_HOST, NODE_HOST,
+# START_DELAY_SECONDS, RABBITMQ_NODENAME, PEERS (NODE:PORT of the management page, by spaces). Without a cookie, no PEERS.
 set -euo pipefail
 
-configuration=${CONFIGURATION:-/etc/rabbitmq}
+configuration=$CONFIGURATION
 home=/var/lib/rabbitmq
+data=/var/lib/rabbitmq/mnesia
 run=/run/bobrai
 
 # a JSON string: control characters, quotes and backslashes escaped
@@ -41,9 +43,25 @@ DEFINITIONS
 # a name that is asked for too early is remembered as unknown for up to half a minute by the cluster's DNS
 sleep "$START_DELAY_SECONDS"
 for _ in {1..120}; do
-  if getent hosts "$NODE_HOST" > /dev/null; then
-    exit 0
-  fi
+  ! getent hosts "$NODE_HOST" > /dev/null || break
   sleep 1
 done
-printf 'prepare: %s cannot be resolved; the node will try all the same\n' "$NODE_HOST" >&2
+
+# the first pod makes the cluster, so with an empty disk it would make a second one beside the cluster that it was in
+formed() {
+  local host=${1%:*} port=${1##*:}
+  timeout 3 bash -c 'exec 3<> "/dev/tcp/$1/$2"
+    printf "GET /api/health/checks/reached-target-cluster-size HTTP/1.0\r\n\r\n" >&3
+    head -n 1 <&3 | grep -q " 200 "' formed "$host" "$port" 2> /dev/null
+}
+mkdir -p "$run/conf.d"
+printf '# who makes the cluster\n' > "$run/conf.d/90-seed.conf"
+if [ -n "${PEERS:-}" ] && [ ! -d "$data/$RABBITMQ_NODENAME" ]; then
+  for peer in $PEERS; do
+    if [ "${peer%:*}" != "$RABBITMQ_NODENAME" ] && formed "${peer#*@}"; then
+      printf 'prepare: the disk is empty and the cluster is there: joining %s\n' "${peer%:*}"
+      printf 'cluster_formation.k8s.seed_node = %s\n' "${peer%:*}" >> "$run/conf.d/90-seed.conf"
+      break
+    fi
+  done
+fi

@@ -16,8 +16,17 @@
     fieldRef: {fieldPath: metadata.name}
 - name: NODE_HOST
   value: $(POD_NAME).{{ .name }}-nodes.{{ .ctx.Release.Namespace }}
-- name: HOME
-  value: /var/lib/rabbitmq
+- {name: RABBITMQ_NODENAME, value: rabbit@$(NODE_HOST)}
+- {name: HOME, value: /var/lib/rabbitmq}
+{{- end -}}
+
+{{/* All nodes with the port of their management pages: dict "ctx" . "name" (of the StatefulSet) */}}
+{{- define "bobrai.rabbitmq.peers" -}}
+{{- $peers := list -}}
+{{- range $number := until (int .ctx.Values.rabbitmq.replicas) -}}
+{{- $peers = append $peers (printf "rabbit@%s-%d.%s-nodes.%s:15672" $.name $number $.name $.ctx.Release.Namespace) -}}
+{{- end -}}
+{{- join " " $peers -}}
 {{- end -}}
 
 {{/* dict "ctx" . "name" (of the StatefulSet) */}}
@@ -30,8 +39,8 @@
   env:
     {{- include "bobrai.rabbitmq.nodeEnv" . | nindent 4 }}
     - {name: RABBITMQ_USE_LONGNAME, value: "true"}
-    - {name: RABBITMQ_NODENAME, value: rabbit@$(NODE_HOST)}
     - {name: RABBITMQ_CONFIG_FILE, value: /etc/rabbitmq/rabbitmq.conf}
+    - {name: RABBITMQ_CONFIG_FILES, value: /run/bobrai/conf.d}
     - {name: RABBITMQ_ENABLED_PLUGINS_FILE, value: /etc/rabbitmq/enabled_plugins}
     - {name: RABBITMQ_MNESIA_BASE, value: /var/lib/rabbitmq/mnesia}
     - {name: RABBITMQ_LOG_BASE, value: /var/log/rabbitmq}

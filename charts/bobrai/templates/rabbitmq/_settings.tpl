@@ -41,6 +41,7 @@ management.tcp.port: 15672
 prometheus.tcp.port: 15692
 log.console: "true"
 log.console.level: info
+log.console.use_colors: "off"
 log.file: "false"
 {{ include "bobrai.rabbitmq.settings" . }}
 {{- end -}}
