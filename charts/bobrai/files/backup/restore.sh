@@ -6,11 +6,11 @@ set -euo pipefail
 folder=/backup
 dump=${DUMP:-}
 if [ -z "$dump" ]; then
-  dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" -printf '%f\n' | sort | tail -n 1)
+  dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" | sed 's|.*/||' | sort | tail -n 1)
 fi
 if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
   printf 'restore: there is no dump "%s"; these are here:\n' "$dump" >&2
-  find "$folder" -maxdepth 1 -name '*.dump' -printf '  %f\n' | sort >&2
+  find "$folder" -maxdepth 1 -name '*.dump' | sed 's|.*/|  |' | sort >&2
   exit 1
 fi
 
