@@ -18,6 +18,7 @@ from bobrai.runtime.health import QuietServer
 
 # Longer than the API server keeps an idle connection (90 s), so that it is the one who closes.
 _KEEP_ALIVE_SECONDS: Final = 120
+_GOODBYE_SECONDS: Final = 1.0
 
 
 class _Config(uvicorn.Config):
@@ -50,6 +51,12 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._context = transport.get_extra_info("ssl_object").context
         self._peer = common_name(transport.get_extra_info("peercert") or {})
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            # Saying goodbye in TLS takes two; who does not answer would hold the connection for half a minute.
+            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -17,12 +17,15 @@ class Pair:
 
 
 class Authority:
-    """An authority that signs for clients and servers."""
+    """An authority that signs for clients and servers, itself signed by a parent or by itself."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, parent: "Authority | None" = None) -> None:
         self.name = name
         self._folder = folder / name
         self._folder.mkdir()
+        if parent is not None:
+            self._own = parent._issue(name, "basicConstraints=critical,CA:true\nkeyUsage=keyCertSign")
+            return
         self._own = Pair(self._folder / "ca.crt", self._folder / "ca.key")
         _openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",

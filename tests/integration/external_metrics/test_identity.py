@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -118,25 +119,111 @@ async def test_a_new_authority_is_believed_and_the_old_one_is_not_without_a_rest
     assert await status(open_connection) == "refused"
 
 
-async def test_a_connection_that_is_kept_busy_does_not_outlive_its_authority(
-    service: Service, cluster: Cluster, authorities: Callable[[str], Authority], proxy_pair: Pair
-) -> None:
-    """One that never falls idle for long is ended all the same."""
-    host, _, port = service.settings.external_metrics.bind.rpartition(":")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.load_cert_chain(proxy_pair.certificate, proxy_pair.key)
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-    head = f"GET {BASE} HTTP/1.1\r\nHost: x\r\nX-Remote-User: hpa\r\n".encode()
-    writer.write(head)  # a request that has begun and does not end
-    cluster.trusts(authorities("fresh-front-proxy-ca"), names=["front-proxy-client"])
+class Stalled:
+    """A client that shakes hands and sends by hand, so that the world may change in between."""
+
+    def __init__(self, service: Service, shown: Pair) -> None:
+        host, _, port = service.settings.external_metrics.bind.rpartition(":")
+        self._address = (host, int(port))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(shown.certificate, shown.key)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing)
+
+    async def shake_hands(self) -> None:
+        """All but the last word, which shows the certificate and stays here."""
+        self._reader, self._writer = await asyncio.open_connection(*self._address)
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.send()
+                self._incoming.write(await self._reader.read(65536))
+            else:
+                return
+
+    def send(self, plain: bytes = b"") -> None:
+        """What is left of the handshake, then some text."""
+        if plain:
+            self.tls.write(plain)
+        self._writer.write(self._outgoing.read())
+
+    async def answer(self) -> bytes:
+        """All that comes until the service says goodbye or goes; empty when it said nothing."""
+        heard, said_goodbye = b"", False
+        try:
+            async with asyncio.timeout(10):
+                while not said_goodbye and (chunk := await self._reader.read(65536)):
+                    self._incoming.write(chunk)
+                    plain, said_goodbye = self._plain()
+                    heard += plain
+        except ConnectionError:
+            pass  # gone without a goodbye
+        finally:
+            self._writer.close()
+        return heard
+
+    def _plain(self) -> tuple[bytes, bool]:
+        plain = b""
+        try:
+            while part := self.tls.read(65536):
+                plain += part
+        except ssl.SSLWantReadError:
+            return plain, False
+        except ssl.SSLZeroReturnError:
+            pass
+        return plain, True
+
+
+REQUEST = f"GET {BASE} HTTP/1.1\r\nHost: x\r\nX-Remote-User: hpa\r\n".encode()
+
+
+async def swapped(cluster: Cluster, authority: Authority) -> None:
+    """Let the service learn of another front proxy."""
+    cluster.trusts(authority, names=["front-proxy-client"])
     seen = cluster.reads
     await eventually(lambda: cluster.reads >= seen + 2)
-    writer.write(b"\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)  # ends because the service closes
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 401 ")
-    writer.close()
+
+
+async def test_a_request_that_began_under_an_authority_that_is_gone_is_not_answered(
+    service: Service, cluster: Cluster, authorities: Callable[[str], Authority], proxy_pair: Pair
+) -> None:
+    client = Stalled(service, proxy_pair)
+    await client.shake_hands()
+    client.send(REQUEST)
+    await swapped(cluster, authorities("fresh-front-proxy-ca"))
+    client.send(b"\r\n")
+    assert b" 200 " not in await client.answer()
+
+
+async def test_a_handshake_that_began_under_an_authority_that_is_gone_is_not_believed(
+    service: Service, cluster: Cluster, authorities: Callable[[str], Authority], proxy_pair: Pair
+) -> None:
+    client = Stalled(service, proxy_pair)
+    await client.shake_hands()
+    await swapped(cluster, authorities("fresh-front-proxy-ca"))
+    client.send(REQUEST + b"\r\n")
+    assert (await client.answer()).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_no_session_can_be_resumed(service: Service, proxy_pair: Pair) -> None:
+    client = Stalled(service, proxy_pair)
+    await client.shake_hands()
+    client.send(REQUEST + b"Connection: close\r\n\r\n")
+    assert (await client.answer()).startswith(b"HTTP/1.1 200 ")
+    assert client.tls.session is not None
+    assert not client.tls.session.has_ticket
+
+
+async def test_an_authority_may_itself_be_signed_by_another(
+    service: Service, cluster: Cluster, front_proxy: Authority, tmp_path: Path
+) -> None:
+    """The bundle then has the lower one alone, and Kubernetes believes it."""
+    lower = Authority(tmp_path, "lower-ca", front_proxy)
+    await swapped(cluster, lower)
+    assert await answered_anew(service, lower.client("front-proxy-client")) == 200
 
 
 async def test_allowed_names_change_without_a_restart(

@@ -1,6 +1,7 @@
 """`bobrai external-metrics` as a process beside a real dispatcher: figures that live, go stale, and come back."""
 
 import json
+import socket
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,15 @@ def test_a_namespace_must_be_known(processes: Processes, environment: dict[str, 
     assert "BOBRAI_EXTERNAL_METRICS_NAMESPACE" in said
     environment["BOBRAI_EXTERNAL_METRICS_NAMESPACE"] = "shop"
     processes.start("external-metrics")
+
+
+def test_a_silent_client_does_not_hold_up_the_end(
+    processes: Processes, environment: dict[str, str], bind: str, server_authority: Authority, proxy_pair: Pair
+) -> None:
+    """Half of the goodbye of TLS is the client's, and this one says nothing."""
+    service = processes.start("external-metrics")
+    host, _, port = bind.rpartition(":")
+    context = client_context(server_authority, proxy_pair)
+    with socket.create_connection((host, int(port))) as line, context.wrap_socket(line, server_hostname="localhost"):
+        service.terminate()
+        assert service.wait(8) == 0
