@@ -90,7 +90,7 @@ async def test_a_dump_restores_into_an_empty_server_with_equal_counts(
 
         async with connected(empty.address(), server_settings={"application_name": "bobrai-worker"}) as connection:
             await connection.execute("DELETE FROM tasks WHERE id <= 10")
-            refused = job(run_folder, empty, "bobrai-restore", dumps).run("restore")
+            refused = job(run_folder, empty, "bobrai-restore", dumps, WAIT_SECONDS="0").run("restore")
         assert refused.returncode == 1
         assert "Scale API, dispatcher and workers to 0" in refused.stderr
         assert (await counts(empty))["tasks"] == TASKS - 10
