@@ -131,6 +131,11 @@ class Node:
         """The volume is gone; the next pod gets an empty one."""
         shutil.rmtree(self.pod.volume("data"))
 
+    def lists_on_disk(self, queue: str) -> bool:
+        """Whether a quorum queue declared here survives SIGKILL to all nodes."""
+        lists = self.pod.volume("data").glob("*/quorum/*/names.dets")
+        return any(f"bobrai_{queue}".encode() in file.read_bytes() for file in lists)
+
     def management(self, user: str = "bobrai", password: str = AWKWARD) -> Management:
         """The management API, as this user."""
         return Management(f"http://{quote(user)}:{quote(password, safe='')}@127.0.0.1:{self.management_port}")

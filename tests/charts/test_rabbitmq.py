@@ -1,10 +1,13 @@
 """The bundled RabbitMQ: rendered settings, definitions and scripts on three real nodes that form one cluster."""
 
 import json
+import os
 import re
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +20,7 @@ from tests.charts.helm import CRD_APIS, Manifest, refusal, render
 from tests.charts.postgresql import AWKWARD
 from tests.charts.quantities import quantity
 from tests.charts.rabbitmq import NAME, Cluster, Node, started
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.rabbitmq_management import ManagementError
 from tests.support.run_folder import RunFolder
 
@@ -171,10 +174,16 @@ def test_a_node_with_its_disk_asks_nobody(cluster: Cluster) -> None:
 
 async def test_all_nodes_start_again_after_all_were_gone(cluster: Cluster) -> None:
     await declare(cluster.nodes[0], messages=10)
+    # the broker lists a new queue on disk a second or so after its declaration
+    eventually_sync(lambda: all(node.lists_on_disk(QUEUE) for node in cluster.nodes), 30, message="listed on disk")
     cluster.kill()
     cluster.start()
     cluster.wait_whole()
-    assert await ready(cluster.nodes[2]) == 10
+
+    async def all_there() -> bool:
+        return await ready(cluster.nodes[2]) == 10
+
+    await eventually(all_there, 30, message="the messages are there again")
 
 
 def test_the_last_node_of_an_uninstall_does_not_wait_for_ever(cluster: Cluster) -> None:
@@ -234,6 +243,26 @@ def test_alarms_come_before_the_limits(memory: str, disk: str) -> None:
 def test_a_memory_limit_below_the_log_is_refused() -> None:
     values = {"rabbitmq": {"resources": {"limits": {"memory": "200Mi"}}}}
     assert "a node needs at least 4 x rabbitmq.raftLogMebibytes" in refusal(values)
+
+
+@pytest.mark.parametrize(("bound", "left"), [(100, 100), (300, 256)])
+def test_a_node_opens_no_more_files_than_erlang_should_reserve_memory_for(
+    tmp_path: Path, bound: int, left: int
+) -> None:
+    script = render().one("ConfigMap", f"{NAME}-config").body["data"]["start.sh"]
+    assert "files=65536\n" in script
+    (tmp_path / "start.sh").write_text(script.replace("files=65536", f"files={bound}"))
+    server = tmp_path / "rabbitmq-server"
+    server.write_text("#!/bin/sh\nulimit -n\n")
+    server.chmod(0o755)
+    command = ["bash", "-c", f"ulimit -n 256; exec bash {tmp_path}/start.sh"]
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=True, timeout=10)
+    assert int(done.stdout) == left
+
+
+def test_an_even_number_of_nodes_is_refused() -> None:
+    assert "use 1, 3 or 5" in refusal({"rabbitmq": {"replicas": 2}})
 
 
 def test_no_probe_starts_a_program_and_none_kills_a_running_node() -> None:

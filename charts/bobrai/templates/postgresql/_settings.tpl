@@ -42,6 +42,8 @@ idle_in_transaction_session_timeout: 15min
 log_line_prefix: "%m [%p] %q%u@%d %a "
 log_min_duration_statement: 1s
 log_lock_waits: "on"
+# a slow statement is logged without its parameters, which are tasks' payloads
+log_parameter_max_length: 0
 log_timezone: UTC
 timezone: UTC
 shared_preload_libraries: pg_stat_statements

@@ -24,6 +24,9 @@ definitions.skip_if_unchanged: "true"
 {{- $memory := include "bobrai.mebibytes" .Values.rabbitmq.resources.limits.memory | int64 -}}
 {{- $disk := include "bobrai.mebibytes" .Values.rabbitmq.storage.size | int64 -}}
 {{- $watermark := div (mul $memory 6) 10 -}}
+{{- if eq (mod (int .Values.rabbitmq.replicas) 2) 0 }}
+{{- fail (printf "\nrabbitmq.replicas=%d: use 1, 3 or 5. An even number of nodes survives no more losses than one node less" (int .Values.rabbitmq.replicas)) }}
+{{- end }}
 {{- if lt (int64 $memory) (mul 4 (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- fail (printf "\nrabbitmq.resources.limits.memory is %d MiB; a node needs at least 4 x rabbitmq.raftLogMebibytes (%d)" $memory (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- end }}
