@@ -151,19 +151,19 @@ def _made(rendered: Rendered) -> dict[tuple[str, str], set[str]]:
 NOT_MADE = {
     "external": {"tasks-database", "tasks-broker"},
     "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-scaling", "bobrai-metrics-tls"},
-    "operators": {"bobrai-postgresql-app", "bobrai-rabbitmq-default-user"},
-    "monitoring-operators": {"bobrai-postgresql-app", "bobrai-rabbitmq-default-user"},
     "monitoring-external": {"our-database", "our-broker", "our-database-monitor"},
     "several-pools": {"media"},
 }
-"""Secrets that somebody else makes: a user, or an operator."""
+"""Secrets that a user makes."""
 
 
 def test_every_secret_and_config_that_a_pod_reads_is_made_or_known_to_exist(
     rendered: Rendered, request: pytest.FixtureRequest
 ) -> None:
     shape = request.node.callspec.id
-    made, foreign = _made(rendered), NOT_MADE.get(shape, set())
+    operators = {f"{item.name}-app" for item in rendered.all("Cluster")}
+    operators |= {f"{item.name}-default-user" for item in rendered.all("RabbitmqCluster")}
+    made, foreign = _made(rendered), NOT_MADE.get(shape, set()) | operators
     for pod in rendered.pods():
         for kind, name, key in _sources(pod):
             if name in foreign:
@@ -218,10 +218,10 @@ def test_scalers_aim_at_a_deployment_that_exists(rendered: Rendered) -> None:
         rendered.one("Deployment", manifest.spec["scaleTargetRef"]["name"])
 
 
-def test_every_stateful_set_has_its_headless_service(rendered: Rendered) -> None:
+def test_every_stateful_set_names_a_service_of_its_own_pods(rendered: Rendered) -> None:
     for manifest in rendered.all("StatefulSet"):
         service = rendered.one("Service", manifest.spec["serviceName"])
-        assert service.spec["clusterIP"] == "None", service
+        assert selected(rendered, service.spec["selector"]) == [manifest], service
 
 
 LONGEST_RELEASE = "a" * 53
