@@ -191,7 +191,8 @@ class Processes:
         """Start any command with the same care; without `environment`, the common one."""
         log = self._folder / f"{name}-{next(self._numbers)}.log"
         given = self.environment if environment is None else environment
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("BOBRAI_", "PG", "COV_"))}
+        foreign = ("BOBRAI_", "OTEL_", "PG", "COV_")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder,
