@@ -1,11 +1,8 @@
 """Every object of every supported shape is one that the API server takes: no unknown field, no wrong type."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.charts.helm import CRD_APIS, Manifest, Rendered, render
-from tests.charts.helm_binary import REPOSITORY
+from tests.charts.helm import Manifest, Rendered
 from tests.charts.schemas import custom_schemas, faults
 
 KUBERNETES = ("1.30", "1.37")
@@ -14,12 +11,6 @@ KUBERNETES = ("1.30", "1.37")
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
 def test_every_object_validates_strictly(rendered: Rendered, kubernetes: str) -> None:
     assert [fault for manifest in rendered for fault in faults(manifest, kubernetes)] == []
-
-
-@pytest.mark.parametrize("values", sorted((REPOSITORY / "k8s").glob("values-*.yaml")), ids=lambda file: file.stem)
-def test_the_values_for_whole_clusters_validate_too(values: Path) -> None:
-    rendered = render({"secrets": {"externalMetricsTls": {"caBundle": "LS0t"}}}, files=[values], api_versions=CRD_APIS)
-    assert [fault for item in rendered for version in KUBERNETES for fault in faults(item, version)] == []
 
 
 def _manifest(api_version: str, kind: str, spec: dict[str, object]) -> Manifest:
