@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -47,7 +47,7 @@ class Endpoint:
         """Answer one request."""
         started = time.perf_counter()
         request = Request(self._route, scope, receive)
-        logs.carry(request)  # the server gives every request a context of its own
+        logs.carry(partial(_fields, request.request_id))  # the server gives every request a context of its own
         operation = self._operations.get(request.method)
         if traces.on and operation is not None and not operation.quiet:
             request.span = traces.serve(request.method, self._route, scope, request.given_trace_context)
@@ -119,3 +119,7 @@ class Endpoint:
             log.debug("http.request", **fields)
         else:
             log.info("http.request", **fields)
+
+
+def _fields(request_id: str) -> dict[str, object]:
+    return {"request_id": request_id}

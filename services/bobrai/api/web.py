@@ -92,10 +92,6 @@ class Request:
             # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
             self.request_id = f"{random.getrandbits(128):032x}"
 
-    def fields(self) -> dict[str, object]:
-        """Return what each log line of the request carries."""
-        return {"request_id": self.request_id}
-
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""
         self.answering = True

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, Final, Literal, Protocol, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger, Processor
 from bobrai.telemetry import ecs
 
 __all__ = [
-    "Carrier", "Format", "Logger", "bind_contextvars", "bound_contextvars", "carry", "clear_contextvars", "configure",
+    "Fields", "Format", "Logger", "bind_contextvars", "bound_contextvars", "carry", "clear_contextvars", "configure",
     "get_logger", "level", "prints", "set_level", "trace_with",
 ]  # fmt: skip
 
@@ -36,21 +36,20 @@ _LEVELS: Final = {
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
-class Carrier(Protocol):
-    """What lines are said in: a request, or an attempt."""
-
-    def fields(self) -> dict[str, object]:
-        """Return what each of its lines carries."""
+Fields: TypeAlias = Callable[[], Mapping[str, object]]
 
 
 _least = logging.INFO
-_said_in: ContextVar[Carrier | None] = ContextVar("bobrai_said_in", default=None)
+_said_in: ContextVar[Fields | None] = ContextVar("bobrai_said_in", default=None)
 _trace_fields: Callable[[], Mapping[str, str]] | None = None
 
 
-def carry(carrier: Carrier) -> None:
-    """Give every line of the current context (asyncio task, or copy of it in a thread) the fields of the carrier."""
-    _said_in.set(carrier)
+def carry(fields: Fields) -> None:
+    """Give every line of the current context (asyncio task, or a thread's copy of it) these fields.
+
+    They must not lead to the asyncio task, or each is garbage that only the cyclic collector finds.
+    """
+    _said_in.set(fields)
 
 
 def trace_with(fields: Callable[[], Mapping[str, str]] | None) -> None:
@@ -83,9 +82,9 @@ def _filter(_logger: object, method: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def _add_carried(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    carrier = _said_in.get()
-    if carrier is not None:
-        for key, value in carrier.fields().items():
+    fields = _said_in.get()
+    if fields is not None:
+        for key, value in fields().items():
             event.setdefault(key, value)
     if _trace_fields is not None:
         event.update(_trace_fields())

@@ -31,6 +31,17 @@ class Settleable(Protocol):
         """One hint of the delivery needs nothing more."""
 
 
+def fields_of(claim: Claim) -> dict[str, object]:
+    """What every log line about an attempt carries."""
+    return {
+        "request_id": claim.request_id,
+        "task_id": claim.task_id,
+        "attempt": claim.attempt,
+        "type": claim.type,
+        "queue": claim.queue,
+    }
+
+
 class Claimed:
     """A task that is ours, and the hint's delivery that waits for it."""
 
@@ -49,14 +60,7 @@ class Claimed:
 
     def fields(self) -> dict[str, object]:
         """What every log line about it carries."""
-        claim = self.claim
-        return {
-            "request_id": claim.request_id,
-            "task_id": claim.task_id,
-            "attempt": claim.attempt,
-            "type": claim.type,
-            "queue": claim.queue,
-        }
+        return fields_of(self.claim)
 
 
 class Attempt(Claimed):

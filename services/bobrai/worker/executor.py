@@ -21,7 +21,7 @@ from bobrai.handlers.registry import Registry
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import meters, outcomes
-from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause
+from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.completions import Completions
 from bobrai.worker.progress import ProgressReports
 from bobrai.worker.speeds import Speeds
@@ -190,7 +190,7 @@ class Executor:
 
     async def _run(self, attempt: Attempt) -> None:
         """Run one handler; whatever it raises ends the attempt and nothing else."""
-        logs.carry(attempt)
+        logs.carry(partial(fields_of, attempt.claim))
         if attempt.span is not None:
             attempt.span.enter()
         claim, handler = attempt.claim, attempt.handler

@@ -35,14 +35,12 @@ IN_CONTEXT = """
 import asyncio, contextvars, logging, threading, structlog
 from bobrai.telemetry import logs
 logs.configure(level="info", format="json", process="test")
-class Attempt:
-    def fields(self): return {"task_id": 7, "queue": "mail"}
 def handler(name):
     logging.getLogger("mine").info("by logging in %s", name)
     structlog.get_logger().info("by structlog", where=name)
     logs.get_logger("bobrai.x").info("by bobrai")
 async def attempt():
-    logs.carry(Attempt())
+    logs.carry(lambda: {"task_id": 7, "queue": "mail"})
     handler("loop")
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(handler, "thread"))
