@@ -30,6 +30,7 @@ class Asked:
     panel: str
     promql: str
     exemplar: bool = False
+    unit: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.panel}: {self.promql}"
@@ -46,8 +47,9 @@ def substitute(promql: str, chosen: dict[str, str]) -> str:
 
 
 def queries() -> Iterator[Asked]:
-    """Every query of every panel, and those of annotations."""
+    """Every query of every panel."""
     for name, dashboard in dashboards().items():
         for panel in panels(dashboard):
             for target in panel["targets"]:
-                yield Asked(name, panel["title"], target["expr"], target["exemplar"])
+                unit = panel["fieldConfig"]["defaults"]["unit"]
+                yield Asked(name, panel["title"], target["expr"], target["exemplar"], unit)

@@ -65,6 +65,8 @@ class Installation:
             "BOBRAI_RABBITMQ_URL": broker.url,
         }
         self._exporters(database)
+        self._python("tests.observe.trace_receiver", str(traces := self._run.free_port()))
+        self.processes.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"http://127.0.0.1:{traces}/v1/traces"
         self.workers = [self._part("worker", number) for number in range(2)]
         parts = [*self.workers, *(self._part("dispatcher", number) for number in range(2)), self._part("api", 0)]
         for part in parts:

@@ -17,6 +17,7 @@ PAUSE_SECONDS = 0.05
 TASKS = "/api/v1/tasks"
 # (type, queue): mail goes through two queues, so that a queue has several types and a type several queues
 KINDS = (("mail", "default"), ("charge", "default"), ("thumbnail", "media"), ("mail", "media"), ("report", "reports"))
+SCHEDULED_QUEUE = "tomorrow"
 # more than is worked off, so that there is a backlog to look at
 FLOODED = ("report", "reports")
 
@@ -50,6 +51,15 @@ def is_taken(port: int) -> bool:
         return all(client.submit(kind, queue, 5).get("task_id") for kind, queue in KINDS)
     finally:
         client.close()
+
+
+def schedule(port: int, count: int) -> None:
+    """Submit so many tasks for tomorrow, into a queue that has no others."""
+    client = Client(port)
+    tasks = [{"type": "mail", "queue": SCHEDULED_QUEUE, "payload": 5, "delay_seconds": 86400}] * count
+    status, answer = client.ask("POST", f"{TASKS}/batch", {"tasks": tasks})
+    assert status == 201, answer
+    client.close()
 
 
 def _steady(port: int, stop: threading.Event) -> None:

@@ -31,8 +31,13 @@ class Release:
         return [*stateful, self.api, self.dispatcher, self.worker]
 
     def bring_up(self) -> None:
-        """Start everything at once, in no order, and wait until it is ready."""
-        self.node.start(self.all, READY_SECONDS)
+        """Start everything and wait until it is ready.
+
+        The brokers first: here a Service's name leads to pods that are not ready too, and a queue that is declared
+        before all nodes have joined lives on fewer of them.
+        """
+        self.node.start([self.postgresql, *self.pgbouncers, *self.rabbitmqs], READY_SECONDS)
+        self.node.start([self.dispatcher, self.worker, self.api], READY_SECONDS)
 
     def submit(self, **task: Any) -> int:
         """Submit a task and return its id."""

@@ -4,7 +4,7 @@ PostgreSQL and PgBouncer are read through the exporters that the chart runs, Rab
 """
 
 from tests.observe.dashboards.model import NAMESPACES, QUEUES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import quantile, rate, select, share, total
+from tests.observe.dashboards.promql import or_zero, quantile, rate, select, share, total
 
 # neither templates nor the administrator's own
 DATABASES = "!~template.*|postgres|"
@@ -121,11 +121,12 @@ POSTGRESQL = Row(
              Query(rate("pg_stat_database_deadlocks", datname=DATABASES), "deadlocks per second")),
         ),
         Panel(
-            "Replay lag of replicas",
-            "How far a replica is behind; the primary itself says 0. Good: under a second.",
-            "s",
-            (Query(total("pg_replication_lag_seconds", "pod", function="max"), "{{pod}}"),),
-            warn=10, bad=60,
+            "Replicas behind",
+            "Bytes of the write-ahead log that a streaming replica has not replayed. Good: under a megabyte.",
+            "bytes",
+            (Query(or_zero(total("pg_stat_replication_pg_wal_lsn_diff", "client_addr", function="max"), "pg_up",
+                           client_addr="no replica"), "{{client_addr}}"),),
+            warn=100e6, bad=1e9,
         ),
         Panel(
             "Volumes in use",

@@ -89,9 +89,9 @@ def of(process: str, query: str) -> str:
     return f"{query} and on (namespace, pod) {select('bobrai_build_info', process=process)}"
 
 
-def or_zero(query: str, **labels: str) -> str:
-    """0 where the query has no series although bobrAI is scraped: a labelled counter appears when it first counts."""
-    zero = f"0 * max(bobrai_build_info{{{NAMESPACE}}})"
+def or_zero(query: str, scraped: str = "bobrai_build_info", **labels: str) -> str:
+    """0 where the query has no series although its source is scraped: labelled counters begin with an event."""
+    zero = f"0 * max({select(scraped)})"
     for label, value in labels.items():
         zero = f'label_replace({zero}, "{label}", "{value}", "", "")'
     return f"{query} or on() {zero}"
