@@ -1,4 +1,4 @@
-"""Every alert fires when it should, is silent when it should be, says what it is about, and has a runbook that works."""
+"""Every alert fires and is silent when it should, says what it is about, and has a runbook that works."""
 
 import re
 from pathlib import Path
