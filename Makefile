@@ -32,7 +32,7 @@ observe: $(VENV)/.test  ## look at a loaded bobrAI in Prometheus, and in Grafana
 test: $(VENV)/.test  ## run the tests on real servers, all but faults, images and what watches them (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
 	-@$(BIN)/python -m tests.charts.helm_binary
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not images and not pods and not observe" $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not faults and not images and not pods and not observe" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
 	-@$(BIN)/python -m tests.support.servers
@@ -44,7 +44,7 @@ test-observe: $(VENV)/.test  ## ask every dashboard's queries of a real Promethe
 
 test-charts: $(VENV)/.test  ## the part of `make test` that is about the Helm chart
 	$(BIN)/python -m tests.charts.helm_binary
-	$(BIN)/python -m pytest -n 2 tests/charts $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/charts $(ARGS)
 
 golden: $(VENV)/.test  ## write anew what the chart renders for each mode, to be read in the diff
 	$(BIN)/python -m tests.charts.golden
