@@ -39,7 +39,7 @@ def programs(run: RunFolder) -> Programs:
 class Node:
     """One pod of the StatefulSet."""
 
-    def __init__(self, run: RunFolder, rendered: Rendered, number: int) -> None:
+    def __init__(self, run: RunFolder, rendered: Rendered, number: int, epmd_port: int) -> None:
         self.number = number
         self.node_name = f"{NAME}-{number}@127.0.0.1"
         self.port, self.management_port, prometheus_port, distribution_port = (run.free_port() for _ in range(4))
@@ -61,7 +61,7 @@ class Node:
             environment={
                 "RABBITMQ_NODENAME": self.node_name,
                 "RABBITMQ_DIST_PORT": str(distribution_port),
-                "ERL_EPMD_PORT": str(discovery.erlang_port_mapper(run)),
+                "ERL_EPMD_PORT": str(epmd_port),
                 "ERL_EPMD_ADDRESS": "127.0.0.1",
             },
         )
@@ -147,7 +147,9 @@ class Cluster:
     def __init__(self, run: RunFolder, values: Mapping[str, Any] | None = None) -> None:
         self.rendered = render(values)
         count = self.rendered.one("StatefulSet", NAME).spec["replicas"]
-        self.nodes = [Node(run, self.rendered, number) for number in range(count)]
+        # an epmd of its own: names are as rendered, and several processes of a run may each have a cluster
+        epmd_port = discovery.epmd_port(run)
+        self.nodes = [Node(run, self.rendered, number, epmd_port) for number in range(count)]
 
     def start(self) -> None:
         """All at once, as with podManagementPolicy Parallel."""

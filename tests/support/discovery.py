@@ -175,13 +175,14 @@ def _installed(run: RunFolder, need: Requirement, folder: Path, origin: str) -> 
 
 def erlang_port_mapper(run: RunFolder) -> int:
     """The port of this run's own epmd, the daemon that the first Erlang program starts and leaves behind."""
+    return int(run.once("erlang-port-mapper", lambda: epmd_port(run)))
 
-    def choose() -> int:
-        port = run.free_port()
-        run.started(epmd_port=port)
-        return port
 
-    return int(run.once("erlang-port-mapper", choose))
+def epmd_port(run: RunFolder) -> int:
+    """A port for an epmd that knows no node yet; the daemon is ended with the run."""
+    port = run.free_port()
+    run.started(epmd_port=port)
+    return port
 
 
 def _in_docker(run: RunFolder, need: Requirement) -> Iterator[Installation]:
