@@ -179,10 +179,35 @@ def test_nothing_is_a_hook_but_the_test() -> None:
         assert hook == ("test" if manifest.kind == "Pod" else None), manifest
 
 
-def test_a_new_image_gets_a_new_migration_job() -> None:
-    def name(tag: str) -> str:
-        jobs = render({"migrations": {"mode": "job"}, "images": {"api": {"tag": tag}}}).all("Job")
-        return next(job.name for job in jobs if "-migrate-" in job.name)
+JOBS: Body = {"migrations": {"mode": "job"}}
 
-    assert name("1.0.0") != name("1.0.1")
-    assert name("1.0.0") == name("1.0.0")
+
+def _migration(values: Body) -> str:
+    return next(job.name for job in render({**JOBS, **values}).all("Job") if "-migrate-" in job.name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"images": {"api": {"tag": "1.0.1"}}},
+        {"config": {"BOBRAI_LOG_LEVEL": "debug"}},
+        {"pod": {"nodeSelector": {"disk": "fast"}}},
+        {"secrets": {"postgresql": {"existingSecret": "ours"}}},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_a_migration_whose_pod_differs_is_another_job(values: Body) -> None:
+    """A Job's pod cannot be changed, so an upgrade that changed it under the same name would fail."""
+    assert _migration(values) != _migration({})
+
+
+def test_a_migration_whose_pod_is_the_same_is_the_same_job() -> None:
+    assert _migration({"api": {"maxBacklog": 7}}) == _migration({})
+
+
+def test_a_finished_job_is_there_longer_than_helm_waits() -> None:
+    """`helm --wait` never ends for an object that removed itself while another one was still coming up."""
+    jobs = render(JOBS).all("Job")
+    assert len(jobs) == 2
+    for job in jobs:
+        assert job.spec["ttlSecondsAfterFinished"] >= 3600, job
