@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -122,6 +124,19 @@ async def test_a_client_finishes_after_the_pod_was_told_to_stop(run_folder: RunF
     finally:
         own.process.kill()
         server.stop()
+
+
+def test_it_may_open_a_file_for_each_client(tmp_path: Path) -> None:
+    """A host may grant 1024 to a program that does not ask for more, whatever `max_client_conn` says."""
+    script = render().one("ConfigMap", "bobrai-pgbouncer").body["data"]["start.sh"]
+    (tmp_path / "start.sh").write_text(script.replace("run=/run/bobrai", f"run={tmp_path}"))
+    program = tmp_path / "pgbouncer"
+    program.write_text("#!/bin/sh\nulimit -n\n")
+    program.chmod(0o755)
+    command = ["sh", "-c", f"ulimit -n 256; ulimit -S -n 64; exec sh {tmp_path}/start.sh"]
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DATABASE_USER": "bobrai", "DATABASE_PASSWORD": "secret"}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=True, timeout=10)
+    assert int(done.stdout) == 256
 
 
 def test_all_pools_together_fit_the_database() -> None:

@@ -245,9 +245,9 @@ def test_a_memory_limit_below_the_log_is_refused() -> None:
     assert "a node needs at least 4 x rabbitmq.raftLogMebibytes" in refusal(values)
 
 
-@pytest.mark.parametrize(("bound", "left"), [(100, 100), (300, 256)])
-def test_a_node_opens_no_more_files_than_erlang_should_reserve_memory_for(
-    tmp_path: Path, bound: int, left: int
+@pytest.mark.parametrize(("granted", "bound", "opened"), [(256, 100, 100), (256, 300, 256), (64, 300, 256)])
+def test_a_node_opens_many_files_and_no_more_than_erlang_should_reserve_memory_for(
+    tmp_path: Path, granted: int, bound: int, opened: int
 ) -> None:
     script = render().one("ConfigMap", f"{NAME}-config").body["data"]["start.sh"]
     assert "files=65536\n" in script
@@ -255,10 +255,10 @@ def test_a_node_opens_no_more_files_than_erlang_should_reserve_memory_for(
     server = tmp_path / "rabbitmq-server"
     server.write_text("#!/bin/sh\nulimit -n\n")
     server.chmod(0o755)
-    command = ["bash", "-c", f"ulimit -n 256; exec bash {tmp_path}/start.sh"]
+    command = ["bash", "-c", f"ulimit -n 256; ulimit -S -n {granted}; exec bash {tmp_path}/start.sh"]
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(command, env=path, capture_output=True, text=True, check=True, timeout=10)
-    assert int(done.stdout) == left
+    assert int(done.stdout) == opened
 
 
 def test_an_even_number_of_nodes_is_refused() -> None:

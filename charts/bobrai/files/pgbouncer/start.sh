@@ -21,4 +21,6 @@ umask 077
 } > "$run/userlist.txt"
 unset DATABASE_PASSWORD STATS_PASSWORD
 
+# each client is an open file, and many hosts grant 1024 to a program that does not ask for more
+ulimit -S -n "$(ulimit -H -n)"
 exec pgbouncer "$configuration/pgbouncer.ini"

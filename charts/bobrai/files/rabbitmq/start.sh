@@ -1,9 +1,12 @@
 #!/bin/bash
-# Becomes the node. Erlang reserves memory for every file that could be opened, and some hosts allow a billion.
+# Becomes the node, with as many files as a busy broker opens: some hosts grant a program 1024 unless it asks for more, and
+# others a billion, for each of which Erlang would reserve memory.
 set -euo pipefail
 
 files=65536
-if [ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -n)" -gt "$files" ]; then
-  ulimit -n "$files"
+most=$(ulimit -H -n)
+if [ "$most" != unlimited ] && [ "$most" -lt "$files" ]; then
+  files=$most
 fi
+ulimit -n "$files"
 exec rabbitmq-server
