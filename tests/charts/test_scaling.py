@@ -88,6 +88,15 @@ def test_a_pools_own_values_win_even_where_they_are_false_zero_or_empty() -> Non
     assert rendered.find("PodDisruptionBudget", "bobrai-worker-still") is None
 
 
+@pytest.mark.parametrize("given", [{"reference": "bobrai-worker:dev"}, {"digest": "sha256:" + "0" * 64}], ids=str)
+def test_an_image_of_ones_own_is_not_mixed_with_that_of_the_other_pools(given: dict[str, str]) -> None:
+    own = {"workers": {"pools": {"media": {"image": {"repository": "example.com/media", "tag": "7"}}}}}
+    rendered = render({"images": {"worker": given}, **own})
+    assert rendered.one("Deployment", "bobrai-worker-media").container("worker")["image"] == "example.com/media:7"
+    image = rendered.one("Deployment", "bobrai-worker-default").container("worker")["image"]
+    assert image.endswith(*given.values())
+
+
 def test_the_default_pool_can_be_taken_away() -> None:
     rendered = render({"workers": {"pools": {"default": None, "media": {"queues": ["media"]}}}})
     assert [item.name for item in rendered.all("Deployment") if "worker" in item.name] == ["bobrai-worker-media"]
