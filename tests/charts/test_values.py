@@ -19,6 +19,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"images": {"api": {"tag": 1.5}}}, "tag"),
     ({"api": {"replicas": "three"}}, "replicas"),
     ({"api": {"service": {"port": 99999}}}, "port"),
+    ({"api": {"preStopSeconds": 0}}, "preStopSeconds"),
     ({"api": {"pod": {"nodeselector": {}}}}, "nodeselector"),
     ({"workers": {"pools": ["default"]}}, "pools"),
     ({"workers": {"defaults": {"concurrency": 0}}}, "concurrency"),

@@ -254,3 +254,9 @@ def test_two_releases_share_a_namespace_with_nothing_in_common_but_the_metrics_a
 def test_equal_releases_in_two_namespaces_share_nothing_but_the_metrics_api() -> None:
     shared = _identities(render(namespace="one")) & _identities(render(namespace="two"))
     assert {name for _, _, name in shared} <= {"v1beta1.external.metrics.k8s.io"}
+
+
+def test_helm_test_ends_by_itself_before_helm_gives_up_on_it() -> None:
+    """The pod says what is wrong; Helm would only say that its five minutes are over."""
+    args = render().one("Pod", "bobrai-smoke").container("smoke")["args"]
+    assert 120 <= int(args[args.index("--timeout") + 1]) < 300
