@@ -53,13 +53,18 @@ def test_all_that_two_renders_differ_in_are_generated_secrets() -> None:
     assert {name.partition("/")[0] for name in different} <= {"Secret", "APIService"}
 
 
-def test_notes_say_the_next_three_steps(shape: Path) -> None:
+def test_notes_say_the_next_three_steps(shape: Path, rendered: Rendered) -> None:
     said = notes({"validation": {"customResources": False}}, files=[shape])
     assert "helm --namespace bobrai test bobrai" in said
     assert "curl -X POST localhost:8001/api/v1/tasks" in said
     assert "kubectl --namespace bobrai" in said
     assert "%!" not in said
     assert "<no value>" not in said
+    for name in re.findall(r" scale deployment (\S+)", said):
+        deployment = rendered.one("Deployment", name)
+        assert "replicas" not in deployment.spec, (
+            "Helm 4 would refuse the next upgrade: somebody else changed a number of its own"
+        )
 
 
 def test_notes_name_services_that_exist() -> None:
