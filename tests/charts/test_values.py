@@ -100,6 +100,9 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"api": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}}, "minReplicas is above maxReplicas"),
     ({"ingress": {"enabled": True}}, "ingress.hosts"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+    ({"config": {"BOBRAI_WORKER_DRAIN_SECONDS": 3600}}, "Set the value drainSeconds"),
+    ({"api": {"extraEnv": [{"name": "BOBRAI_API_DRAIN_SECONDS", "value": "60"}]}}, "Set the value drainSeconds"),
+    ({"workers": {"pools": {"a": {"config": {"BOBRAI_WORKER_DRAIN_SECONDS": 60}}}}}, "Set the value drainSeconds"),
 ]
 
 
