@@ -1,7 +1,6 @@
 """k8s/ and skaffold.yaml: each file is valid for the tool that reads it, and what it names exists."""
 
 import copy
-import json
 import re
 import shlex
 from pathlib import Path
@@ -208,8 +207,14 @@ def test_forwarded_ports_and_the_smoke_test_lead_to_services_of_the_chart() -> N
     service, namespace, _ = (urlsplit(url).hostname or "").split(".")
     assert urlsplit(url).port in [port["port"] for port in services[service]["ports"]]
     assert namespace == SKAFFOLD["portForward"][0]["namespace"]
-    overrides = json.loads(verify["executionMode"]["kubernetesCluster"]["overrides"])
-    assert overrides["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    path = verify["executionMode"]["kubernetesCluster"]["jobManifestPath"]
+    job = Manifest(yaml.safe_load((REPOSITORY / path).read_text()), path)
+    assert faults(job, "1.30") == []
+    test = deployed(SKAFFOLD).one("Pod", "bobrai-smoke")
+    assert job.body["metadata"]["namespace"] == namespace
+    assert job.pod_metadata["labels"].items() <= test.labels.items(), "network policies know it"
+    assert job.pod["securityContext"].items() <= test.pod["securityContext"].items()
+    assert job.container(verify["container"]["name"])["securityContext"] == test.container("smoke")["securityContext"]
 
 
 def test_the_page_makes_the_secrets_that_gitops_values_name() -> None:
