@@ -63,6 +63,14 @@ def test_the_grace_period_holds_pre_stop_drain_and_a_margin(rendered: Rendered, 
         assert deployment.pod["terminationGracePeriodSeconds"] >= pause + drain + MARGIN_SECONDS, deployment
 
 
+def test_the_grace_period_of_the_metrics_server_holds_its_pause_and_drain() -> None:
+    deployment = render().one("Deployment", "bobrai-external-metrics")
+    container = deployment.container("external-metrics")
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = _setting(container, "BOBRAI_EXTERNAL_METRICS_DRAIN_SECONDS")
+    assert deployment.pod["terminationGracePeriodSeconds"] >= pause + drain + MARGIN_SECONDS
+
+
 def test_the_grace_period_follows_a_longer_drain() -> None:
     values = {"workers": {"pools": {"default": {"drainSeconds": 7200}}}, "api": {"drainSeconds": 100}}
     rendered = render(values)
