@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bobrai.domain import limits
 from bobrai.domain.errors import WorkerGone
 from bobrai.domain.message import Hint
-from bobrai.domain.task import Claim, Outcome, OutcomeKind
+from bobrai.domain.task import Claim, Outcome
 from bobrai.store.pool import Executor, Record
 from bobrai.store.queries import statement
 from bobrai.store.records import error_text, retry_value
@@ -80,22 +80,19 @@ async def end(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -
     return {row[0]: row[1] for row in rows}
 
 
-async def settled(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -> set[int]:
-    """Return the ids whose final write by this very attempt is already there.
+async def settled(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -> dict[int, str]:
+    """Return the outcomes that are already written: the status that each gave to its task, by id.
 
-    Asked after a write whose answer was lost with the connection: it may have been committed.
+    Asked after a write whose answer was lost with the connection: it may have been committed, or be about to.
     """
     rows = await database.fetch(
         _SETTLED,
         worker_id,
         [outcome.task_id for outcome in outcomes],
         [outcome.attempt for outcome in outcomes],
+        [outcome.kind.value for outcome in outcomes],
     )
-    written = {row[0]: row[1] for row in rows}
-    finals = {OutcomeKind.DONE: "done", OutcomeKind.FAILED: "failed", OutcomeKind.CANCELLED: "cancelled"}
-    return {
-        outcome.task_id for outcome in outcomes if finals.get(outcome.kind) == written.get(outcome.task_id, "absent")
-    }
+    return {row[0]: row[1] for row in rows}
 
 
 async def show_progress(database: Executor, worker_id: int, reports: Sequence[tuple[int, int, str]]) -> None:

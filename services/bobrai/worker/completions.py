@@ -111,8 +111,7 @@ class Completions:
                 accepted = await write(worker_id, ours)
                 missing = [outcome for outcome in ours if outcome.task_id not in accepted] if unsure else []
                 if missing:  # this write came second, and the first one may have been committed
-                    found = await attempts.settled(self._database, worker_id, missing)
-                    accepted |= {each.task_id: each.kind.value for each in missing if each.task_id in found}
+                    accepted |= await attempts.settled(self._database, worker_id, missing)
             except Unavailable as error:
                 unsure = True
                 await asyncio.sleep(self._outage.failed(error))

@@ -72,3 +72,11 @@ async def outbox_rows(store: Database) -> list[Record]:
     return await store.fetch(
         "SELECT task_id, attempt, queue, priority, due_at, due_at <= now() AS due FROM outbox ORDER BY task_id"
     )
+
+
+async def blocked(store: Database) -> bool:
+    """Return whether a statement in this database waits for a lock."""
+    rows = await store.fetch(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(rows)

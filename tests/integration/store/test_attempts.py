@@ -11,6 +11,7 @@ from bobrai.domain.task import AttemptError, Outcome, OutcomeKind
 from bobrai.store import attempts, outbox, tasks, workers
 from bobrai.store.pool import Database
 from tests.integration.store.builders import (
+    blocked,
     claimed,
     expired,
     outbox_rows,
@@ -22,6 +23,7 @@ from tests.integration.store.builders import (
     worker,
 )
 from tests.integration.store.history import History
+from tests.support.eventually import eventually
 
 
 async def test_a_claim_shows_what_the_handler_needs(store: Database) -> None:
@@ -119,7 +121,7 @@ async def test_an_outcome_is_written_once(store: Database, history: History) -> 
     done = outcome(await claimed(store, me, task_id), OutcomeKind.DONE)
     answers = await asyncio.gather(*(attempts.complete(store, me, [done]) for _ in range(8)))
     assert sorted(map(len, answers)) == [0] * 7 + [1]
-    assert await attempts.settled(store, me, [done]) == {task_id}
+    assert await attempts.settled(store, me, [done]) == {task_id: "done"}
     assert await history.statuses(task_id) == ["processing", "done"]
 
 
@@ -129,8 +131,45 @@ async def test_settled_tells_an_outcome_that_was_written_from_one_that_was_not(s
     await attempts.complete(store, me, [outcome(mine, OutcomeKind.DONE)])
     await attempts.end(store, me, [outcome(failed, OutcomeKind.FAILED)])
     asked = [outcome(claim, OutcomeKind.DONE) for claim in (mine, failed, running)]
-    assert await attempts.settled(store, me, asked) == {mine.task_id}
-    assert await attempts.settled(store, await worker(store), asked) == set()
+    assert await attempts.settled(store, me, asked) == {mine.task_id: "done"}
+    assert await attempts.settled(store, await worker(store), asked) == {}
+
+
+@pytest.mark.parametrize("kind", list(OutcomeKind))
+async def test_settled_knows_every_kind_of_end_that_was_written(store: Database, kind: OutcomeKind) -> None:
+    me, [task_id, wished] = await worker(store), await submitted(store, 2)
+    ends = [outcome(await claimed(store, me, each), kind) for each in (task_id, wished)]
+    await tasks.cancel(store, wished)
+    assert await attempts.settled(store, me, ends) == {}
+    statuses = {each.task_id: kind.value for each in ends}
+    if kind is OutcomeKind.DONE:
+        await attempts.complete(store, me, ends)
+    else:
+        statuses = await attempts.end(store, me, ends)
+    assert await attempts.settled(store, me, ends) == statuses
+
+
+@pytest.mark.parametrize("kind", list(OutcomeKind))
+async def test_settled_does_not_take_a_lost_claim_for_its_own_write(store: Database, kind: OutcomeKind) -> None:
+    me, other = await worker(store), await worker(store)
+    [again, last] = await submitted_one(store), await submitted_one(store, max_attempts=1)
+    ends = [outcome(await claimed(store, me, each), kind) for each in (again, last)]
+    await workers.unregister(store, me)
+    await workers.take_back(store)
+    assert [await status(store, each) for each in (again, last)] == [("pending", 1), ("failed", 1)]
+    assert await attempts.settled(store, me, ends) == {}
+    await claimed(store, other, again)
+    assert await attempts.settled(store, me, ends) == {}
+
+
+async def test_settled_waits_for_a_commit_that_is_under_way(store: Database) -> None:
+    me, task_id = await worker(store), await submitted_one(store)
+    done = outcome(await claimed(store, me, task_id), OutcomeKind.DONE)
+    async with store.transaction() as connection:
+        await attempts.complete(connection, me, [done])
+        asked = asyncio.create_task(attempts.settled(store, me, [done]))
+        await eventually(lambda: blocked(store))
+    assert await asked == {task_id: "done"}
 
 
 async def test_a_retry_waits_for_its_delay_and_keeps_the_error(store: Database) -> None:

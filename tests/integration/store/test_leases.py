@@ -11,6 +11,7 @@ from bobrai.domain.task import OutcomeKind
 from bobrai.store import attempts, queries, tasks, workers
 from bobrai.store.pool import Database
 from tests.integration.store.builders import (
+    blocked,
     claimed,
     expired,
     outbox_rows,
@@ -154,7 +155,7 @@ async def test_a_claim_that_waited_for_the_reaper_gets_nothing(store: Database, 
         await expiring.start()
         assert [row["id"] for row in await workers.expire(_as_executor(connection), restart_grace_seconds=0.0)] == [me]
         claim = asyncio.ensure_future(attempts.claim(store, me, [Hint(task_id, 0)]))
-        await eventually(lambda: _blocked(store))
+        await eventually(lambda: blocked(store))
         await expiring.commit()
     with pytest.raises(WorkerGone):
         await claim
@@ -208,10 +209,3 @@ class _Executor:
 
 def _as_executor(connection: asyncpg.Connection) -> _Executor:
     return _Executor(connection)
-
-
-async def _blocked(store: Database) -> bool:
-    rows = await store.fetch(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return bool(rows)

@@ -69,7 +69,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("claimed", [MINE, hundred_mine, [0] * 100], 600),
     ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100], 2500),
     ("end_attempts", [MINE, hundred_mine, [1] * 100, ["retry"] * 100, ['{"a": 1}'] * 100, [5.0] * 100, 20], 6000),
-    ("settled", [MINE, hundred_done, [1] * 100], 1000),
+    ("settled", [MINE, hundred_done, [1] * 100, ["done"] * 100], 1000),
     ("progress", [MINE, hundred_mine, [1] * 100, ["1"] * 100], 2500),
     ("heartbeat", [MINE, 60.0, 500], 1000),
     ("take_due", [["default", "queue3"], [100, 100], 150], 2000),

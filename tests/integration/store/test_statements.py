@@ -120,7 +120,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert [claim.task_id for claim in held] == [ids[0]]
     done, retry = outcome(claims[0], OutcomeKind.DONE), outcome(claims[1], OutcomeKind.RETRY)
     assert await attempts.complete(store, me, [done]) == {ids[0]}
-    assert await attempts.settled(store, me, [done]) == {ids[0]}
+    assert await attempts.settled(store, me, [done]) == {ids[0]: "done"}
     assert await attempts.end(store, me, [retry]) == {ids[1]: "pending"}
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
 

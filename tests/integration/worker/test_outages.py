@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from bobrai import Context
@@ -100,6 +101,7 @@ async def test_unanswered_write_is_neither_lost_nor_repeated(
         return ctx.attempt
 
     worker = await service.worker()
+    lost_before = REGISTRY.get_sample_value("bobrai_claims_lost_total")
     monkeypatch.setattr(attempts, what, lossy)
     ids = await service.submit_many(20, "fails-first")
     await service.all_final(ids)
@@ -110,6 +112,7 @@ async def test_unanswered_write_is_neither_lost_nor_repeated(
     assert await service.count("status = 'done' AND attempt = $1", expected) == 20
     assert worker.inside.claims.unsure == set()
     await eventually(lambda: worker.inside.executor.unsettled == 0)
+    assert REGISTRY.get_sample_value("bobrai_claims_lost_total") == lost_before
 
 
 async def test_unanswered_claim_is_not_given_back_to_the_outbox(

@@ -79,10 +79,19 @@ WITH o AS (
 SELECT id, status, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM ended;
 
 -- name: settled
--- Which of these attempts this worker has already written as final: a completion whose answer was lost on the way.
-SELECT t.id, t.status
-FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS o (task_id, attempt) ON t.id = o.task_id
-WHERE t.attempt = o.attempt AND t.worker_id = $1 AND t.finished_at IS NOT NULL;
+-- What these attempts of this worker have already written: for outcomes whose answer was lost on the way. The lock waits
+-- for a commit that is still under way. Only take_back ends
+-- the attempt of another, and the error that it leaves says so.
+WITH seen AS (
+    SELECT t.id, t.status, o.kind, t.attempt = o.attempt AND t.worker_id = $1 AS ours,
+           t.errors @> jsonb_build_array(jsonb_build_object('attempt', o.attempt, 'reason', 'worker_lost')) AS taken_back
+    FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[], $4::text[]) AS o (task_id, attempt, kind) ON t.id = o.task_id
+    ORDER BY t.id FOR SHARE OF t
+)
+SELECT id, CASE WHEN ours AND status <> 'processing' THEN status ELSE 'pending' END AS status
+FROM seen
+WHERE NOT taken_back AND CASE WHEN kind IN ('retry', 'interrupted') THEN NOT (ours AND status = 'processing')
+                              ELSE ours AND status = kind END;
 
 -- name: progress
 -- Shows how far an attempt has come; silently nothing when the claim is lost.
