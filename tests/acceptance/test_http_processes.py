@@ -1,6 +1,8 @@
 """The API as real processes: replicas, restarts, an unreachable database, wrong settings, a polite end."""
 
 import asyncio
+import re
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -210,3 +212,16 @@ async def answers(client: httpx.AsyncClient, path: str, status: int) -> bool:
 
 async def waiting(client: httpx.AsyncClient, wanted: int) -> bool:
     return f"\nbobrai_task_waiters {wanted}.0\n" in (await client.get("/metrics")).text
+
+
+async def test_open_files_are_bounded_by_what_the_system_allows_and_not_by_what_it_starts_with(
+    announced: Database, processes: Processes
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    try:
+        api = processes.start("api")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    [most] = re.findall(rb"^process_max_fds (\S+)$", api.get("/metrics")[1], re.MULTILINE)
+    assert float(most) == min(hard, 65_536)

@@ -4,7 +4,9 @@ In: which settings a command needs. Out: the coroutine's end, after which the co
 """
 
 import asyncio
+import contextlib
 import gc
+import resource
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -24,6 +26,7 @@ from bobrai.telemetry import logs, metrics, traces
 
 log = logs.get_logger(__name__)
 
+_OPEN_FILES = 65_536  # each connection takes one; far more than a process can serve
 _TRACED = frozenset({"api", "dispatcher", "worker", "dev"})
 _OBJECTS_PER_COLLECTION = 20_000  # a few MiB at most that wait to be freed; the default costs an eighth of a submit
 
@@ -133,6 +136,7 @@ async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
 
 def _run(body: Coroutine[Any, Any, None]) -> None:
     _calm_collector()
+    _allow_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(body)
 
@@ -145,3 +149,16 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 20)
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit of open files towards the hard one: container runtimes start processes with 1,024.
+
+    That number is for programs that use select(), and a thousand clients that wait would use it up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS has a bound of its own below an endless hard limit
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
