@@ -3,6 +3,7 @@
 import asyncio
 
 from bobrai.domain.message import Hint
+from bobrai.domain.task import Outcome, OutcomeKind
 from bobrai.store import attempts, outbox, queues, submission, tasks
 from bobrai.store.listener import Listener
 from bobrai.store.outbox import CHANNEL
@@ -167,7 +168,7 @@ async def test_every_commit_of_outbox_rows_is_heard(database: OwnDatabase, store
         task_id = (await submission.submit(store, [new_task()]))[0]
         await hears()
         await claimed(store, me, task_id)
-        await attempts.end(store, me, [attempts.Outcome(task_id, 1, attempts.OutcomeKind.RETRY)])
+        await attempts.end(store, me, [Outcome(task_id, 1, OutcomeKind.RETRY)])
         await hears()
         await relayed(store)
         await outbox.release_hints(store, [Hint(task_id, 1)])
