@@ -1,6 +1,6 @@
 """A real Prometheus over a set of targets, with the labels that a scrape in Kubernetes adds; and questions to it.
 
-In: targets, rule files. Out: a process that `Processes` ends, and answers of its HTTP API.
+In: targets; the alerts of the chart. Out: a process that `Processes` ends, and answers of its HTTP API.
 """
 
 import json
@@ -20,6 +20,7 @@ from tests.support.processes import Process, Processes
 from tests.support.run_folder import RunFolder
 
 SCRAPE_SECONDS = 1
+ALERTS = Path(__file__).parents[2] / "charts" / "bobrai" / "alerts"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def _configuration(targets: Sequence[Target], namespace: str) -> dict[str, Any]:
     """Prometheus reads YAML, of which JSON is a part."""
     return {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [str(ALERTS / "*.yaml")],
         "scrape_configs": [
             {
                 "job_name": f"{target.job}/{number}",
