@@ -1,4 +1,4 @@
-"""Finding Prometheus and its exporters: named by an environment variable, on PATH, or the distribution's package.
+"""Finding Prometheus and what goes with it: named by an environment variable, on PATH, or the distribution's package.
 
 Nothing is skipped in silence: `ProgramMissing` says what was tried.
 """
@@ -12,6 +12,7 @@ from tests.support.run_folder import RunFolder
 VARIABLES = {
     "prometheus": "BOBRAI_TEST_PROMETHEUS",
     "prometheus-postgres-exporter": "BOBRAI_TEST_POSTGRES_EXPORTER",
+    "prometheus-alertmanager": "BOBRAI_TEST_ALERTMANAGER",
 }
 
 
