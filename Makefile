@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PYTEST ?= $(BIN)/python -m pytest
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -32,29 +33,29 @@ observe: $(VENV)/.test  ## look at a loaded bobrAI in Prometheus, and in Grafana
 test: $(VENV)/.test  ## run the tests on real servers, all but faults, images and what watches them (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
 	-@$(BIN)/python -m tests.charts.helm_binary
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not faults and not images and not pods and not observe" $(ARGS)
+	$(PYTEST) -n 4 --dist loadgroup -m "not faults and not images and not pods and not observe" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes
 	-@$(BIN)/python -m tests.support.servers
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m faults $(ARGS)
 
 test-observe: $(VENV)/.test  ## ask every dashboard's queries of a real Prometheus that scrapes a loaded installation; a minute
 	-@$(BIN)/python -m tests.support.servers
-	$(BIN)/python -m pytest -m observe $(ARGS)
+	$(PYTEST) -m observe $(ARGS)
 
 test-charts: $(VENV)/.test  ## the part of `make test` that is about the Helm chart
 	$(BIN)/python -m tests.charts.helm_binary
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/charts $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup tests/charts $(ARGS)
 
 golden: $(VENV)/.test  ## write anew what the chart renders for each mode, to be read in the diff
 	$(BIN)/python -m tests.charts.golden
 
 test-images: $(VENV)/.test  ## build both images with the Docker engine that answers, and run them hardened
 	-@$(BIN)/python -m tests.support.servers
-	$(BIN)/python -m pytest -m images $(ARGS)
+	$(PYTEST) -m images $(ARGS)
 
 test-pods: $(VENV)/.test  ## run a whole release in containers, each pod as the chart says (as root, with a Docker engine)
-	$(BIN)/python -m pytest -m pods $(ARGS)
+	$(PYTEST) -m pods $(ARGS)
 
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema that name every setting and value
 	$(BIN)/ruff check .
