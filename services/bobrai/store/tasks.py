@@ -73,13 +73,16 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
 
     Returns the status before. Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
     """
-    rows = await database.fetch(_CANCEL, task_id)
-    if not rows:
-        raise TaskNotFound(task_id)
-    status = rows[0]["status_before"]
-    if status in {TaskStatus.DONE, TaskStatus.FAILED}:
-        raise TransitionRefused(task_id, status, "cancelled")
-    return TaskStatus(status)
+    while True:
+        rows = await database.fetch(_CANCEL, task_id)
+        if rows:
+            return TaskStatus(rows[0]["status_before"])
+        status = TaskStatus((await get(database, task_id))["status"])
+        if status in {TaskStatus.DONE, TaskStatus.FAILED}:
+            raise TransitionRefused(task_id, status, "cancelled")
+        if status is TaskStatus.CANCELLED:
+            return status
+        # It was replayed between the two statements.
 
 
 async def replay(database: Executor, task_id: int) -> None:

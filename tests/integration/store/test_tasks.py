@@ -11,6 +11,7 @@ from bobrai.store import attempts, tasks
 from bobrai.store.pool import Database
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import (
+    blocked,
     claimed,
     outbox_rows,
     outcome,
@@ -21,6 +22,7 @@ from tests.integration.store.builders import (
     worker,
 )
 from tests.integration.store.history import History
+from tests.support.eventually import eventually
 
 
 async def test_a_waiting_task_is_cancelled_at_once(store: Database, history: History) -> None:
@@ -73,6 +75,37 @@ async def test_a_cancel_and_a_claim_at_once_agree(store: Database, history: Hist
         claims, _ = await asyncio.gather(attempts.claim(store, me, [Hint(task_id, 0)]), tasks.cancel(store, task_id))
         row = await tasks.get(store, task_id)
         assert (row["status"], row["cancel_requested"]) == ("processing" if claims else "cancelled", True)
+
+
+async def test_a_cancel_during_a_replay_sees_the_task_as_it_was_before(store: Database) -> None:
+    """CHECKs see the row as the statement's snapshot has it: a lock that read the replayed one made it half of each."""
+    me, task_id = await worker(store), await submitted_one(store)
+    await attempts.complete(store, me, [outcome(await claimed(store, me, task_id), OutcomeKind.DONE)])
+    async with store.transaction() as replaying:
+        await tasks.replay(replaying, task_id)
+        cancel = asyncio.ensure_future(tasks.cancel(store, task_id))
+
+        async def underway() -> bool:
+            return cancel.done() or await blocked(store)
+
+        await eventually(underway)
+    with pytest.raises(TransitionRefused) as refused:
+        await cancel
+    assert refused.value.status == "done"
+    assert await status(store, task_id) == ("pending", 1)
+    assert await tasks.cancel(store, task_id) is TaskStatus.PENDING
+
+
+async def test_a_cancel_that_waited_for_a_result_comes_too_late(store: Database) -> None:
+    me, task_id = await worker(store), await submitted_one(store)
+    claim = await claimed(store, me, task_id)
+    async with store.transaction() as completing:
+        await attempts.complete(completing, me, [outcome(claim, OutcomeKind.DONE)])
+        cancel = asyncio.ensure_future(tasks.cancel(store, task_id))
+        await eventually(lambda: blocked(store))
+    with pytest.raises(TransitionRefused):
+        await cancel
+    assert await status(store, task_id) == ("done", 1)
 
 
 @pytest.mark.parametrize("kind", [OutcomeKind.DONE, OutcomeKind.FAILED])

@@ -29,21 +29,20 @@ WHERE ($1::bigint IS NULL OR id < $1)
 ORDER BY id DESC LIMIT $7;
 
 -- name: cancel
--- Pending: final at once, and no longer due. Processing: a wish that the worker's heartbeat reads.
-WITH target AS (
-    SELECT id, status FROM tasks WHERE id = $1 FOR UPDATE
-), changed AS (
-    UPDATE tasks AS t
+-- Pending: final at once, and no longer due. Processing: a wish that the worker's heartbeat reads. No row: the task is
+-- final or unknown. The columns are decided from the row that is updated, never from one that was locked before: CHECKs
+-- see a row made from the statement's snapshot, even if a newer one is then written.
+WITH changed AS (
+    UPDATE tasks
     SET cancel_requested = true, updated_at = now(),
-        status = CASE WHEN t.status = 'pending' THEN 'cancelled' ELSE t.status END,
-        finished_at = CASE WHEN t.status = 'pending' THEN now() ELSE NULL END
-    FROM target
-    WHERE t.id = target.id AND target.status IN ('pending', 'processing')
-    RETURNING t.id
+        status = CASE WHEN status = 'pending' THEN 'cancelled' ELSE status END,
+        finished_at = CASE WHEN status = 'pending' THEN now() ELSE NULL END
+    WHERE id = $1 AND status IN ('pending', 'processing')
+    RETURNING id, CASE WHEN status = 'cancelled' THEN 'pending' ELSE status END AS status_before
 ), not_due AS (
-    DELETE FROM outbox WHERE task_id IN (SELECT id FROM target WHERE status = 'pending')
+    DELETE FROM outbox WHERE task_id IN (SELECT id FROM changed WHERE status_before = 'pending')
 )
-SELECT target.status AS status_before FROM target;
+SELECT status_before FROM changed;
 
 -- name: replay
 -- A fresh set of attempts for a final task. The attempt number goes on counting, because it is the fencing token.
