@@ -7,10 +7,12 @@ no reset query, prepared statements tracked by the pooler. Only a process's comp
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 Record = asyncpg.Record
+
+# A PgBouncer that is to stop takes no new clients and waits for those that it has, while new connections find another
+# one. So none lasts for ever; both together are less than the time that a PgBouncer is given.
+IDLE_SECONDS = 40.0
+RENEW_SECONDS = 60.0
 
 
 class Executor(Protocol):
@@ -59,16 +66,8 @@ def driver_errors() -> Iterator[None]:
     except _AWAY as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
     except asyncpg.PostgresError as error:
+        error.detail = None  # it quotes rows, with the payloads in them, into whatever log the error gets
         raise StoreRejected(f"{type(error).__name__}: {error}") from error
-
-
-async def _no_reset(connection: asyncpg.Connection[Record]) -> None:
-    """Leave a returned connection as it is: nothing here keeps session state, and a reset is a round trip.
-
-    Only one whose transaction was cut off in the middle is given up.
-    """
-    if connection.is_in_transaction():
-        connection.terminate()
 
 
 class Database:
@@ -80,6 +79,7 @@ class Database:
         self._name = name
         self._pool: asyncpg.Pool[Record] | None = None
         self._waiting = 0
+        self._renew_at: WeakKeyDictionary[asyncpg.Connection[Record], float] = WeakKeyDictionary()
         short = name.removeprefix("bobrai-")
         self._wait_seconds = metrics.POOL_WAIT_SECONDS.labels(short)
         self._unavailable = metrics.DATABASE_ERRORS.labels(short, "unavailable")
@@ -101,12 +101,25 @@ class Database:
                 command_timeout=settings.command_timeout_seconds,
                 statement_cache_size=settings.statement_cache_size,
                 max_cached_statement_lifetime=0,
-                max_inactive_connection_lifetime=60,
-                reset=_no_reset,
+                max_inactive_connection_lifetime=IDLE_SECONDS,
+                init=self._connected,
+                reset=self._returned,
                 server_settings={"application_name": self._name},
             )
         except ValueError as error:
             raise ConfigurationError("BOBRAI_DATABASE_URL cannot be read as a PostgreSQL DSN") from error
+
+    async def _connected(self, connection: asyncpg.Connection[Record]) -> None:
+        """Note until when a new connection serves; not all end at once."""
+        self._renew_at[connection] = time.monotonic() + RENEW_SECONDS * random.uniform(0.7, 1.0)
+
+    async def _returned(self, connection: asyncpg.Connection[Record]) -> None:
+        """Leave a returned connection as it is: nothing here keeps session state, and a reset is a round trip.
+
+        Only those that are old, and those whose transaction was cut off in the middle, are given up.
+        """
+        if connection.is_in_transaction() or time.monotonic() > self._renew_at[connection]:
+            connection.terminate()
 
     async def close(self) -> None:
         """Close every connection, by force after the connect timeout."""

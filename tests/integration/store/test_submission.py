@@ -1,6 +1,7 @@
 """Accepted is committed: tasks and outbox rows together, once per idempotency key, in the order of the request."""
 
 import asyncio
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -43,6 +44,13 @@ async def test_one_bad_task_stores_none(store: Database) -> None:
     with pytest.raises(StoreRejected):
         await submission.submit(store, [new_task(), new_task(payload="not json"), new_task()])
     assert (await count(store), await outbox_rows(store)) == (0, [])
+
+
+async def test_what_postgresql_says_of_a_bad_row_does_not_quote_it(store: Database) -> None:
+    bad = new_task(payload='"hunter2"', type=None)
+    with pytest.raises(StoreRejected, match="violates not-null constraint") as refused:
+        await submission.submit(store, [bad])
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
 async def test_a_delay_counts_from_the_databases_clock(store: Database) -> None:
