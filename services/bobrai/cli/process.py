@@ -19,7 +19,7 @@ from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint, lag, verbosity
+from bobrai.runtime import checkpoint, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, environment, load, unknown_variables
 from bobrai.telemetry import logs, metrics, traces
@@ -95,6 +95,7 @@ def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
         stop = Stop()
         stop.install()
         verbosity.install()
+        strays.install()
         watching = asyncio.create_task(lag.watch())
         try:
             await serve(stop)

@@ -19,6 +19,9 @@ EVENTS: Final[dict[str, Event]] = {
     "settings.unknown_variable": Event("warning", "A `BOBRAI_` variable that nothing reads; `did_you_mean` is close."),
     "process.stopping": Event("info", "A signal asked the process to drain."),
     "process.killed": Event("warning", "A second signal ended the process before it had drained."),
+    "process.stray_error": Event(
+        "error", "An asyncio task or a thread that nobody waits for failed; `stack` shows where."
+    ),
     "log.level_changed": Event("warning", "SIGUSR1 or SIGUSR2 changed the least severity that is printed."),
     "loop.failed": Event("warning", "A round of a periodic duty failed; said once, until it recovers."),
     "loop.recovered": Event("info", "A periodic duty works again after `failures` rounds."),

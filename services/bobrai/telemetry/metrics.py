@@ -332,7 +332,7 @@ LOOP_LAG_SECONDS = _fast_histogram(
 LOOP_ERRORS = _counter("bobrai_loop_errors_total", "Rounds of a periodic duty that failed.", ["loop"], by=EVERY)
 LOOP_SUCCESS = _gauge(
     "bobrai_loop_last_success_timestamp_seconds",
-    "When a periodic duty last had a round without error, in seconds since 1970.",
+    "When a periodic duty last had a round without error, in seconds since 1970; waiters has none while nobody waits.",
     ["loop"],
     by=EVERY,
 )
@@ -364,7 +364,7 @@ CONSUMER_RESTARTS = _counter(
 )
 SPANS_DROPPED = _counter(
     "bobrai_spans_dropped_total",
-    "Spans that were not exported: export_failed (the receiver was away, too slow or refused them).",
+    "Spans not exported: export_failed (receiver away, slow or refusing), queue_full (more waited than may).",
     ["reason"],
     by=EVERY,
 )

@@ -99,7 +99,11 @@ def start(process: str, version: str, environ: Mapping[str, str]) -> None:
     except ImportError as error:
         log.warning("tracing.unavailable", reason=f"{error.name} is not installed: pip install 'bobrai[tracing]'")
         return
-    use(tracing.OpenTelemetry(process, version, exporter))
+    try:
+        use(tracing.OpenTelemetry(process, version, exporter))
+    except ValueError as error:  # a variable that the SDK cannot use
+        log.warning("tracing.unavailable", reason=str(error))
+        return
     log.info("tracing.started", exporter=exporter)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
+from opentelemetry.sdk.environment_variables import OTEL_BSP_MAX_QUEUE_SIZE, OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
@@ -29,6 +29,7 @@ log = logs.get_logger(__name__)
 
 STOP_SECONDS: Final = 5.0
 MOST_LINKS: Final = 128  # of one span, as the SDK's own limit
+_QUEUE_SIZE: Final = 2_048  # the default of OTEL_BSP_MAX_QUEUE_SIZE, by the specification
 _SYSTEM: Final = "rabbitmq"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _FAILED: Final = frozenset({OutcomeKind.FAILED, OutcomeKind.RETRY})
@@ -41,7 +42,7 @@ class OpenTelemetry:
     def __init__(self, process: str, version: str, exporter: str) -> None:
         self._provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)
         self._provider.sampler = _FollowLinks(self._provider.sampler)
-        self._provider.add_span_processor(BatchSpanProcessor(_Watched(_exporter(exporter))))
+        self._provider.add_span_processor(_Batches(_Watched(_exporter(exporter)), _queue_size()))
         self._tracer = self._provider.get_tracer("bobrai", version)
         trace.set_tracer_provider(self._provider)  # for spans that handlers make
         logs.trace_with(_ids)
@@ -209,9 +210,11 @@ class _Watched(SpanExporter):
         self._exporter = exporter
         self._failing = False
         self._dropped = metrics.SPANS_DROPPED.labels("export_failed")
+        self.taken = 0  # spans that left the SDK's queue
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; called by the SDK's thread."""
+        self.taken += len(spans)
         result = self._exporter.export(spans)
         failed = result is not SpanExportResult.SUCCESS
         if failed:
@@ -232,6 +235,28 @@ class _Watched(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
+class _Batches(BatchSpanProcessor):
+    """Counts the spans that find the SDK's queue full, which it drops without a number."""
+
+    def __init__(self, exporter: _Watched, capacity: int) -> None:
+        super().__init__(exporter, max_queue_size=capacity)
+        self._capacity = capacity
+        self._exporter = exporter
+        self._lock = threading.Lock()  # handlers end spans in their own threads
+        self._queued = 0
+        self._dropped = metrics.SPANS_DROPPED.labels("queue_full")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span that is sampled; the oldest makes room."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            with self._lock:
+                if self._queued - self._exporter.taken < self._capacity:
+                    self._queued += 1
+                else:
+                    self._dropped.inc()
+        super().on_end(span)
+
+
 def _exporter(name: str) -> SpanExporter:
     if name == "console":
         return ConsoleSpanExporter()
@@ -242,6 +267,14 @@ def _exporter(name: str) -> SpanExporter:
     # They log every try; `_Watched` says it once.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     return OTLPSpanExporter()
+
+
+def _queue_size() -> int:
+    given = os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "").strip()
+    try:
+        return int(given) if given else _QUEUE_SIZE
+    except ValueError:
+        raise ValueError(f"{OTEL_BSP_MAX_QUEUE_SIZE} is {given!r}, not a number") from None
 
 
 def _resource(process: str, version: str) -> Resource:

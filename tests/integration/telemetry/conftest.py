@@ -17,7 +17,7 @@ from tests.support.processes import Process, Processes
 from tests.support.rabbitmq import VirtualHost
 
 HANDLERS = """
-import logging, sys
+import asyncio, logging, sys, threading
 import structlog
 from bobrai import Context, PermanentFailure, Retry, task
 
@@ -44,6 +44,16 @@ async def unsteady(ctx: Context, payload: dict) -> int:
 @task("hopeless")
 async def hopeless(payload: dict) -> None:
     raise PermanentFailure(f"never: {payload}")
+
+@task("careless")
+async def careless(payload: dict) -> None:
+    def fail() -> None:
+        raise ValueError(f"unheard: {payload}")
+    async def fail_later() -> None:
+        fail()
+    asyncio.create_task(fail_later())
+    threading.Thread(target=fail).start()
+    await asyncio.sleep(0)
 
 @task("imported")
 async def imported(payload: dict) -> list[str]:

@@ -32,6 +32,7 @@ def under_load(service: Service) -> dict[int, str]:
         ("threaded", {"text": SECRET}),
         ("unsteady", {"until": 2, "text": SECRET}),
         ("hopeless", {"text": SECRET}),
+        ("careless", {"text": SECRET}),
     ]
     requests: dict[int, str] = {}
     for number in range(60):
@@ -105,6 +106,12 @@ def test_every_line_is_an_event_with_its_fields(service: Service) -> None:
         ("ValueError", "error"),
         ("bobrai.domain.errors.PermanentFailure", "permanent"),
     }
+    strays = [line for line in lines if line["event"] == "process.stray_error"]
+    assert {(line["runs_in"], line["error_type"]) for line in strays} == {
+        ("event loop", "ValueError"),
+        ("thread", "ValueError"),
+    }
+    assert all("telemetry_handlers.py" in line["stack"] for line in strays)
 
 
 def test_elastic_gets_its_own_names(service: Service) -> None:

@@ -218,6 +218,20 @@ def test_a_receiver_that_hangs_or_is_away_hurts_no_task(traced: Callable[..., Se
     assert said == ["tracing.started", "tracing.export_failed"]
 
 
+def test_spans_that_find_no_room_are_counted(traced: Callable[..., Service], receiver: OtlpReceiver) -> None:
+    receiver.hang()
+    service = traced(OTEL_BSP_MAX_QUEUE_SIZE="8", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2", OTEL_EXPORTER_OTLP_TIMEOUT="600")
+    for task_id in [service.submit("say", headers=SAMPLED) for _ in range(20)]:
+        assert service.final(task_id)["status"] == "done"
+    # each process ended 20 spans or more: at most two are being sent and eight wait, and the receiver has answered none
+    for process in (service.api, service.workers[0]):
+        eventually_sync(
+            lambda process=process: service.metric("bobrai_spans_dropped_total", process, reason="queue_full") >= 10,
+            message="spans that find no room are counted",
+        )
+        assert service.metric("bobrai_spans_dropped_total", process, reason="export_failed") == 0
+
+
 def test_spans_that_wait_are_sent_at_the_end(traced: Callable[..., Service], receiver: OtlpReceiver) -> None:
     service = traced(OTEL_BSP_SCHEDULE_DELAY="600000")
     service.final(service.submit("say", headers=SAMPLED))
@@ -256,6 +270,7 @@ def test_the_clients_trace_reaches_workers_also_past_an_api_without_traces(
     [
         {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"},
         {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "many", "OTEL_TRACES_EXPORTER": "otlp"},
     ],
 )
 def test_what_cannot_be_exported_is_told(service: Service, environment: dict[str, str]) -> None:
