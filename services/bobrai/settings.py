@@ -6,6 +6,7 @@ injects ``<SERVICE>_PORT=tcp://…`` for a Service, and ``BOBRAI_API_PORT`` woul
 """
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -67,8 +68,18 @@ def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
+def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("must name a queue")
+    for name in names:
+        if not re.fullmatch(limits.QUEUE_PATTERN, name):
+            raise ValueError(f"{name!r} is no queue's name: lower-case letters, digits, '.', '_' and '-', at most 63")
+    return tuple(dict.fromkeys(names))
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Queues = Annotated[Names, AfterValidator(_queues)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
 
 
@@ -213,7 +224,7 @@ class WorkerSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="BOBRAI_WORKER_", frozen=True)
 
     health_bind: Address = Field("127.0.0.1:8003", description="Where /livez, /readyz and /metrics are served.")
-    queues: Names = Field(("default",), description="Queues to consume, separated by commas.")
+    queues: Queues = Field(("default",), description="Queues to consume, separated by commas.")
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(50, description="Tasks that run at once.")
     lease_seconds: Seconds = Field(
         15.0, description="A worker that is silent for so long counts as lost, and its tasks are taken back."

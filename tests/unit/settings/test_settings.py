@@ -107,6 +107,19 @@ def test_a_misspelt_variable_is_named_with_its_neighbour() -> None:
     assert found == {"BOBRAI_WORKER_CONCURENCY": "BOBRAI_WORKER_CONCURRENCY"}
 
 
+@pytest.mark.parametrize("queues", ["", " , ", "Media", "a b", "a/b", "-a", "a" * 64, "default,Media"])
+def test_a_worker_consumes_only_queues_that_a_task_can_have(monkeypatch: pytest.MonkeyPatch, queues: str) -> None:
+    """It would wait for ever at any other."""
+    monkeypatch.setenv("BOBRAI_WORKER_QUEUES", queues)
+    with pytest.raises(ConfigurationError, match="BOBRAI_WORKER_QUEUES"):
+        load()
+
+
+def test_a_queue_named_twice_is_consumed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_WORKER_QUEUES", "media, default,media")
+    assert load().worker.queues == ("media", "default")
+
+
 def test_every_field_is_described() -> None:
     assert [name for name, (_, description) in variables().items() if not description] == []
     for group in GROUPS:
