@@ -1,4 +1,4 @@
-"""The alert rules as files: each alert with its file, the metrics that an expression names, and promtool."""
+"""The alert rules as files: groups, rules and alerts, the metrics that an expression names, and promtool."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from bobrai.telemetry.metrics import CATALOGUE
 from tests.observe import programs
 from tests.support.run_folder import RunFolder
 
@@ -23,6 +24,34 @@ VARIABLE = "BOBRAI_TEST_PROMTOOL"
 Rule = dict[str, Any]
 
 _WORDS = {"and", "or", "unless", "bool", "by", "on", "ignoring", "offset", "group_left", "group_right"}
+FOREIGN = {
+    "rabbitmq_prometheus": {
+        "rabbitmq_unreachable_cluster_peers_count",
+        "rabbitmq_alarms_memory_used_watermark",
+        "rabbitmq_alarms_free_disk_space_watermark",
+        "rabbitmq_disk_space_available_bytes",
+        "rabbitmq_process_resident_memory_bytes",
+        "rabbitmq_resident_memory_limit_bytes",
+    },
+    "pgbouncer_exporter": {
+        "pgbouncer_pools_client_waiting_connections",
+        "pgbouncer_pools_client_maxwait_seconds",
+        "pgbouncer_pools_server_active_connections",
+    },
+    "CloudNativePG": {
+        "cnpg_pgbouncer_pools_cl_waiting",
+        "cnpg_collector_last_available_backup_timestamp",
+        "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp",
+    },
+    "kubelet": {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"},
+    "kube-state-metrics": {
+        "kube_statefulset_replicas",
+        "kube_statefulset_status_replicas_ready",
+        "kube_cronjob_created",
+        "kube_cronjob_status_last_successful_time",
+    },
+}
+"""What other programs export, as their sources or a real one say."""
 
 
 def promtool(run: RunFolder) -> str:
@@ -45,11 +74,16 @@ def run_promtool(run: RunFolder, *arguments: str) -> str:
     return done.stdout
 
 
-def rules() -> Iterator[Rule]:
-    """Every rule of every file."""
+def groups() -> Iterator[dict[str, Any]]:
+    """Every group of every file."""
     for file in FILES:
-        for group in yaml.safe_load(file.read_text())["groups"]:
-            yield from group["rules"]
+        yield from yaml.safe_load(file.read_text())["groups"]
+
+
+def rules() -> Iterator[Rule]:
+    """Every rule of every group."""
+    for group in groups():
+        yield from group["rules"]
 
 
 def alerts() -> list[Rule]:
@@ -69,3 +103,14 @@ def metrics_of(expression: str) -> set[str]:
     bare = re.sub(r"\b(by|on|ignoring|without|group_left|group_right)\s*\([^)]*\)", " ", bare)
     found = re.finditer(r"(?<![\w:.])([a-zA-Z_:][\w:]*)\s*(\()?", bare)
     return {match[1] for match in found if not match[2] and match[1] not in _WORDS}
+
+
+def known() -> set[str]:
+    """Every metric that an expression may name."""
+    own = {name + suffix for name, metric in CATALOGUE.items() for suffix in _suffixes(metric.kind)}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    return own | recorded | set().union(*FOREIGN.values())
+
+
+def _suffixes(kind: str) -> tuple[str, ...]:
+    return ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)

@@ -1,5 +1,6 @@
 """Alerts reach people: what the chart configures arrives, by way of a real Alertmanager, in Telegram and as a mail."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tests.alerts.alertmanager import Alertmanager, check, configuration
 from tests.alerts.receivers import HOST, MailServer, Telegram
+from tests.alerts.rules import Rule, alerts
 from tests.charts.helm import CRD_APIS, Manifest, render
 from tests.support.eventually import eventually, eventually_sync, stays
 from tests.support.processes import Processes
@@ -15,6 +17,7 @@ from tests.support.run_folder import RunFolder
 
 NAMESPACE = "bobrai"
 CHAT = -1001234567890
+MOST_CHARACTERS = 4096  # of a message of Telegram's; Alertmanager cuts a longer one, or sends none
 SECRETS = {"our-telegram/bot-token": "12345:secret", "our-mail/password": "secret"}
 Start = Callable[..., Alertmanager]
 
@@ -109,13 +112,31 @@ async def test_a_receiver_for_critical_alerts_hears_of_no_warning(
 
 async def test_alerts_of_one_name_are_one_message_that_says_when_it_is_over(start: Start, telegram: Telegram) -> None:
     manager = start(telegram=to_telegram(telegram))
-    alerts = [alert("BobraiBacklogAge", "critical", queue=queue) for queue in ("mail", "media")]
-    manager.fire(alerts)
+    both = [alert("BobraiBacklogAge", "critical", queue=queue) for queue in ("mail", "media")]
+    manager.fire(both)
     await eventually(lambda: telegram.calls, 20)
-    assert telegram.calls[0][1]["text"].count("What to do") == 2
-    manager.fire([{**each, "endsAt": "2026-01-01T00:00:00Z", "startsAt": "2025-01-01T00:00:00Z"} for each in alerts])
+    assert telegram.calls[0][1]["text"].count("<b>BobraiBacklogAge in bobrai</b>") == 2
+    manager.fire([{**each, "endsAt": "2026-01-01T00:00:00Z", "startsAt": "2025-01-01T00:00:00Z"} for each in both])
     await eventually(lambda: len(telegram.calls) == 2, 20)
     assert telegram.calls[1][1]["text"].startswith("🟢 resolved: <b>BobraiBacklogAge</b>")
+
+
+async def test_a_message_about_very_many_queues_is_one_that_telegram_takes(start: Start, telegram: Telegram) -> None:
+    manager = start(telegram=to_telegram(telegram))
+    longest = max(map(spelt_out, alerts()), key=lambda each: len("".join(each.values())))
+    many = [alert("BobraiBacklogAge", "critical", queue=f"{number}") | {"annotations": longest} for number in range(40)]
+    manager.fire(many)
+    await eventually(lambda: telegram.calls, 20)
+    text = telegram.calls[0][1]["text"]
+    assert len(text) < MOST_CHARACTERS
+    assert "the first 6 of 40" in text
+    assert text.count("<b>") == text.count("</b>") == 7
+    assert text.endswith(">What to do</a>")
+
+
+def spelt_out(rule: Rule) -> dict[str, str]:
+    """An alert's texts with the longest names that a queue, a namespace and nearly every other label can have."""
+    return {name: re.sub(r"\{\{[^}]*\}\}", "x" * 63, text) for name, text in rule["annotations"].items()}
 
 
 async def test_a_database_that_is_away_keeps_quiet_what_follows_from_it(start: Start, telegram: Telegram) -> None:

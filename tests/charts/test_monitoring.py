@@ -11,6 +11,7 @@ ALWAYS = {"api", "dispatcher", "worker-default", "external-metrics", "rabbitmq"}
 EXPORTERS = {"exporters": {"pgbouncer": {"enabled": True}, "postgresql": {"enabled": True}}}
 WITH_EXPORTERS = ALWAYS | {"pgbouncer", "postgresql-exporter"}
 COMPONENT = "app.kubernetes.io/component"
+TELEGRAM = {"enabled": True, "existingSecret": "our-telegram"}
 
 
 def rendered(**monitoring: Any) -> Rendered:
@@ -74,6 +75,20 @@ def test_nothing_of_the_operator_is_there_unless_it_is_asked_for() -> None:
 def test_what_the_cluster_does_not_know_is_refused_with_the_way_out(monitoring: dict[str, Any]) -> None:
     said = refusal({"monitoring": monitoring})
     assert "monitoring.coreos.com" in said or "Prometheus Operator" in said
+
+
+@pytest.mark.parametrize("chat", [-1001234567890, "-1001234567890"], ids=["number", "text"])
+def test_a_telegram_chat_is_a_number_of_64_bits(chat: int | str) -> None:
+    alerting = {"enabled": True, "telegram": {**TELEGRAM, "chatId": chat}}
+    assert "\n          chatID: -1001234567890\n" in rendered(alerting=alerting).text
+
+
+@pytest.mark.parametrize("wrong", [{"chatId": "@ops"}, {"chatId": "-100.5"}, {"chatId": 7, "threadId": "#general"}])
+def test_a_telegram_chat_that_is_no_number_is_refused(wrong: dict[str, Any]) -> None:
+    alerting = {"enabled": True, "telegram": {**TELEGRAM, **wrong}}
+    assert f"{next(reversed(wrong))} must be a whole number" in refusal(
+        {"monitoring": {"alerting": alerting}}, api_versions=CRD_APIS
+    )
 
 
 def test_links_of_alerts_and_dashboards_follow_the_place_of_the_runbooks() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.observe import handlers, programs, traffic
+from tests.observe.autoscaler import Autoscaler
 from tests.observe.prometheus import Prometheus, Target
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
@@ -53,13 +54,16 @@ class Installation:
         with contextlib.ExitStack() as stack:
             database = self._servers.databases().create()
             stack.callback(self._servers.databases().drop, database)
+            autoscaler = Autoscaler(self._folder / "kubernetes", self._run.free_port())
+            stack.callback(autoscaler.close)
             stack.callback(self.processes.close)
-            yield self._start(database)
+            yield self._start(database, autoscaler)
 
-    def _start(self, database: Database) -> Prometheus:
+    def _start(self, database: Database, autoscaler: Autoscaler) -> Prometheus:
         broker = self._broker()
         self.processes.environment |= {
             **SETTINGS,
+            **autoscaler.environment,
             "BOBRAI_DATABASE_URL": database.pooled_url,
             "BOBRAI_DATABASE_DIRECT_URL": database.url,
             "BOBRAI_RABBITMQ_URL": broker.url,
@@ -68,11 +72,13 @@ class Installation:
         self._python("tests.observe.trace_receiver", str(traces := self._run.free_port()))
         self.processes.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"http://127.0.0.1:{traces}/v1/traces"
         self.workers = [self._part("worker", number) for number in range(2)]
-        parts = [*self.workers, *(self._part("dispatcher", number) for number in range(2)), self._part("api", 0)]
+        parts = [*self.workers, *(self._part("dispatcher", number) for number in range(2))]
+        parts += [self._part("external-metrics", 0), self._part("api", 0)]
         for part in parts:
             part.wait_ready(START_SECONDS)
         self.api = parts[-1]
         eventually_sync(self._types_known, START_SECONDS, message="the API knows every task type")
+        eventually_sync(autoscaler.is_answered, START_SECONDS, message="the autoscaler is told of a backlog")
         return Prometheus.start(self._run, self.processes, self._folder, self.targets, NAMESPACE)
 
     def add_worker(self) -> None:

@@ -127,6 +127,11 @@ def test_queries_name_only_metrics_that_somebody_exports_and_only_in_the_chosen_
         assert not re.search(rf"\b({'|'.join(['bobrai_', *EXPORTERS])})", re.sub(SELECTOR, "", bare)), query
 
 
+def test_every_metric_of_ours_is_on_a_dashboard() -> None:
+    shown = {metric for query in files.queries() for metric, _ in re.findall(SELECTOR, query.promql)}
+    assert {name for name in CATALOGUE if not shown & {name, f"{name}_bucket", f"{name}_sum"}} == set()
+
+
 def test_figures_of_the_whole_installation_are_never_added_up_over_processes() -> None:
     for query in files.queries():
         for metric in set(re.findall(r"bobrai_\w+", query.promql)):

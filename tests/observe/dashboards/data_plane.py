@@ -42,6 +42,22 @@ SEEN = Row(
             (Query(quantile(0.99, "bobrai_publish_duration_seconds"), "p99"),),
             width=6, warn=1, bad=5, runbook="BobraiBrokerUnreachable",
         ),
+        Panel(
+            "Since a duty last went well",
+            "Of each periodic duty, in whichever process is longest behind; but for waiters, which rests while nobody"
+            " waits. Good: under a minute.",
+            "s",
+            (Query(f'time() - min by (loop) ({select("bobrai_loop_last_success_timestamp_seconds", loop="!~waiters")}'
+                   " > 0)", "{{loop}}"),),
+            width=12, warn=60, bad=300, runbook="BobraiDatabaseUnreachable",
+        ),
+        Panel(
+            "Finished tasks removed per second",
+            "After their retention. Good: as many as were accepted that long ago.",
+            "cps",
+            (Query(rate("bobrai_tasks_pruned_total"), "removed"),),
+            width=12, runbook="BobraiDiskFilling",
+        ),
     ),
 )  # fmt: skip
 

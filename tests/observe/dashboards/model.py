@@ -49,6 +49,8 @@ class Panel:
     decimals: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     """Values that are shown as words."""
+    empty: str = ""
+    """What is shown while there is no value, where that is no fault."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,8 @@ def _field(panel: Panel) -> Json:
         defaults["max"] = panel.most
     if panel.decimals is not None:
         defaults["decimals"] = panel.decimals
+    if panel.empty:
+        defaults["noValue"] = panel.empty
     if panel.labels:
         options = {value: {"text": text, "index": at} for at, (value, text) in enumerate(panel.labels.items())}
         defaults["mappings"] = [{"type": "value", "options": options}]

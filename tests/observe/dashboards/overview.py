@@ -1,8 +1,9 @@
 """*Overview*: is it well? The first row is for everybody; then what flows, what is nearly full, what must stay 0."""
 
 from tests.observe.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import once, or_zero, quantile, rate, select, share, total
+from tests.observe.dashboards.promql import known, once, or_zero, quantile, rate, select, share, total
 
+ACCEPTED = rate("bobrai_tasks_submitted_total")
 FINISHED = rate("bobrai_tasks_finished_total")
 FAILED = rate("bobrai_tasks_finished_total", outcome="failed")
 
@@ -14,7 +15,7 @@ WELL = Row(
             "Tasks that clients handed in and that are committed. Good: what you expect at this hour; 0 means that no"
             " client gets through, or that none comes.",
             "cps",
-            (Query(rate("bobrai_tasks_submitted_total")),),
+            (Query(or_zero(ACCEPTED)),),
             kind="stat", width=4, height=5,
         ),
         Panel(
@@ -46,8 +47,8 @@ WELL = Row(
             "Nineteen of twenty tasks that were done took at most this long from accepted to done, a wished delay"
             " included. Good: what you promised.",
             "s",
-            (Query(quantile(0.95, "bobrai_task_duration_seconds")),),
-            kind="stat", width=4, height=5, runbook="BobraiBacklogAge",
+            (Query(known(quantile(0.95, "bobrai_task_duration_seconds"))),),
+            kind="stat", width=4, height=5, empty="idle", runbook="BobraiBacklogAge",
         ),
         Panel(
             "Workers",
@@ -65,10 +66,11 @@ FLOW = Row(
     (
         Panel(
             "Accepted and finished",
-            "Good: the two lines lie on each other. Accepted above finished for long: the backlog grows.",
+            "Good: finished lies on accepted and replayed together. Below them for long: the backlog grows.",
             "cps",
-            (Query(rate("bobrai_tasks_submitted_total"), "accepted"), Query(or_zero(FINISHED), "finished"),
-             Query(or_zero(FAILED), "failed"), Query(or_zero(rate("bobrai_tasks_retried_total")), "retried")),
+            (Query(or_zero(ACCEPTED), "accepted"), Query(or_zero(FINISHED), "finished"),
+             Query(or_zero(FAILED), "failed"), Query(or_zero(rate("bobrai_tasks_retried_total")), "retried"),
+             Query(or_zero(rate("bobrai_tasks_replayed_total")), "replayed")),
             runbook="BobraiTaskFailureRatio",
         ),
         Panel(

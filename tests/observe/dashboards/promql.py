@@ -74,6 +74,11 @@ def quantile(q: float, histogram: str, *by: str, **matchers: str) -> str:
     return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', 'le', *by, **matchers)})"
 
 
+def known(query: str) -> str:
+    """The query without what is no number, as a quantile is while nothing happens."""
+    return f"{query} >= 0"
+
+
 def mean(histogram: str, *by: str, **matchers: str) -> str:
     """The mean of a histogram's observations; nothing where there were none."""
     return f"{rate(f'{histogram}_sum', *by, **matchers)} / ({rate(f'{histogram}_count', *by, **matchers)} > 0)"

@@ -1,7 +1,7 @@
 """*Workers and attempts*: who works, how long attempts take, how they end, and what went wrong in between."""
 
 from tests.observe.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import mean, of, or_zero, quantile, rate, share, total
+from tests.observe.dashboards.promql import mean, of, or_zero, quantile, rate, select, share, total
 
 BATCHES = "~claim|complete|end"
 
@@ -181,20 +181,57 @@ DELIVERY = Row(
             " the database cheap.",
             "short",
             (Query(mean("bobrai_batch_size", "batch", batch=BATCHES), "{{batch}}"),),
+            width=6,
         ),
         Panel(
             "Time of a group commit, p95",
             "Good: under 20 ms.",
             "s",
             (Query(quantile(0.95, "bobrai_batch_duration_seconds", "batch", batch=BATCHES), "{{batch}}"),),
-            warn=0.1, bad=1, runbook="BobraiDatabaseUnreachable",
+            width=6, warn=0.1, bad=1, runbook="BobraiDatabaseUnreachable",
         ),
         Panel(
             "Group commits that failed",
             "They are tried again. Good: 0.",
             "cps",
             (Query(or_zero(rate("bobrai_batch_failures_total", "batch", batch=BATCHES), batch="none"), "{{batch}}"),),
-            warn=0.001, runbook="BobraiDatabaseUnreachable",
+            width=6, warn=0.001, runbook="BobraiDatabaseUnreachable",
+        ),
+        Panel(
+            "Spans not exported",
+            "export_failed: their receiver is away or refuses; queue_full: it is too slow. Tasks do not notice. Good:"
+            " 0.",
+            "cps",
+            (Query(or_zero(rate("bobrai_spans_dropped_total", "reason"), reason="none"), "{{reason}}"),),
+            width=6, warn=0.001,
+        ),
+    ),
+)  # fmt: skip
+
+AUTOSCALER = Row(
+    "Autoscaler",
+    (
+        Panel(
+            "Asked for backlogs per second",
+            "Requests of Kubernetes to the external metrics server. Good: 200 and 404 alone, a few per minute and pool;"
+            " 401 or 403: it does not know the front proxy; 503: figures are too old.",
+            "reqps",
+            (Query(rate("bobrai_external_metrics_requests_total", "status"), "{{status}}"),),
+            width=12, runbook="BobraiBacklogAge",
+        ),
+        Panel(
+            "Time left of its certificate",
+            "When it has ended, no pool is scaled any more. Good: months.",
+            "s",
+            (Query(f'min({select("bobrai_certificate_expiry_timestamp_seconds")} > 0) - time()'),),
+            kind="stat", width=6, warn=30 * 86400, bad=7 * 86400, falling=True, runbook="BobraiCertificateExpiry",
+        ),
+        Panel(
+            "Marks of busy workers per second",
+            "Where scale-in shall take idle pods (externalMetrics' deletion cost). Good: written, and little else.",
+            "cps",
+            (Query(or_zero(rate("bobrai_pod_deletion_costs_total", "outcome"), outcome="none"), "{{outcome}}"),),
+            width=6,
         ),
     ),
 )  # fmt: skip
@@ -203,6 +240,6 @@ DASHBOARD = Dashboard(
     "workers",
     "Workers and attempts",
     "Who works, how long do attempts take, how do they end, and what went wrong in between?",
-    (ATTEMPTS, WORKERS, DELIVERY),
+    (ATTEMPTS, WORKERS, DELIVERY, AUTOSCALER),
     (NAMESPACES, QUEUES, TYPES),
 )

@@ -24,7 +24,7 @@ as they are: the {{ "{{ }}" }} in them belong to Prometheus.
 {{- end -}}
 {{- end -}}
 {{- if $kept -}}
-{{- $groups = append $groups (dict "name" .name "rules" $kept) -}}
+{{- $groups = append $groups (set . "rules" $kept) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
