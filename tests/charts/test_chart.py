@@ -120,7 +120,10 @@ def test_the_archive_holds_what_users_need_and_nothing_else(tmp_path: Path) -> N
         names = {name.removeprefix("bobrai/") for name in archive.getnames()}
     pages = {"Chart.yaml", "values.yaml", "values.schema.json", "README.md", "UPGRADING.md", ".helmignore"}
     assert {name for name in names if "/" not in name} == pages
-    assert {name.partition("/")[0] for name in names if "/" in name} <= {"templates", "files", "alerts", "dashboards"}
+    folders = {"templates", "files", "alerts", "dashboards", "ci"}
+    assert {name.partition("/")[0] for name in names if "/" in name} <= folders
+    pages = (CHART / "README.md").read_text() + (CHART / "UPGRADING.md").read_text()
+    assert set(re.findall(r"ci/[a-z-]+-values\.yaml", pages)) <= names
 
 
 def test_chart_and_product_have_one_version() -> None:

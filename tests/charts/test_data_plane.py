@@ -1,12 +1,11 @@
 """PostgreSQL, PgBouncer and RabbitMQ as their makers advise: probes, volumes, order of start, time to stop, memory."""
 
 import re
-from typing import Any
 
 import pytest
 
 from bobrai import settings
-from tests.charts.helm import CI, CRD_APIS, Rendered, refusal, render
+from tests.charts.helm import CI, Rendered, refusal, render
 from tests.charts.quantities import quantity
 from tests.charts.test_life import environment
 
@@ -160,38 +159,6 @@ def test_all_pods_at_their_most_find_a_place_at_one_pgbouncer(bundled: Rendered)
         if "BOBRAI_DATABASE_URL" in environment(item.pod["containers"][0])
     )
     assert clients <= int(_pgbouncer_setting(bundled, "max_client_conn"))
-
-
-# --- operators ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def operated() -> Rendered:
-    return render(files=[CI / "operators-values.yaml"], api_versions=CRD_APIS)
-
-
-def test_operators_get_their_resources_and_the_chart_makes_no_server_of_its_own(operated: Rendered) -> None:
-    assert [item.name for item in operated.all("Cluster")] == ["bobrai-postgresql"]
-    assert [item.name for item in operated.all("Pooler")] == ["bobrai-pooler"]
-    assert [item.name for item in operated.all("RabbitmqCluster")] == ["bobrai-rabbitmq"]
-    assert operated.all("StatefulSet") == []
-
-
-def test_the_operators_pooler_works_in_transaction_mode(operated: Rendered) -> None:
-    pooler = operated.one("Pooler", "bobrai-pooler").spec
-    assert pooler["pgbouncer"]["poolMode"] == "transaction"
-    assert pooler["cluster"]["name"] == operated.all("Cluster")[0].name
-
-
-def test_a_scheduled_backup_has_six_fields_for_the_operator() -> None:
-    operator: dict[str, Any] = {"backup": {"enabled": True, "objectStore": "store"}}
-    rendered = render({"postgresql": {"mode": "operator", "operator": operator}}, api_versions=CRD_APIS)
-    (backup,) = rendered.all("ScheduledBackup")
-    assert len(backup.spec["schedule"].split()) == 6
-
-
-def test_the_operators_database_outlives_the_release(operated: Rendered) -> None:
-    assert operated.one("Cluster", "bobrai-postgresql").annotations["helm.sh/resource-policy"] == "keep"
 
 
 @pytest.mark.parametrize("part", ["postgresql", "rabbitmq"])

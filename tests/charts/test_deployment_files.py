@@ -3,6 +3,7 @@
 import copy
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,6 +121,21 @@ def test_production_survives_the_loss_of_any_pod() -> None:
     assert rendered.one("RabbitmqCluster", "bobrai-rabbitmq").spec["replicas"] >= 3
 
 
+def test_the_images_that_make_builds_are_those_that_the_chart_asks_for() -> None:
+    recipe = subprocess.run(["make", "--dry-run", "images"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    built = set(re.findall(r" -t (\S+)", recipe.stdout))
+    rendered = render()
+    asked = {
+        container["image"]
+        for name in ("bobrai-api", "bobrai-worker-default")
+        for container in rendered.one("Deployment", name).containers
+    }
+    assert asked <= built
+    for page in ("README.md", "docs/containers.md", "k8s/README.md"):
+        named = set(re.findall(r"ghcr\.io/bobrai/bobrai-\w+:[\d.]*\d", (REPOSITORY / page).read_text()))
+        assert set() < named <= asked, page
+
+
 @pytest.mark.parametrize("file", ["argocd-application.yaml", "flux-helmrelease.yaml"])
 def test_gitops_objects_are_valid_and_name_files_that_exist(file: str) -> None:
     objects = list(yaml.safe_load_all((K8S / file).read_text()))
@@ -217,6 +233,30 @@ def test_forwarded_ports_and_the_smoke_test_lead_to_services_of_the_chart() -> N
     assert job.container(verify["container"]["name"])["securityContext"] == test.container("smoke")["securityContext"]
 
 
+def test_the_smoke_test_is_told_which_image_was_built() -> None:
+    """Skaffold replaces the image of a test by what a file of its build says, and looks for none itself."""
+    commands = re.findall(r"skaffold verify.*", (K8S / "README.md").read_text())
+    assert commands
+    assert all("--build-artifacts" in command for command in commands)
+
+
+@pytest.mark.parametrize("server", ["postgresql", "rabbitmq"])
+def test_a_new_password_is_followed_by_a_restart_of_all_who_read_it(server: str) -> None:
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    _, _, after = page.partition(f"kubectl patch secret bobrai-{server} ")
+    restarts = re.findall(r"kubectl rollout restart (statefulset|deployment) ([^&\n]+)", after.partition("```")[0])
+    restarted = {(kind, name) for kind, names in restarts for name in names.split()}
+    readers = {
+        (item.kind.lower(), item.name)
+        for item in render()
+        if item.kind in {"Deployment", "StatefulSet"}
+        for container in item.containers
+        for entry in container.get("env") or []
+        if (entry.get("valueFrom") or {}).get("secretKeyRef", {}).get("name") == f"bobrai-{server}"
+    }
+    assert readers == restarted
+
+
 def test_the_page_makes_the_secrets_that_gitops_values_name() -> None:
     page = (K8S / "README.md").read_text()
     secrets = yaml.safe_load((K8S / "values-gitops.yaml").read_text())["secrets"]
@@ -225,6 +265,7 @@ def test_the_page_makes_the_secrets_that_gitops_values_name() -> None:
     assert keys == {
         secrets["postgresql"]["existingSecret"]: {
             "username", "password", "postgres-password", "replication-password", "stats-password",
+            "monitoring-password",
         },
         secrets["rabbitmq"]["existingSecret"]: {"username", "password", "erlang-cookie"},
         secrets["scaling"]["existingSecret"]: {"token"},

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from bobrai.settings import load
+from bobrai.store import pool
+from bobrai.store.pool import Database
 from tests.charts.containers import Pod, Programs
 from tests.charts.helm import CI, CRD_APIS, Rendered, ci_shapes, refusal, render
 from tests.charts.postgresql import AWKWARD, SECRETS, SERVICE, Server
@@ -19,6 +22,7 @@ from tests.support.eventually import eventually
 from tests.support.pgbouncer import accepts_connections
 from tests.support.run_folder import RunFolder
 from tests.support.server_process import ServerProcess
+from tests.support.tcp_proxy import TcpProxy
 
 CLIENTS = 50
 RESERVED = 3  # superuser_reserved_connections
@@ -124,6 +128,47 @@ async def test_a_client_finishes_after_the_pod_was_told_to_stop(run_folder: RunF
     finally:
         own.process.kill()
         server.stop()
+
+
+async def test_processes_that_are_never_idle_leave_a_stopping_pod_and_no_statement_fails(
+    run_folder: RunFolder, tcp_proxy: Callable[[str, int], TcpProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that goes leaves the Service first; what came through it before stays until the client goes."""
+    monkeypatch.setattr(pool, "RENEW_SECONDS", 0.5)
+    server = Server(run_folder)
+    server.prepare()
+    server.start()
+    old, new = start_pooler(run_folder, server), start_pooler(run_folder, server)
+    service = tcp_proxy("127.0.0.1", old.port)
+    url = f"postgresql://127.0.0.1:{service.port}/bobrai"
+    database = Database(load(database={"url": url, "user": "bobrai", "password": AWKWARD}).database, pool_size=8)
+    await database.open()
+    answered = 0
+
+    async def busy() -> None:
+        nonlocal answered
+        while old.process.is_running():
+            await database.fetch("SELECT $1::int", answered)
+            answered += 1
+
+    try:
+        working = asyncio.gather(*(busy() for _ in range(16)))
+        await eventually(lambda: answered > 1000, message="all connections lead to the old pod")
+        service.target = ("127.0.0.1", new.port)
+        old.process.send(signal.SIGTERM)
+        await asyncio.wait_for(working, 15)
+    finally:
+        await database.close()
+        for process in (old.process, new.process):
+            process.kill()
+        server.stop()
+
+
+def test_a_pod_has_time_until_all_processes_have_left_it() -> None:
+    deployment = render().one("Deployment", "bobrai-pgbouncer")
+    pause = deployment.container("pgbouncer")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    leaving = pool.RENEW_SECONDS + pool.IDLE_SECONDS
+    assert deployment.pod["terminationGracePeriodSeconds"] >= pause + leaving + 5
 
 
 def test_it_may_open_a_file_for_each_client(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from bobrai.broker.definitions import definitions
+from bobrai.broker.queues import ARGUMENTS, DEAD_LETTERS
 from tests.charts.helm import CRD_APIS, Manifest, refusal, render
 from tests.charts.postgresql import AWKWARD
 from tests.charts.quantities import quantity
@@ -65,6 +66,19 @@ async def ready(node: Node) -> int:
         return int(queue.declaration_result.message_count or 0)
 
 
+def described(node: Node) -> dict[str, Any]:
+    """What the management API says of the queue, once it tells its policy, which comes late for a new queue."""
+    management = node.management()
+    found: list[dict[str, Any]] = eventually_sync(
+        lambda: [
+            queue for queue in management.call("GET", "/queues/bobrai") if queue["name"] == QUEUE and "policy" in queue
+        ],
+        30,
+        message="a policy",
+    )
+    return found[0]
+
+
 def members(node: Node) -> dict[str, str]:
     """The queue's copies with their states."""
     told = node.control("rabbitmq-queues", "quorum_status", "--vhost", "bobrai", QUEUE, "--formatter", "json")
@@ -89,14 +103,31 @@ async def test_the_policies_are_those_that_the_product_prints(cluster: Cluster) 
     found = cluster.nodes[0].management().call("GET", "/policies/bobrai")
     assert _by_name(found) == _by_name(wanted["policies"])
     await declare(cluster.nodes[0])
-    management = cluster.nodes[0].management()
-    queue = eventually_sync(
-        lambda: [queue for queue in management.call("GET", "/queues/bobrai") if "policy" in queue],
-        10,
-        message="a policy",
-    )[0]
+    queue = described(cluster.nodes[0])
     assert queue["policy"] == "bobrai-queues"
     assert queue["effective_policy_definition"]["overflow"] == "reject-publish"
+
+
+async def test_a_message_that_no_consumer_survives_becomes_a_dead_letter(cluster: Cluster) -> None:
+    letters = f"bobrai.{DEAD_LETTERS}"
+    await declare(cluster.nodes[0], messages=1)
+    async with channel(cluster.nodes[0]) as open_channel:
+        dead = await open_channel.declare_queue(letters, durable=True, arguments=ARGUMENTS)
+        await dead.purge()
+        queue = await open_channel.get_queue(QUEUE)
+        limits = described(cluster.nodes[0])["effective_policy_definition"]
+        for _ in range(limits["delivery-limit"] + 1):
+            await (await queue.get(timeout=10)).reject(requeue=True)
+
+        async def letter() -> Any:
+            return await dead.get(fail=False)
+
+        message = await eventually(letter, 10, message="a dead letter")
+        await message.ack()
+    assert message.body == b"0"
+    assert message.headers["x-death"][0]["reason"] == "delivery_limit"
+    assert limits["dead-letter-strategy"] == "at-least-once"
+    assert await ready(cluster.nodes[0]) == 0
 
 
 async def test_the_user_of_the_secret_is_the_only_one(cluster: Cluster) -> None:

@@ -77,9 +77,8 @@ def test_a_pools_own_values_win_even_where_they_are_false_zero_or_empty() -> Non
         "replicas": 0,
         "autoscaling": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
-        "drainSeconds": 0,
     }
-    defaults = {"replicas": 4, "maxTasks": 5, "drainSeconds": 60}
+    defaults = {"replicas": 4, "maxTasks": 5}
     rendered = render({"workers": {"pools": {"still": {**own, "maxTasks": 0}}, "defaults": defaults}})
     deployment = rendered.one("Deployment", "bobrai-worker-still")
     assert deployment.spec["replicas"] == 0

@@ -108,6 +108,7 @@ def test_another_provider_of_external_metrics_is_not_pushed_aside(tmp_path: Path
         with pytest.raises(HelmError, match=r"keda/keda-operator-metrics-apiserver") as refused:
             render(cluster=kubeconfig)
         assert "autoscaling.provider=keda" in str(refused.value)
+        assert "kubectl delete apiservice v1beta1.external.metrics.k8s.io" in str(refused.value)
         assert render({"autoscaling": {"provider": "none"}}, cluster=kubeconfig)
 
 

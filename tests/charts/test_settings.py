@@ -1,15 +1,23 @@
 """The chart and the service speak of the same settings, and every process gets what it needs."""
 
+import json
 import re
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
 
+import asyncpg
 import pytest
 
 from bobrai import settings
-from tests.charts.helm import CI, CRD_APIS, Body, Rendered, render
+from tests.charts.helm import CHART, CI, CRD_APIS, Body, Rendered, render
 from tests.charts.test_life import OWN, environment, own_deployments
 
 KNOWN = set(settings.variables())
+NUMBERS = [
+    "api.drainSeconds", "api.maxBacklog", "dispatcher.drainSeconds", "dispatcher.retentionSeconds",
+    *(f"workers.defaults.{name}" for name in ("concurrency", "drainSeconds", "maxTasks", "maxMemoryMib")),
+]  # fmt: skip
+"""Values that reach a process as they are."""
 
 
 def _bobrai_containers(rendered: Rendered) -> list[Body]:
@@ -55,6 +63,31 @@ def test_the_component_wins_over_the_chart_and_extra_env_over_config() -> None:
     assert (api["BOBRAI_DATABASE_POOL_SIZE"], dispatcher["BOBRAI_DATABASE_POOL_SIZE"]) == ("4", "4")
 
 
+def test_a_variable_may_use_those_that_stand_before_it() -> None:
+    """Kubernetes puts a value in the place of $(NAME) only where NAME stands earlier in the list."""
+    chart: list[Body] = [
+        {"name": "Z_HOST", "value": "replica.example.com"},
+        {"name": "A_READ_URL", "value": "postgresql://$(BOBRAI_DATABASE_USER)@$(Z_HOST)/bobrai"},
+    ]
+    own: list[Body] = [
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "BOBRAI_LOG_LEVEL", "value": "info"},
+        {"name": "A_NAME", "value": "$(POD_NAME) $(A_READ_URL)"},
+    ]
+    rendered = render({"extraEnv": chart, "api": {"extraEnv": own, "config": {"BOBRAI_LOG_LEVEL": "debug"}}})
+    listed = rendered.one("Deployment", "bobrai-api").container("api")["env"]
+    assert listed[-5:] == chart + own
+    assert "BOBRAI_DATABASE_USER" in [entry["name"] for entry in listed[:-5]]
+
+
+def test_a_variable_of_a_rabbitmq_node_can_be_replaced() -> None:
+    """Two of one name are refused by server-side apply."""
+    replaced = [{"name": "ERL_CRASH_DUMP_SECONDS", "value": "30"}, {"name": "TZ", "value": "UTC"}]
+    listed = render({"rabbitmq": {"extraEnv": replaced}}).one("StatefulSet", "bobrai-rabbitmq").container("rabbitmq")
+    assert listed["env"][-2:] == replaced
+    assert [entry["name"] for entry in listed["env"]].count("ERL_CRASH_DUMP_SECONDS") == 1
+
+
 def test_large_numbers_arrive_as_numbers() -> None:
     rendered = render(
         {"api": {"maxBacklog": 50_000_000}, "config": {"BOBRAI_DISPATCHER_RETENTION_SECONDS": 31_536_000}}
@@ -67,6 +100,29 @@ def test_large_numbers_arrive_as_numbers() -> None:
 
 def test_what_the_chart_sets_is_what_the_service_accepts(rendered: Rendered, monkeypatch: pytest.MonkeyPatch) -> None:
     for container in _bobrai_containers(rendered):
+        with monkeypatch.context() as patch:
+            for name, value in environment(container).items():
+                patch.setenv(name, value if value is not None else "secret")
+            settings.load()
+
+
+def _least(rules: Body, path: str) -> int:
+    """The least number that the values' schema takes."""
+    for key in path.split("."):
+        rules = rules["properties"][key]
+    return int(rules["minimum"])
+
+
+def test_the_least_that_a_value_may_be_is_what_the_service_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = json.loads((CHART / "values.schema.json").read_text())
+    values: Body = {}
+    for path in NUMBERS:
+        held = values
+        *parents, last = path.split(".")
+        for key in parents:
+            held = held.setdefault(key, {})
+        held[last] = _least(rules, path)
+    for container in _bobrai_containers(render(values)):
         with monkeypatch.context() as patch:
             for name, value in environment(container).items():
                 patch.setenv(name, value if value is not None else "secret")
@@ -144,9 +200,32 @@ def test_every_node_of_an_external_broker_is_named() -> None:
     )
 
 
+def test_a_virtual_host_of_any_name_is_found() -> None:
+    worker = render({"rabbitmq": {"vhost": "our tasks/1+1"}}).one("Deployment", "bobrai-worker-default")
+    url = environment(worker.container("worker"))["BOBRAI_RABBITMQ_URL"]
+    assert unquote(urlsplit(url or "").path) == "/our tasks/1+1"
+
+
 def test_the_transport_security_of_an_external_database_is_passed_on() -> None:
     api = _shape("external").one("Deployment", "bobrai-api").container("api")
     assert str(environment(api)["BOBRAI_DATABASE_URL"]).endswith("/tasks?sslmode=require")
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+async def test_a_database_is_checked_by_authorities_that_the_image_has(
+    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], mode: str
+) -> None:
+    """The driver looks for them in the home directory alone, and refuses to connect without any."""
+    external = {"host": "127.0.0.1", "port": free_port(), "poolerHost": "", "sslMode": mode}
+    values = {"postgresql": {"external": external}, "pgbouncer": {"enabled": False}}
+    rendered = render(values, files=[CI / "external-values.yaml"])
+    for container in _bobrai_containers(rendered):
+        found = environment(container)
+        monkeypatch.setenv("HOME", found.get("HOME") or "/tmp")
+        monkeypatch.setenv("PGSSLROOTCERT", found["PGSSLROOTCERT"] or "")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncpg.connect(found["BOBRAI_DATABASE_URL"], user="bobrai", timeout=5)
+    assert "PGSSLROOTCERT" not in environment(_bobrai_containers(_shape("external"))[0])
 
 
 @pytest.mark.parametrize("shape_name", ["default", "external", "external-own-pooler", "operators"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bobrai.domain.limits import QUEUE_PATTERN
 from tests.charts import values_docs
 from tests.charts.helm import CHART, CI, CRD_APIS, refusal, render
 from tests.charts.values_docs import ValuesError, read, schema
@@ -26,6 +27,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"autoscaling": {"provider": "prometheus"}}, "provider"),
     ({"migrations": {"mode": "hook"}}, "mode"),
     ({"postgresql": {"mode": "embedded"}}, "mode"),
+    ({"workers": {"pools": {"default": {"queues": []}}}}, "queues"),
+    ({"workers": {"pools": {"default": {"queues": ["Media"]}}}}, "'Media'"),
+    ({"workers": {"pools": {"default": {"queues": ["a/b"]}}}}, "'a/b'"),
+    ({"workers": {"pools": {"default": {"queues": ["a", "a"]}}}}, "queues"),
+    ({"workers": {"pools": {"media": None}}}, "media"),
+    ({"workers": {"defaults": {"drainSeconds": 0}}}, "drainSeconds"),
+    ({"api": {"autoscaling": {"maxReplicas": 0}}}, "maxReplicas"),
     ({"config": {"bobrai.log": "x"}}, "bobrai.log"),
     ({"extraEnv": {"A": "1"}}, "extraEnv"),
     ({"api": {"resources": {"request": {"cpu": 1}}}}, "request"),
@@ -68,6 +76,21 @@ def test_a_pools_name_must_fit_the_name_of_a_deployment(pools: dict[str, Any]) -
     assert "a pool's name" in refusal({"workers": {"pools": pools}})
 
 
+@pytest.mark.parametrize("release", ["bobrai.prod", "1bobrai", "b" * 29 + ".x"])
+def test_a_release_that_services_cannot_be_named_after_is_refused_with_what_to_set(release: str) -> None:
+    assert "fullnameOverride" in refusal(release=release)
+    assert render({"fullnameOverride": "tasks"}, release=release).one("Service", "tasks-api")
+
+
+@pytest.mark.parametrize("name", ["Tasks", "a_b", "-a", "a" * 31])
+def test_a_name_of_ones_own_must_fit_that_of_a_service(name: str) -> None:
+    assert "fullnameOverride" in refusal({"fullnameOverride": name})
+
+
+def test_a_queue_is_one_that_the_service_takes() -> None:
+    assert values_docs.QUEUE_NAME == QUEUE_PATTERN
+
+
 def test_a_value_without_a_comment_is_refused() -> None:
     with pytest.raises(ValuesError, match=r"a\.b has no"):
         read("a:\n  b: 1\n")
@@ -86,6 +109,24 @@ def test_types_in_parentheses_become_the_schema() -> None:
     assert properties["c"]["enum"] == ["soft", "hard"]
 
 
+SETTINGS: list[tuple[str, str, str]] = [
+    ("bundled", "ConfigMap", "bobrai-postgresql"),
+    ("operator", "Cluster", "bobrai-postgresql"),
+]
+
+
+@pytest.mark.parametrize(("mode", "kind", "name"), SETTINGS)
+def test_a_setting_of_ones_own_wins_also_when_it_is_empty(mode: str, kind: str, name: str) -> None:
+    wished = {"log_line_prefix": "", "pg_stat_statements.track": "all", "wal_compression": "off"}
+    rendered = render({"postgresql": {"mode": mode, "parameters": wished}}, api_versions=CRD_APIS)
+    made = rendered.one(kind, name)
+    if mode == "operator":
+        assert made.spec["postgresql"]["parameters"].items() >= wished.items()
+    else:
+        lines = made.body["data"]["postgresql.conf"].splitlines()
+        assert {f"{key} = '{value}'" for key, value in wished.items()} <= set(lines)
+
+
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"postgresql": {"mode": "external"}}, "postgresql.external.host"),
     ({"postgresql": {"mode": "external", "external": {"host": "db"}}}, "secrets.postgresql.existingSecret"),
@@ -95,11 +136,14 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         {"workers": {"pools": {"default": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}}}},
         "minReplicas is above maxReplicas",
     ),
+    ({"workers": {"pools": {"default": {"queues": ["media."]}}}}, "an autoscaler cannot name the queue"),
     ({"handlers": {"inline": {"my tasks.py": "pass"}}}, "the name of a Python file"),
     ({"secrets": {"externalMetricsTls": {"existingSecret": "mine"}}}, "caBundle"),
     ({"api": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}}, "minReplicas is above maxReplicas"),
     ({"ingress": {"enabled": True}}, "ingress.hosts"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+    ({"postgresql": {"resources": {"limits": None}}}, "postgresql.resources.limits.memory is needed"),
+    ({"rabbitmq": {"resources": None}}, "rabbitmq.resources.limits.memory is needed"),
     ({"config": {"BOBRAI_WORKER_DRAIN_SECONDS": 3600}}, "Set the value drainSeconds"),
     ({"api": {"extraEnv": [{"name": "BOBRAI_API_DRAIN_SECONDS", "value": "60"}]}}, "Set the value drainSeconds"),
     ({"workers": {"pools": {"a": {"config": {"BOBRAI_WORKER_DRAIN_SECONDS": 60}}}}}, "Set the value drainSeconds"),

@@ -30,6 +30,7 @@ Schema = dict[str, Any]
 
 TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
 QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
+QUEUE_NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 ENVIRONMENT_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
 
 BY_NAME: dict[str, Schema] = {
@@ -47,6 +48,12 @@ BY_NAME: dict[str, Schema] = {
         "propertyNames": {"pattern": ENVIRONMENT_NAME},
         "additionalProperties": {"type": ["string", "number", "boolean"]},
     },
+    "queues": {
+        "type": "array",
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": {"type": "string", "pattern": QUEUE_NAME},
+    },
     "extraEnv": {
         "type": "array",
         "items": {
@@ -61,7 +68,7 @@ BY_NAME: dict[str, Schema] = {
         },
     },
 }
-"""What Kubernetes or the environment fixes, wherever a value has this name."""
+"""What Kubernetes, the environment or the service fixes, wherever a value has this name."""
 
 
 class ValuesError(Exception):

@@ -67,6 +67,11 @@ BOBRAI_DATABASE_URL:
 BOBRAI_DATABASE_DIRECT_URL:
   value: {{ $direct | quote }}
 {{- end }}
+{{- if contains "sslmode=verify" (print $database.options $database.directOptions) }}
+# the driver looks for them in a home directory
+PGSSLROOTCERT:
+  value: /etc/ssl/certs/ca-certificates.crt
+{{- end }}
 BOBRAI_DATABASE_USER:
   valueFrom:
     secretKeyRef: {name: {{ $database.secret }}, key: {{ $database.userKey }}}
@@ -79,27 +84,19 @@ BOBRAI_DATABASE_PASSWORD:
 {{- define "bobrai.rabbitmq" -}}
 {{- $full := include "bobrai.fullname" . -}}
 {{- $rabbitmq := .Values.rabbitmq -}}
-{{- if eq $rabbitmq.mode "bundled" }}
-scheme: amqp
-hosts: [{{ printf "%s-rabbitmq.%s.svc:5672" $full .Release.Namespace }}]
 vhost: {{ $rabbitmq.vhost | quote }}
-secret: {{ include "bobrai.secretName" (dict "ctx" . "name" "rabbitmq") }}
-userKey: username
-passwordKey: password
-{{- else if eq $rabbitmq.mode "operator" }}
-scheme: amqp
-hosts: [{{ printf "%s-rabbitmq.%s.svc:5672" $full .Release.Namespace }}]
-vhost: {{ $rabbitmq.vhost | quote }}
-secret: {{ $full }}-rabbitmq-default-user
-userKey: username
-passwordKey: password
-{{- else }}
+{{- if eq $rabbitmq.mode "external" }}
 scheme: {{ ternary "amqps" "amqp" $rabbitmq.external.tls }}
 hosts: {{ toJson $rabbitmq.external.hosts }}
-vhost: {{ $rabbitmq.vhost | quote }}
 secret: {{ include "bobrai.secretName" (dict "ctx" . "name" "rabbitmq") }}
 userKey: {{ $rabbitmq.external.userKey }}
 passwordKey: {{ $rabbitmq.external.passwordKey }}
+{{- else }}
+scheme: amqp
+hosts: [{{ printf "%s-rabbitmq.%s.svc:5672" $full .Release.Namespace }}]
+secret: {{ if eq $rabbitmq.mode "operator" }}{{ $full }}-rabbitmq-default-user{{ else }}{{ include "bobrai.secretName" (dict "ctx" . "name" "rabbitmq") }}{{ end }}
+userKey: username
+passwordKey: password
 {{- end }}
 {{- end -}}
 
@@ -107,7 +104,7 @@ passwordKey: {{ $rabbitmq.external.passwordKey }}
 {{- $rabbitmq := include "bobrai.rabbitmq" .ctx | fromYaml -}}
 {{- $urls := list -}}
 {{- range $rabbitmq.hosts -}}
-{{- $urls = append $urls (printf "%s://%s/%s" $rabbitmq.scheme . (urlquery $rabbitmq.vhost)) -}}
+{{- $urls = append $urls (printf "%s://%s/%s" $rabbitmq.scheme . (urlquery $rabbitmq.vhost | replace "+" "%20")) -}}
 {{- end -}}
 BOBRAI_RABBITMQ_URL:
   value: {{ join "," $urls | quote }}

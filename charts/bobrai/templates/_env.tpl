@@ -1,20 +1,40 @@
 {{/*
-The environment of a bobrAI container as a list without doubles, later ones winning: what every process needs, what this
-one needs ("own": YAML of a map name -> {value} or {valueFrom}), the values `config` and `extraEnv`, then the component's.
+The environment of a bobrAI container, later ones winning: what every process needs and what this one needs ("own": YAML of
+a map name -> {value} or {valueFrom}), then `config` and `extraEnv` of the chart, then of the component.
 dict "ctx" . "own" (list of YAML texts) "values" (the component's values)
 */}}
 {{- define "bobrai.env" -}}
-{{- $found := dict "BOBRAI_LOG_FORMAT" (dict "value" "json") -}}
+{{- $own := dict "BOBRAI_LOG_FORMAT" (dict "value" "json") -}}
 {{- range .own -}}
-{{- range $name, $entry := (. | fromYaml) -}}{{- $_ := set $found $name $entry -}}{{- end -}}
+{{- range $name, $entry := (. | fromYaml) -}}{{- $_ := set $own $name $entry -}}{{- end -}}
 {{- end -}}
+{{- $found := list -}}
+{{- range $name := keys $own | sortAlpha -}}{{- $found = append $found (merge (dict "name" $name) (get $own $name)) -}}{{- end -}}
 {{- range list .ctx.Values (.values | default dict) -}}
-{{- range $name, $value := (.config | default dict) -}}{{- $_ := set $found $name (dict "value" (include "bobrai.text" $value)) -}}{{- end -}}
-{{- range (.extraEnv | default list) -}}{{- $_ := set $found .name (omit . "name") -}}{{- end -}}
+{{- $config := .config | default dict -}}
+{{- range $name := keys $config | sortAlpha -}}
+{{- $found = append $found (dict "name" $name "value" (include "bobrai.text" (get $config $name))) -}}
 {{- end -}}
-{{- range $name := keys $found | sortAlpha }}
-- name: {{ $name }}
-  {{- toYaml (get $found $name) | nindent 2 }}
+{{- $found = concat $found (.extraEnv | default list) -}}
+{{- end -}}
+{{- include "bobrai.lastOfEach" $found -}}
+{{- end -}}
+
+{{/* A list of {name, …} without doubles: each name where it stands last, for a variable may use those before it by $(NAME). */}}
+{{- define "bobrai.lastOfEach" -}}
+{{- $seen := list -}}
+{{- $kept := list -}}
+{{- range . | reverse -}}
+{{- if not (has .name $seen) -}}
+{{- $seen = append $seen .name -}}
+{{- $kept = prepend $kept . -}}
+{{- end -}}
+{{- end -}}
+{{- range $kept }}
+- name: {{ .name }}
+  {{- with omit . "name" }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 

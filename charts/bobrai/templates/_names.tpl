@@ -28,15 +28,14 @@ app.kubernetes.io/instance: {{ .ctx.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{/* Labels of an object; those that select pods and that Helm knows its objects by are nobody else's to give. */}}
 {{- define "bobrai.labels" -}}
-{{ include "bobrai.selectorLabels" . }}
-app.kubernetes.io/part-of: bobrai
-app.kubernetes.io/version: {{ .ctx.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .ctx.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .ctx.Chart.Name .ctx.Chart.Version | replace "+" "_" }}
-{{- with .ctx.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $fixed := merge (dict "app.kubernetes.io/managed-by" .ctx.Release.Service) (include "bobrai.selectorLabels" . | fromYaml) -}}
+{{- $usual := dict
+  "app.kubernetes.io/part-of" "bobrai"
+  "app.kubernetes.io/version" .ctx.Chart.AppVersion
+  "helm.sh/chart" (printf "%s-%s" .ctx.Chart.Name .ctx.Chart.Version | replace "+" "_") -}}
+{{- toYaml (merge $fixed (.labels | default dict) .ctx.Values.commonLabels $usual) -}}
 {{- end -}}
 
 {{/* The metadata of every object: dict "ctx" . "component" "api", and "name", "labels" and "annotations" where they differ. */}}
@@ -45,9 +44,6 @@ name: {{ .name | default (include "bobrai.componentName" .) }}
 namespace: {{ .ctx.Release.Namespace }}
 labels:
   {{- include "bobrai.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with merge (dict) (.annotations | default dict) .ctx.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

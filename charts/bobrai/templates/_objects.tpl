@@ -1,6 +1,6 @@
 {{/* What several parts have in the same form beside their pods. */}}
 
-{{/* A disruption budget: dict "ctx" "component" "values" (with podDisruptionBudget), "policy" AlwaysAllow or IfHealthyBudget. */}}
+{{/* A disruption budget: dict "ctx" "component" "values" (with podDisruptionBudget), "policy" AlwaysAllow or IfHealthyBudget, "pods" where other labels select them. */}}
 {{- define "bobrai.podDisruptionBudget" -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -11,7 +11,11 @@ spec:
   unhealthyPodEvictionPolicy: {{ .policy | default "AlwaysAllow" }}
   selector:
     matchLabels:
+      {{- if .pods }}
+      {{- toYaml .pods | nindent 6 }}
+      {{- else }}
       {{- include "bobrai.selectorLabels" . | nindent 6 }}
+      {{- end }}
 {{- end -}}
 
 {{/* A service account that may do nothing: dict "ctx" "component". Its token is mounted nowhere. */}}

@@ -8,14 +8,10 @@ chart's `pod`; lists and scalars of the component win, maps are merged.
 {{- include "bobrai.merged" (dict "under" .ctx.Values.pod "over" (.values.pod | default dict)) -}}
 {{- end -}}
 
-{{/* Labels of a pod: the selector's, and the wished ones. */}}
+{{/* Labels of a pod: those that select it, and the wished ones. */}}
 {{- define "bobrai.podLabels" -}}
 {{- $pod := include "bobrai.podValues" . | fromYaml -}}
-{{ include "bobrai.selectorLabels" . }}
-app.kubernetes.io/part-of: bobrai
-{{- with $pod.labels }}
-{{ toYaml . }}
-{{- end }}
+{{- toYaml (merge (include "bobrai.selectorLabels" . | fromYaml) $pod.labels (dict "app.kubernetes.io/part-of" "bobrai")) -}}
 {{- end -}}
 
 {{/*
@@ -24,8 +20,6 @@ The pod's fields that do not differ: dict "ctx" "component" "values" "uid" (numb
 true where pods have no template hash.
 */}}
 {{- define "bobrai.podSpec" -}}
-{{- $pod := include "bobrai.podValues" . | fromYaml -}}
-{{- $selector := include "bobrai.selectorLabels" . | fromYaml -}}
 serviceAccountName: {{ .account | default (include "bobrai.componentName" .) }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
@@ -38,6 +32,26 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
+{{ include "bobrai.placement" . }}
+{{- end -}}
+
+{{/* The wished labels and annotations, those that there are, for pods that an operator makes: the merged pod values. */}}
+{{- define "bobrai.podMarks" -}}
+{{- range $kind := list "labels" "annotations" }}
+{{- with get $ $kind }}
+{{ $kind }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Where pods run and what they need there: dict "ctx" "component" "values", and "pods" where other labels select them, for an
+operator's pods carry its own.
+*/}}
+{{- define "bobrai.placement" -}}
+{{- $pod := include "bobrai.podValues" . | fromYaml -}}
+{{- $selector := .pods | default (include "bobrai.selectorLabels" . | fromYaml) -}}
 {{- with .ctx.Values.images.pullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -65,6 +79,10 @@ affinity:
         labelSelector:
           matchLabels:
             {{- toYaml $selector | nindent 12 }}
+        {{- if not .stateful }}
+        # a successor may stand beside whom it replaces, or an upgrade would need a spare node (from Kubernetes 1.31 on)
+        matchLabelKeys: [pod-template-hash]
+        {{- end }}
     {{- else }}
     preferredDuringSchedulingIgnoredDuringExecution:
       - weight: 100

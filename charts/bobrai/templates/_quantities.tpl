@@ -11,6 +11,12 @@
 {{- mulf (float64 $number) (float64 $factor) | floor | int64 -}}
 {{- end -}}
 
+{{/* The memory limit of a server in MiB: dict "values" (with resources) "name" "postgresql" */}}
+{{- define "bobrai.memory" -}}
+{{- $limit := dig "limits" "memory" "" (.values.resources | default dict) -}}
+{{- include "bobrai.mebibytes" (required (printf "%s.resources.limits.memory is needed, for the server's own sizes follow from it" .name) $limit) -}}
+{{- end -}}
+
 {{/* The checksum of a ConfigMap's data, not of its labels: a new chart version alone restarts nothing. dict "ctx" . "file" "postgresql/configmap.yaml" */}}
 {{- define "bobrai.configChecksum" -}}
 {{- get (include (printf "%s/%s" .ctx.Template.BasePath .file) .ctx | fromYaml) "data" | toYaml | sha256sum -}}

@@ -49,6 +49,7 @@ def definitions(
                     "max-length": max_length,
                     "overflow": "reject-publish",  # the refused hint stays in the outbox
                     "delivery-limit": delivery_limit,
+                    "dead-letter-strategy": "at-least-once",  # it stays until the dead-letter queue has it
                     "dead-letter-exchange": "",
                     "dead-letter-routing-key": dead_letters,
                     "consumer-timeout": consumer_timeout_seconds * 1000,

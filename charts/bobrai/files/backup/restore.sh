@@ -14,11 +14,12 @@ if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
   exit 1
 fi
 
-# connections that PgBouncer keeps open for nobody are idle for long; a process of bobrAI asks something every few seconds
+# connections that PgBouncer keeps open for nobody are idle for long; a process of bobrAI asks something every few seconds. The
+# external metrics only read, and go on while all others are away
 in_use() {
   psql --no-psqlrc --tuples-only --no-align --command="
     SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name LIKE 'bobrai%'
+    WHERE datname = current_database() AND application_name LIKE 'bobrai%' AND application_name <> 'bobrai-external-metrics'
       AND (state <> 'idle' OR state_change > now() - interval '15 seconds')"
 }
 deadline=$((SECONDS + ${WAIT_SECONDS:-60}))

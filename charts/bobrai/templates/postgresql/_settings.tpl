@@ -1,7 +1,7 @@
 {{/* PostgreSQL's settings as a map, for the bundled server and its replicas; sizes follow from the memory limit and the volume. */}}
 {{- define "bobrai.postgresql.settings" -}}
 {{- $postgresql := .Values.postgresql -}}
-{{- $memory := include "bobrai.mebibytes" $postgresql.resources.limits.memory | int64 -}}
+{{- $memory := include "bobrai.memory" (dict "values" $postgresql "name" "postgresql") | int64 -}}
 {{- $disk := include "bobrai.mebibytes" $postgresql.storage.size | int64 -}}
 {{- $wal := min 4096 (div $disk 5) -}}
 # where

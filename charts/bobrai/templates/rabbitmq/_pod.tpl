@@ -29,6 +29,25 @@
 {{- join " " $peers -}}
 {{- end -}}
 
+{{/* The variables of a node: dict "ctx" . "name" (of the StatefulSet) */}}
+{{- define "bobrai.rabbitmq.serverEnv" -}}
+{{- $values := .ctx.Values.rabbitmq -}}
+{{- include "bobrai.rabbitmq.nodeEnv" . }}
+- {name: RABBITMQ_USE_LONGNAME, value: "true"}
+- {name: RABBITMQ_CONFIG_FILE, value: /etc/rabbitmq/rabbitmq.conf}
+- {name: RABBITMQ_CONFIG_FILES, value: /run/bobrai/conf.d}
+- {name: RABBITMQ_ENABLED_PLUGINS_FILE, value: /etc/rabbitmq/enabled_plugins}
+- {name: RABBITMQ_MNESIA_BASE, value: /var/lib/rabbitmq/mnesia}
+- {name: RABBITMQ_LOG_BASE, value: /var/log/rabbitmq}
+# the node replaces the shell and hears SIGTERM itself
+- {name: RUNNING_UNDER_SYSTEMD, value: "true"}
+# a dump of the memory would fill the volume before anybody reads it
+- {name: ERL_CRASH_DUMP_SECONDS, value: "0"}
+- {name: CLUSTER_SIZE, value: {{ $values.replicas | quote }}}
+- {name: QUORUM_WAIT_SECONDS, value: {{ $values.quorumWaitSeconds | quote }}}
+- {name: DRAIN_SECONDS, value: {{ $values.drainSeconds | quote }}}
+{{- end -}}
+
 {{/* dict "ctx" . "name" (of the StatefulSet) */}}
 {{- define "bobrai.rabbitmq.container" -}}
 {{- $values := .ctx.Values.rabbitmq -}}
@@ -37,23 +56,8 @@
   imagePullPolicy: {{ .ctx.Values.images.pullPolicy }}
   command: [bash, /etc/rabbitmq/start.sh]
   env:
-    {{- include "bobrai.rabbitmq.nodeEnv" . | nindent 4 }}
-    - {name: RABBITMQ_USE_LONGNAME, value: "true"}
-    - {name: RABBITMQ_CONFIG_FILE, value: /etc/rabbitmq/rabbitmq.conf}
-    - {name: RABBITMQ_CONFIG_FILES, value: /run/bobrai/conf.d}
-    - {name: RABBITMQ_ENABLED_PLUGINS_FILE, value: /etc/rabbitmq/enabled_plugins}
-    - {name: RABBITMQ_MNESIA_BASE, value: /var/lib/rabbitmq/mnesia}
-    - {name: RABBITMQ_LOG_BASE, value: /var/log/rabbitmq}
-    # the node replaces the shell and hears SIGTERM itself
-    - {name: RUNNING_UNDER_SYSTEMD, value: "true"}
-    # a dump of the memory would fill the volume before anybody reads it
-    - {name: ERL_CRASH_DUMP_SECONDS, value: "0"}
-    - {name: CLUSTER_SIZE, value: {{ $values.replicas | quote }}}
-    - {name: QUORUM_WAIT_SECONDS, value: {{ $values.quorumWaitSeconds | quote }}}
-    - {name: DRAIN_SECONDS, value: {{ $values.drainSeconds | quote }}}
-    {{- with $values.extraEnv }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $own := include "bobrai.rabbitmq.serverEnv" . | fromYamlArray }}
+    {{- include "bobrai.lastOfEach" (concat $own $values.extraEnv) | nindent 4 }}
   ports:
     - {name: amqp, containerPort: 5672}
     - {name: management, containerPort: 15672}

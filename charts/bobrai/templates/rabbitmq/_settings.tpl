@@ -1,7 +1,19 @@
 {{/* RabbitMQ's configuration and policies; the operator's cluster takes what it does not decide itself. */}}
 
-{{/* rabbitmq.conf without what only the bundled nodes need. */}}
+{{/* The labels that select an operator's nodes, as {pods: {…}}; empty for those of this chart, which carry the usual ones. */}}
+{{- define "bobrai.rabbitmq.pods" -}}
+{{- if eq .Values.rabbitmq.mode "operator" -}}
+pods: {app.kubernetes.io/name: {{ include "bobrai.componentName" (dict "ctx" . "component" "rabbitmq") }}, app.kubernetes.io/component: rabbitmq}
+{{- end -}}
+{{- end -}}
+
+{{/* rabbitmq.conf without what only the bundled nodes need. The watermark is absolute, for a share would be one of the machine's memory. */}}
 {{- define "bobrai.rabbitmq.settings" -}}
+{{- $memory := include "bobrai.memory" (dict "values" .Values.rabbitmq "name" "rabbitmq") | int64 -}}
+{{- $disk := include "bobrai.mebibytes" .Values.rabbitmq.storage.size | int64 -}}
+{{- $watermark := div (mul $memory 6) 10 -}}
+vm_memory_high_watermark.absolute: {{ $watermark }}MiB
+disk_free_limit.absolute: {{ min (max $watermark 1024) (div $disk 4) }}MiB
 # queues live on all nodes, and their leaders on different ones
 default_queue_type: quorum
 queue_leader_locator: balanced
@@ -19,26 +31,19 @@ definitions.local.path: /run/bobrai/definitions
 definitions.skip_if_unchanged: "true"
 {{- end -}}
 
-{{/* rabbitmq.conf of the bundled nodes. The watermark is absolute, for a share would be one of the machine's memory. */}}
+{{/* rabbitmq.conf of the bundled nodes. */}}
 {{- define "bobrai.rabbitmq.bundledSettings" -}}
-{{- $memory := include "bobrai.mebibytes" .Values.rabbitmq.resources.limits.memory | int64 -}}
-{{- $disk := include "bobrai.mebibytes" .Values.rabbitmq.storage.size | int64 -}}
-{{- $watermark := div (mul $memory 6) 10 -}}
+{{- $memory := include "bobrai.memory" (dict "values" .Values.rabbitmq "name" "rabbitmq") | int64 -}}
 {{- if eq (mod (int .Values.rabbitmq.replicas) 2) 0 }}
 {{- fail (printf "\nrabbitmq.replicas=%d: use 1, 3 or 5. An even number of nodes survives no more losses than one node less" (int .Values.rabbitmq.replicas)) }}
 {{- end }}
 {{- if lt (int64 $memory) (mul 4 (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- fail (printf "\nrabbitmq.resources.limits.memory is %d MiB; a node needs at least 4 x rabbitmq.raftLogMebibytes (%d)" $memory (int .Values.rabbitmq.raftLogMebibytes)) }}
 {{- end }}
-{{- if eq 2 (int .Values.rabbitmq.replicas) }}
-{{- fail "\nrabbitmq.replicas=2: two nodes stop when either is away. Set 1, 3 or 5" }}
-{{- end }}
 cluster_name: {{ include "bobrai.componentName" (dict "ctx" . "component" "rabbitmq") }}
 # the first pod makes the cluster and all others wait for it; no question to the Kubernetes API
 cluster_formation.peer_discovery_backend: k8s
 cluster_formation.target_cluster_size_hint: {{ int .Values.rabbitmq.replicas }}
-vm_memory_high_watermark.absolute: {{ $watermark }}MiB
-disk_free_limit.absolute: {{ min (max $watermark 1024) (div $disk 4) }}MiB
 listeners.tcp.default: 5672
 management.tcp.port: 15672
 prometheus.tcp.port: 15692
@@ -57,6 +62,7 @@ log.file: "false"
 {{- $queues := merge (dict
   "overflow" "reject-publish"
   "delivery-limit" (int $limits.deliveryLimit)
+  "dead-letter-strategy" "at-least-once"
   "dead-letter-exchange" ""
   "dead-letter-routing-key" "bobrai._dead-letters"
   "consumer-timeout" (mul (int $limits.consumerTimeoutSeconds) 1000)) $everywhere -}}
