@@ -87,9 +87,10 @@ PAGES := settings metrics logs
 
 VERSION  = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
-images:  ## build bobrai-api and bobrai-worker, tagged with the version
-	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.api -t bobrai-api:$(VERSION) $(ARGS) .
-	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.worker -t bobrai-worker:$(VERSION) $(ARGS) .
+REGISTRY ?= ghcr.io/bobrai
+images:  ## build bobrai-api and bobrai-worker, tagged with the version, also as the chart asks for them (REGISTRY= for another)
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.api -t bobrai-api:$(VERSION) -t $(REGISTRY)/bobrai-api:$(VERSION) $(ARGS) .
+	docker build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -f Dockerfile.worker -t bobrai-worker:$(VERSION) -t $(REGISTRY)/bobrai-worker:$(VERSION) $(ARGS) .
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --custom-compile-command "make lock" $(ARGS)
 lock: | $(BIN)/python  ## write down the exact versions that the images hold (ARGS=--upgrade for newer ones)
