@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings import split_address
+from bobrai.settings.values import split_address
 from bobrai.telemetry import metrics
 
 

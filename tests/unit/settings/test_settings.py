@@ -3,7 +3,8 @@
 import pytest
 
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings import GROUPS, load, split_address, unknown_variables, variables
+from bobrai.settings import GROUPS, load, unknown_variables, variables
+from bobrai.settings.values import split_address
 
 
 @pytest.fixture(autouse=True)

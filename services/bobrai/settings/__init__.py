@@ -6,81 +6,16 @@ injects ``<SERVICE>_PORT=tcp://…`` for a Service, and ``BOBRAI_API_PORT`` woul
 """
 
 import os
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bobrai.domain import limits
 from bobrai.domain.errors import ConfigurationError
-
-Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _postgresql_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if url and urlsplit(url).scheme not in {"postgresql", "postgres"}:
-        raise ValueError("must start with postgresql://")
-    return value
-
-
-def _amqp_urls(value: SecretStr) -> SecretStr:
-    for url in filter(None, value.get_secret_value().split(",")):
-        if urlsplit(url.strip()).scheme not in {"amqp", "amqps"}:
-            raise ValueError("must start with amqp:// or amqps://")
-    return value
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("must be HOST:PORT, for example 0.0.0.0:8001")
-    return value
-
-
-def _with_credentials(url: str, user: str, password: SecretStr) -> str:
-    """Return the URL with these credentials in place of its own; an empty one leaves what the URL says."""
-    if not url:
-        return ""
-    netloc = urlsplit(url).netloc
-    own, _, hosts = netloc.rpartition("@")
-    own_user, _, own_password = own.partition(":")
-    user = quote(user, safe="") or own_user
-    secret = quote(password.get_secret_value(), safe="") or own_password
-    credentials = f"{user}:{secret}@" if secret else f"{user}@" if user else ""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{credentials}{hosts}{rest[len(netloc) :]}"
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
-    host, _, port = value.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def _names(value: object) -> object:
-    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
-
-
-def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("must name a queue")
-    for name in names:
-        if not re.fullmatch(limits.QUEUE_PATTERN, name):
-            raise ValueError(f"{name!r} is no queue's name: lower-case letters, digits, '.', '_' and '-', at most 63")
-    return tuple(dict.fromkeys(names))
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-Queues = Annotated[Names, AfterValidator(_queues)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
+from bobrai.settings.values import Address, AmqpUrls, Count, DatabaseUrl, Names, Queues, Seconds, with_credentials
 
 
 class _Group(BaseSettings):
@@ -115,11 +50,11 @@ class DatabaseSettings(_Group):
 
     def pooled(self) -> str:
         """Return the DSN for all but what must not go through a pooler, with the credentials in it."""
-        return _with_credentials(self.url.get_secret_value(), self.user, self.password)
+        return with_credentials(self.url.get_secret_value(), self.user, self.password)
 
     def direct(self) -> str:
         """Return the DSN for what must not go through a pooler, with the credentials in it."""
-        return _with_credentials(self.direct_url.get_secret_value(), self.user, self.password) or self.pooled()
+        return with_credentials(self.direct_url.get_secret_value(), self.user, self.password) or self.pooled()
 
 
 class RabbitMQSettings(_Group):
@@ -127,7 +62,7 @@ class RabbitMQSettings(_Group):
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_RABBITMQ_", frozen=True)
 
-    url: Annotated[SecretStr, AfterValidator(_amqp_urls)] = Field(
+    url: AmqpUrls = Field(
         SecretStr(""), description="AMQP URL; several, separated by commas, name the nodes of one cluster."
     )
     user: str = Field("", description="Replaces the user in every URL, so that they need not hold it.")
@@ -145,7 +80,7 @@ class RabbitMQSettings(_Group):
     def addresses(self) -> str:
         """Return the URLs of all nodes, separated by commas, with the credentials in them."""
         urls = (part.strip() for part in self.url.get_secret_value().split(","))
-        return ",".join(_with_credentials(url, self.user, self.password) for url in urls if url)
+        return ",".join(with_credentials(url, self.user, self.password) for url in urls if url)
 
 
 class LogSettings(_Group):

@@ -1,0 +1,77 @@
+"""What a variable's text may be: numbers, addresses, lists of names, URLs, each checked and told apart in clear words.
+
+In: the text. Out: types for the fields of the groups, and URLs that hold their credentials. Next: the groups.
+"""
+
+import re
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from bobrai.domain import limits
+
+Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _postgresql_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if url and urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must start with postgresql://")
+    return value
+
+
+def _amqp_urls(value: SecretStr) -> SecretStr:
+    for url in filter(None, value.get_secret_value().split(",")):
+        if urlsplit(url.strip()).scheme not in {"amqp", "amqps"}:
+            raise ValueError("must start with amqp:// or amqps://")
+    return value
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, for example 0.0.0.0:8001")
+    return value
+
+
+def with_credentials(url: str, user: str, password: SecretStr) -> str:
+    """Return the URL with these credentials in place of its own; an empty one leaves what the URL says."""
+    if not url:
+        return ""
+    netloc = urlsplit(url).netloc
+    own, _, hosts = netloc.rpartition("@")
+    own_user, _, own_password = own.partition(":")
+    user = quote(user, safe="") or own_user
+    secret = quote(password.get_secret_value(), safe="") or own_password
+    credentials = f"{user}:{secret}@" if secret else f"{user}@" if user else ""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{credentials}{hosts}{rest[len(netloc) :]}"
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
+    host, _, port = value.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("must name a queue")
+    for name in names:
+        if not re.fullmatch(limits.QUEUE_PATTERN, name):
+            raise ValueError(f"{name!r} is no queue's name: lower-case letters, digits, '.', '_' and '-', at most 63")
+    return tuple(dict.fromkeys(names))
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Queues = Annotated[Names, AfterValidator(_queues)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
+AmqpUrls = Annotated[SecretStr, AfterValidator(_amqp_urls)]
