@@ -3,7 +3,7 @@
 In: counts and durations from one thread of a process, usually the event loop's. Out: metric families, made when
 somebody scrapes. The library guards each number with a lock and looks buckets up one by one, 0.6 to 2 µs each time; a
 worker counts eight things per task. Here a number is a plain attribute: the scraping thread may read one that is a
-moment old, never a wrong one. Next: `metrics.py` declares what there is.
+moment old, never a wrong one. Next: `declaring.py`, then `metrics.py`, which says what there is.
 """
 
 import time

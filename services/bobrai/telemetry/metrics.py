@@ -5,15 +5,22 @@ units; labels are queue, type, outcome and other closed sets: never a task id, n
 whole installation (``once=True``) are shown by one dispatcher at a time, however many run.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import REGISTRY, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
-from bobrai.telemetry.instruments import ExpiringGauge, FastCounter, FastHistogram
+from bobrai.telemetry.declaring import (
+    CATALOGUE,
+    EVERY,
+    Process,
+    counter,
+    fast_counter,
+    fast_histogram,
+    gauge,
+    histogram,
+    shared_gauge,
+)
 
 # A second series for every counter and histogram, which no dashboard reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -25,82 +32,6 @@ _TASK_SECONDS: Final = (
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _CALL_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-Process = Literal["api", "dispatcher", "worker", "external-metrics"]
-EVERY: Final[tuple[Process, ...]] = ("api", "dispatcher", "worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """What the catalogue knows of a metric; ``name`` is as Prometheus stores it, ``_total`` included."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    meaning: str
-    labels: tuple[str, ...]
-    by: tuple[Process, ...]
-    once: bool
-    collector: Collector
-
-
-CATALOGUE: Final[dict[str, Declared]] = {}
-
-
-def _declare(
-    collector: Collector,
-    name: str,
-    kind: Literal["counter", "gauge", "histogram"],
-    meaning: str,
-    labels: Sequence[str],
-    by: Sequence[Process],
-    *,
-    once: bool = False,
-) -> None:
-    CATALOGUE[name] = Declared(name, kind, meaning, tuple(labels), tuple(by), once, collector)
-
-
-def _counter(name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process]) -> Counter:
-    counter = Counter(name.removesuffix("_total"), meaning, labels)
-    _declare(counter, name, "counter", meaning, labels, by)
-    return counter
-
-
-def _fast_counter(name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process]) -> FastCounter:
-    counter = FastCounter(name.removesuffix("_total"), meaning, labels)
-    REGISTRY.register(counter)
-    _declare(counter, name, "counter", meaning, labels, by)
-    return counter
-
-
-def _gauge(name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process]) -> Gauge:
-    gauge = Gauge(name, meaning, labels)
-    _declare(gauge, name, "gauge", meaning, labels, by)
-    return gauge
-
-
-def _shared_gauge(name: str, meaning: str, labels: Sequence[str]) -> ExpiringGauge:
-    gauge = ExpiringGauge(name, meaning, labels)
-    REGISTRY.register(gauge)
-    _declare(gauge, name, "gauge", meaning, labels, ("dispatcher",), once=True)
-    return gauge
-
-
-def _histogram(
-    name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process], buckets: Sequence[float]
-) -> Histogram:
-    histogram = Histogram(name, meaning, labels, buckets=buckets)
-    _declare(histogram, name, "histogram", meaning, labels, by)
-    return histogram
-
-
-def _fast_histogram(
-    name: str, meaning: str, labels: Sequence[str] = (), *, by: Sequence[Process], buckets: Sequence[float]
-) -> FastHistogram:
-    histogram = FastHistogram(name, meaning, labels, buckets=buckets)
-    REGISTRY.register(histogram)
-    _declare(histogram, name, "histogram", meaning, labels, by)
-    return histogram
-
-
 _TASK: Final = ("queue", "type")
 _API: Final[tuple[Process, ...]] = ("api",)
 _WORKER: Final[tuple[Process, ...]] = ("worker",)
@@ -109,43 +40,43 @@ _EXTERNAL: Final[tuple[Process, ...]] = ("external-metrics",)
 _BROKER: Final[tuple[Process, ...]] = ("dispatcher", "worker")
 
 # --- tasks: submitted + replayed - finished is what there is ----------------------------------------------------------
-TASKS_SUBMITTED = _fast_counter("bobrai_tasks_submitted_total", "Tasks accepted and committed.", _TASK, by=_API)
-TASKS_REPLAYED = _fast_counter(
+TASKS_SUBMITTED = fast_counter("bobrai_tasks_submitted_total", "Tasks accepted and committed.", _TASK, by=_API)
+TASKS_REPLAYED = fast_counter(
     "bobrai_tasks_replayed_total", "Final tasks that a client gave a fresh set of attempts.", _TASK, by=_API
 )
-TASKS_FINISHED = _fast_counter(
+TASKS_FINISHED = fast_counter(
     "bobrai_tasks_finished_total",
     "Tasks that became final: done, failed or cancelled. The API counts cancels of waiting tasks, the dispatcher tasks"
     " whose worker was lost, the worker all others.",
     (*_TASK, "outcome"),
     by=EVERY,
 )
-TASKS_RETRIED = _fast_counter(
+TASKS_RETRIED = fast_counter(
     "bobrai_tasks_retried_total",
     "Failed attempts after which another one follows, by reason: error, timeout, retry_later, worker_lost.",
     (*_TASK, "reason"),
     by=("worker", "dispatcher"),
 )
-TASK_SECONDS = _fast_histogram(
+TASK_SECONDS = fast_histogram(
     "bobrai_task_duration_seconds",
     "From accepted to done, for tasks that were done.",
     _TASK,
     by=_WORKER,
     buckets=_TASK_SECONDS,
 )
-TASK_WAIT_SECONDS = _fast_histogram(
+TASK_WAIT_SECONDS = fast_histogram(
     "bobrai_task_queue_wait_seconds", "From due to claimed, per attempt.", _TASK, by=_WORKER, buckets=_TASK_SECONDS
 )
-ATTEMPTS_STARTED = _fast_counter(
+ATTEMPTS_STARTED = fast_counter(
     "bobrai_attempts_started_total", "Attempts whose handler was started.", _TASK, by=_WORKER
 )
-ATTEMPTS_FINISHED = _fast_counter(
+ATTEMPTS_FINISHED = fast_counter(
     "bobrai_attempts_finished_total",
     "Attempts whose outcome was written: done, failed, retry, cancelled, interrupted (given back, not counted).",
     (*_TASK, "outcome"),
     by=_WORKER,
 )
-ATTEMPT_SECONDS = _fast_histogram(
+ATTEMPT_SECONDS = fast_histogram(
     "bobrai_attempt_duration_seconds",
     "From the handler's start to its end, whatever the outcome.",
     _TASK,
@@ -154,60 +85,58 @@ ATTEMPT_SECONDS = _fast_histogram(
 )
 
 # --- API --------------------------------------------------------------------------------------------------------------
-HTTP_REQUESTS = _fast_counter(
+HTTP_REQUESTS = fast_counter(
     "bobrai_http_requests_total",
     "HTTP requests answered; route is the template, status 499 a client that went away.",
     ("method", "route", "status"),
     by=_API,
 )
-HTTP_REQUEST_SECONDS = _fast_histogram(
+HTTP_REQUEST_SECONDS = fast_histogram(
     "bobrai_http_request_duration_seconds",
     "Time to answer an HTTP request; with ?wait= the wait is included.",
     ("method", "route"),
     by=_API,
     buckets=_CALL_SECONDS,
 )
-HTTP_REQUESTS_IN_PROGRESS = _gauge(
-    "bobrai_http_requests_in_progress", "HTTP requests that are being answered.", by=_API
-)
-SUBMISSIONS_REFUSED = _counter(
+HTTP_REQUESTS_IN_PROGRESS = gauge("bobrai_http_requests_in_progress", "HTTP requests that are being answered.", by=_API)
+SUBMISSIONS_REFUSED = counter(
     "bobrai_submissions_refused_total",
     "Requests to submit that were refused, by reason: invalid, queue_full, idempotency_mismatch, unavailable.",
     ["reason"],
     by=_API,
 )
-TASK_WAITERS = _gauge("bobrai_task_waiters", "Requests that wait for a task to end (?wait=).", by=_API)
+TASK_WAITERS = gauge("bobrai_task_waiters", "Requests that wait for a task to end (?wait=).", by=_API)
 
 # --- worker -----------------------------------------------------------------------------------------------------------
-WORKER_SLOTS = _gauge("bobrai_worker_slots", "Tasks that this worker can run at once.", by=_WORKER)
-WORKER_BUSY = _gauge("bobrai_worker_slots_busy", "Slots of this worker in which a handler runs.", by=_WORKER)
-WORKER_READY = _gauge(
+WORKER_SLOTS = gauge("bobrai_worker_slots", "Tasks that this worker can run at once.", by=_WORKER)
+WORKER_BUSY = gauge("bobrai_worker_slots_busy", "Slots of this worker in which a handler runs.", by=_WORKER)
+WORKER_READY = gauge(
     "bobrai_worker_tasks_ready", "Tasks that this worker has claimed and that wait for a slot.", by=_WORKER
 )
-WORKER_UNSETTLED = _gauge(
+WORKER_UNSETTLED = gauge(
     "bobrai_worker_outcomes_unwritten", "Attempts of this worker whose outcome is not written yet.", by=_WORKER
 )
-CLAIMS_LOST = _counter("bobrai_claims_lost_total", "Outcomes dropped because the claim was no longer held.", by=_WORKER)
-LEASES_LOST = _counter(
+CLAIMS_LOST = counter("bobrai_claims_lost_total", "Outcomes dropped because the claim was no longer held.", by=_WORKER)
+LEASES_LOST = counter(
     "bobrai_leases_lost_total", "Times that this worker found its row gone and started over.", by=_WORKER
 )
-HINTS_STALE = _counter(
+HINTS_STALE = counter(
     "bobrai_hints_stale_total",
     "Hints in messages that named an attempt which was not waiting any more.",
     ["queue"],
     by=_WORKER,
 )
-HINTS_RELEASED = _counter(
+HINTS_RELEASED = counter(
     "bobrai_hints_released_total", "Hints given back unclaimed, for whoever is free.", ["queue"], by=_WORKER
 )
-HANDLER_BLOCKED = _counter("bobrai_handler_blocked_total", "Times that a handler blocked the event loop.", by=_WORKER)
-HANDLER_THREADS_ABANDONED = _counter(
+HANDLER_BLOCKED = counter("bobrai_handler_blocked_total", "Times that a handler blocked the event loop.", by=_WORKER)
+HANDLER_THREADS_ABANDONED = counter(
     "bobrai_handler_threads_abandoned_total",
     "Threads that went on after their attempt timed out.",
     ["type"],
     by=_WORKER,
 )
-HANDLER_CANCELS_IGNORED = _counter(
+HANDLER_CANCELS_IGNORED = counter(
     "bobrai_handler_cancels_ignored_total",
     "Async handlers that went on although they were cancelled.",
     ["type"],
@@ -215,160 +144,158 @@ HANDLER_CANCELS_IGNORED = _counter(
 )
 
 # --- dispatcher: what it does -----------------------------------------------------------------------------------------
-HINTS_RELAYED = _counter("bobrai_hints_relayed_total", "Hints published and confirmed.", ["queue"], by=_DISPATCHER)
-HINTS_REFUSED = _counter(
+HINTS_RELAYED = counter("bobrai_hints_relayed_total", "Hints published and confirmed.", ["queue"], by=_DISPATCHER)
+HINTS_REFUSED = counter(
     "bobrai_hints_refused_total",
     "Hints that the broker refused; they stay in the outbox for the next round.",
     ["queue"],
     by=_DISPATCHER,
 )
-MESSAGES_PUBLISHED = _counter(
+MESSAGES_PUBLISHED = counter(
     "bobrai_messages_published_total",
     "Messages by the broker's answer: confirmed, refused (the queue is at its maximum length), unknown (no answer).",
     ["queue", "outcome"],
     by=_DISPATCHER,
 )
-MESSAGE_HINTS = _histogram(
+MESSAGE_HINTS = histogram(
     "bobrai_message_hints", "Hints per confirmed message.", ["queue"], by=_DISPATCHER, buckets=_SIZES
 )
-RELAY_SECONDS = _histogram(
+RELAY_SECONDS = histogram(
     "bobrai_relay_lag_seconds",
     "From due to confirmed by the broker, per message, its first hint; with a backlog this is the time in the outbox.",
     ["queue"],
     by=_DISPATCHER,
     buckets=_TASK_SECONDS,
 )
-PUBLISH_SECONDS = _histogram(
+PUBLISH_SECONDS = histogram(
     "bobrai_publish_duration_seconds",
     "From the first message of a batch sent to the last confirm.",
     ["queue"],
     by=_DISPATCHER,
     buckets=_CALL_SECONDS,
 )
-WORKERS_EXPIRED = _counter(
-    "bobrai_workers_expired_total", "Workers whose lease expired and was reaped.", by=_DISPATCHER
-)
-TASKS_TAKEN_BACK = _counter(
+WORKERS_EXPIRED = counter("bobrai_workers_expired_total", "Workers whose lease expired and was reaped.", by=_DISPATCHER)
+TASKS_TAKEN_BACK = counter(
     "bobrai_tasks_taken_back_total",
     "Tasks taken back from lost workers, by their status now: pending, failed, cancelled.",
     ["queue", "status"],
     by=_DISPATCHER,
 )
-TASKS_SWEPT = _counter(
+TASKS_SWEPT = counter(
     "bobrai_tasks_swept_total",
     "Due tasks that nothing held; should stay at zero unless the broker lost messages.",
     ["queue"],
     by=_DISPATCHER,
 )
-TASKS_PRUNED = _counter("bobrai_tasks_pruned_total", "Finished tasks removed after their retention.", by=_DISPATCHER)
+TASKS_PRUNED = counter("bobrai_tasks_pruned_total", "Finished tasks removed after their retention.", by=_DISPATCHER)
 
 # --- dispatcher: what it measures, for the whole installation ---------------------------------------------------------
-QUEUE_TASKS = _shared_gauge(
+QUEUE_TASKS = shared_gauge(
     "bobrai_queue_tasks",
     "Tasks of a queue by state: due, delayed, between_attempts, processing.",
     ["queue", "state"],
 )
-QUEUE_OLDEST_DUE_SECONDS = _shared_gauge(
+QUEUE_OLDEST_DUE_SECONDS = shared_gauge(
     "bobrai_queue_oldest_due_seconds",
     "Age of the oldest task that is due and not claimed; 0 when there is none.",
     ["queue"],
 )
-QUEUE_OUTBOX_SECONDS = _shared_gauge(
+QUEUE_OUTBOX_SECONDS = shared_gauge(
     "bobrai_queue_outbox_lag_seconds",
     "Age of the oldest due hint that is not published; grows also when the broker holds enough for the workers.",
     ["queue"],
 )
-QUEUE_DEPTH = _shared_gauge("bobrai_queue_depth_messages", "Ready messages in RabbitMQ; NaN while unknown.", ["queue"])
-QUEUE_WORKERS = _shared_gauge(
+QUEUE_DEPTH = shared_gauge("bobrai_queue_depth_messages", "Ready messages in RabbitMQ; NaN while unknown.", ["queue"])
+QUEUE_WORKERS = shared_gauge(
     "bobrai_queue_workers", "Living workers that consume a queue; a worker of two queues counts in both.", ["queue"]
 )
-QUEUE_SLOTS = _shared_gauge("bobrai_queue_worker_slots", "Slots of the workers that consume a queue.", ["queue"])
-QUEUE_PAUSED = _shared_gauge("bobrai_queue_paused", "1 while the queue is paused, else 0.", ["queue"])
+QUEUE_SLOTS = shared_gauge("bobrai_queue_worker_slots", "Slots of the workers that consume a queue.", ["queue"])
+QUEUE_PAUSED = shared_gauge("bobrai_queue_paused", "1 while the queue is paused, else 0.", ["queue"])
 
 # --- everywhere -------------------------------------------------------------------------------------------------------
-BATCH_SIZE = _fast_histogram(
+BATCH_SIZE = fast_histogram(
     "bobrai_batch_size",
     "Items per group commit: submit and read (API), claim, complete and end (worker).",
     ["batch"],
     by=("api", "worker"),
     buckets=_SIZES,
 )
-BATCH_SECONDS = _fast_histogram(
+BATCH_SECONDS = fast_histogram(
     "bobrai_batch_duration_seconds", "Time of one group commit.", ["batch"], by=("api", "worker"), buckets=_CALL_SECONDS
 )
-BATCH_FAILURES = _counter(
+BATCH_FAILURES = counter(
     "bobrai_batch_failures_total",
     "Group commits that failed and were retried or refused.",
     ["batch"],
     by=("api", "worker"),
 )
-POOL_CONNECTIONS = _gauge(
+POOL_CONNECTIONS = gauge(
     "bobrai_database_connections",
     "Connections of a pool (api, dispatcher, worker, handlers, heartbeat) by state: used, idle.",
     ["pool", "state"],
     by=EVERY,
 )
-POOL_SIZE = _gauge("bobrai_database_pool_size", "Most connections that a pool may open.", ["pool"], by=EVERY)
-POOL_WAITING = _gauge("bobrai_database_pool_waiting", "Calls that wait for a connection now.", ["pool"], by=EVERY)
-POOL_WAIT_SECONDS = _fast_histogram(
+POOL_SIZE = gauge("bobrai_database_pool_size", "Most connections that a pool may open.", ["pool"], by=EVERY)
+POOL_WAITING = gauge("bobrai_database_pool_waiting", "Calls that wait for a connection now.", ["pool"], by=EVERY)
+POOL_WAIT_SECONDS = fast_histogram(
     "bobrai_database_pool_wait_seconds",
     "Wait for a connection of the pool, the time to open a new one included.",
     ["pool"],
     by=EVERY,
     buckets=_CALL_SECONDS,
 )
-DATABASE_ERRORS = _counter(
+DATABASE_ERRORS = counter(
     "bobrai_database_errors_total",
     "Calls that failed: unavailable (away or too slow), rejected (PostgreSQL refused the values).",
     ["pool", "kind"],
     by=EVERY,
 )
-LOOP_LAG_SECONDS = _fast_histogram(
+LOOP_LAG_SECONDS = fast_histogram(
     "bobrai_event_loop_lag_seconds",
     "How late the event loop was, asked four times a second.",
     by=EVERY,
     buckets=_CALL_SECONDS,
 )
-LOOP_ERRORS = _counter("bobrai_loop_errors_total", "Rounds of a periodic duty that failed.", ["loop"], by=EVERY)
-LOOP_SUCCESS = _gauge(
+LOOP_ERRORS = counter("bobrai_loop_errors_total", "Rounds of a periodic duty that failed.", ["loop"], by=EVERY)
+LOOP_SUCCESS = gauge(
     "bobrai_loop_last_success_timestamp_seconds",
     "When a periodic duty last had a round without error, in seconds since 1970; waiters has none while nobody waits.",
     ["loop"],
     by=EVERY,
 )
-CONNECTED = _gauge(
+CONNECTED = gauge(
     "bobrai_connected",
     "1 while the connection is up, 0 while it is down: database, rabbitmq, notify (LISTEN).",
     ["dependency"],
     by=EVERY,
 )
-EXTERNAL_METRICS_REQUESTS = _counter(
+EXTERNAL_METRICS_REQUESTS = counter(
     "bobrai_external_metrics_requests_total", "Requests of the autoscaler's API.", ["route", "status"], by=_EXTERNAL
 )
-POD_DELETION_COSTS = _counter(
+POD_DELETION_COSTS = counter(
     "bobrai_pod_deletion_costs_total", "Marks of worker pods: written, or the pod is gone.", ["outcome"], by=_EXTERNAL
 )
-CERTIFICATE_EXPIRY = _gauge(
+CERTIFICATE_EXPIRY = gauge(
     "bobrai_certificate_expiry_timestamp_seconds",
     "When the certificate in use ends, in seconds since 1970.",
     by=_EXTERNAL,
 )
-DEAD_LETTERED = _counter(
+DEAD_LETTERED = counter(
     "bobrai_messages_dead_lettered_total", "Messages that could not be decoded.", ["queue"], by=_WORKER
 )
-CONSUMER_RESTARTS = _counter(
+CONSUMER_RESTARTS = counter(
     "bobrai_consumer_restarts_total",
     "Times that a consumer had to be issued again: cancelled, lost, silent.",
     ["queue", "reason"],
     by=_WORKER,
 )
-SPANS_DROPPED = _counter(
+SPANS_DROPPED = counter(
     "bobrai_spans_dropped_total",
     "Spans not exported: export_failed (receiver away, slow or refusing), queue_full (more waited than may).",
     ["reason"],
     by=EVERY,
 )
-BUILD_INFO = _gauge("bobrai_build_info", "Always 1; the labels say what runs.", ["version", "process"], by=EVERY)
+BUILD_INFO = gauge("bobrai_build_info", "Always 1; the labels say what runs.", ["version", "process"], by=EVERY)
 
 
 def export_as(process: str, version: str) -> None:

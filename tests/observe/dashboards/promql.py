@@ -5,7 +5,8 @@ Every selector is narrowed to the chosen namespaces, and to the chosen queues an
 
 import re
 
-from bobrai.telemetry.metrics import CATALOGUE, Declared
+from bobrai.telemetry.declaring import Declared
+from bobrai.telemetry.metrics import CATALOGUE
 
 # What else is scraped: the prefix of its metrics, and who exports them.
 EXPORTERS = {
