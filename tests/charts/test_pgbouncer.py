@@ -143,19 +143,28 @@ async def test_processes_that_are_never_idle_leave_a_stopping_pod_and_no_stateme
     url = f"postgresql://127.0.0.1:{service.port}/bobrai"
     database = Database(load(database={"url": url, "user": "bobrai", "password": AWKWARD}).database, pool_size=8)
     await database.open()
-    answered = 0
+    answered = under_way = 0
+    may_ask = asyncio.Event()
 
     async def busy() -> None:
-        nonlocal answered
+        nonlocal answered, under_way
         while old.process.is_running():
+            await may_ask.wait()
+            under_way += 1
             await database.fetch("SELECT $1::int", answered)
+            under_way -= 1
             answered += 1
 
     try:
+        may_ask.set()
         working = asyncio.gather(*(busy() for _ in range(16)))
         await eventually(lambda: answered > 1000, message="all connections lead to the old pod")
+        # between the two a pod waits for ten seconds, for whoever is just connecting; here nobody is
+        may_ask.clear()
+        await eventually(lambda: under_way == 0, message="nobody is connecting")
         service.target = ("127.0.0.1", new.port)
         old.process.send(signal.SIGTERM)
+        may_ask.set()
         await asyncio.wait_for(working, 15)
     finally:
         await database.close()
