@@ -1,14 +1,16 @@
 """Proves how continuous integration judges: a defect fails, an accident is named, and neither is hidden."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import PYTHONPATH
+from tests.support.processes import PYTHONPATH, REPOSITORY
 from tests.support.second_try import FOLDER_VARIABLE, MOST_FLAKY
 
 # Each runs pytest several times.
@@ -38,9 +40,12 @@ class Ci:
         (self.folder / "test_it.py").write_text(tests)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("BOBRAI_TEST", "PYTEST"))}
         return subprocess.run(
-            [sys.executable, "-m", "tests.support.second_try", "-p", "no:cacheprovider", *options],
+            [sys.executable, "-m", "tests.support.second_try", "-pno:cacheprovider", "-pxdist.plugin", *options],
             capture_output=True, text=True, check=False, cwd=self.folder, timeout=120,
-            env={**clean, "PYTHONPATH": PYTHONPATH, FOLDER_VARIABLE: str(self.flaky)},
+            env={
+                **clean, "PYTHONPATH": PYTHONPATH, FOLDER_VARIABLE: str(self.flaky),
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # most of a short run's time
+            },
         )  # fmt: skip
 
     def named(self) -> list[str]:
@@ -113,3 +118,11 @@ def test_what_is_no_failed_test_is_never_tried_again(ci: Ci, tests: str, code: i
     run = ci.run(tests)
     assert run.returncode == code, run.stdout + run.stderr
     assert "once more" not in run.stdout
+
+
+def test_what_the_makefile_chooses_by_is_known_whichever_test_is_named() -> None:
+    """Only the conftest files on the way to a named test are read, so they are no place for a marker."""
+    chosen = " ".join(re.findall(r'\$\(PYTEST\).* -m ("[^"]+"|\w+) ', (REPOSITORY / "Makefile").read_text()))
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    known = {re.split(r"\W", marker)[0] for marker in settings["markers"]}
+    assert {"faults", "images"} <= set(re.findall(r"\w+", chosen)) - {"not", "and"} <= known

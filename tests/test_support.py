@@ -110,6 +110,19 @@ def test_missing_server_fails_its_tests_loudly(tmp_path: Path) -> None:
     assert "2 skipped" in allowed.stdout
 
 
+def test_tests_of_one_group_run_in_one_process(tmp_path: Path) -> None:
+    """What they share would be made several times, and a cluster that one of them breaks would be another's."""
+    (tmp_path / "test_it.py").write_text(
+        "import os, pathlib, pytest\n"
+        "@pytest.mark.xdist_group('shared')\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        f"def test_it(number): pathlib.Path({str(tmp_path)!r}, f'ran-in-{{os.getpid()}}').touch()\n"
+    )
+    run = _pytest(tmp_path, "-n", "2", "--dist", "loadgroup")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(list(tmp_path.glob("ran-in-*"))) == 1
+
+
 def test_servers_end_with_their_run_even_when_it_is_killed(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import os, signal\n"

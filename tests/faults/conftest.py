@@ -18,12 +18,6 @@ CASE_SECONDS = 150
 HERE = Path(__file__).parent
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
-    config.addinivalue_line("markers", "faults: breaks real processes and servers; slower than the rest")
-    config.addinivalue_line("markers", "crashes_at(checkpoint): the case kills a process at this checkpoint")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every case of this folder."""
     for item in items:

@@ -16,11 +16,6 @@ CONTAINERS = pytest.StashKey[Containers]()
 SIZES: dict[str, str] = {}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
-    config.addinivalue_line("markers", "images: builds the images and runs them; needs a Docker engine")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every case of this folder."""
     for item in items:

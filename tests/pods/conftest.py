@@ -26,11 +26,6 @@ def greet(payload: str) -> str:
 """
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
-    config.addinivalue_line("markers", "pods: runs a whole release in containers; needs a Docker engine and root")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every case of this folder."""
     for item in items:
