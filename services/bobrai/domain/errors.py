@@ -21,6 +21,12 @@ BobraiError
 """
 
 
+def type_name(error: BaseException) -> str:
+    """Return how an exception's type is called in rows and logs: with its module, unless that is Python's own."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 class BobraiError(Exception):
     """The root of all errors that bobrAI raises on purpose."""
 

@@ -9,6 +9,7 @@ import threading
 import traceback
 from typing import Any
 
+from bobrai.domain.errors import type_name
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
@@ -33,10 +34,9 @@ def _tell(runs_in: str, error: BaseException | None, said: str) -> None:
     if error is None:
         log.error("process.stray_error", runs_in=runs_in, error=said)
         return
-    kind = type(error)
     log.error(
         "process.stray_error",
         runs_in=runs_in,
-        error_type=f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+        error_type=type_name(error),
         stack="".join(traceback.format_tb(error.__traceback__)),
     )

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any, Final
 
+from bobrai.domain.errors import type_name
+
 VERSION: Final = "8.17.0"
 _NANOSECONDS: Final = 1_000_000_000
 _NAMES: Final = {
@@ -35,7 +37,7 @@ def exception(_logger: object, _method: str, event: MutableMapping[str, Any]) ->
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["error.type"] = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        event["error.type"] = type_name(error)
         event["error.message"] = str(error)
         event["error.stack_trace"] = "".join(traceback.format_exception(error))
     return event

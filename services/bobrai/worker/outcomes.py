@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 
 from bobrai.domain import limits
-from bobrai.domain.errors import PermanentFailure, RetryLater
+from bobrai.domain.errors import PermanentFailure, RetryLater, type_name
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
 from bobrai.worker.attempt import StopCause
@@ -65,10 +65,8 @@ def refused_result(outcome: Outcome, error: Exception) -> Outcome:
 
 def describe(error: BaseException, reason: str) -> AttemptError:
     """Return type, message and traceback, each within its limit, whatever the exception does when it is shown."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return AttemptError(
-        bounded(name, limits.MAX_ERROR_MESSAGE),
+        bounded(type_name(error), limits.MAX_ERROR_MESSAGE),
         bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
         "" if isinstance(error, InvalidPayload | InvalidResult) else _traceback(error),
         reason,
