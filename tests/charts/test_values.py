@@ -1,5 +1,6 @@
 """The contract of the values: the schema, the table and values.yaml agree, and Helm refuses what they do not know."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def test_a_name_of_ones_own_must_fit_that_of_a_service(name: str) -> None:
 
 
 def test_a_queue_is_one_that_the_service_takes() -> None:
-    assert values_docs.QUEUE_NAME == QUEUE_PATTERN
+    workers = json.loads(values_docs.SCHEMA.read_text())["properties"]["workers"]["properties"]
+    for pool in (workers["defaults"], workers["pools"]["additionalProperties"]):
+        assert pool["properties"]["queues"]["items"]["pattern"] == QUEUE_PATTERN
 
 
 def test_a_value_without_a_comment_is_refused() -> None:

@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from bobrai.domain import limits
+
 CHART = Path(__file__).resolve().parents[2] / "charts" / "bobrai"
 VALUES = CHART / "values.yaml"
 SCHEMA = CHART / "values.schema.json"
@@ -30,7 +32,6 @@ Schema = dict[str, Any]
 
 TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
 QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number"]}}
-QUEUE_NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 ENVIRONMENT_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
 
 BY_NAME: dict[str, Schema] = {
@@ -52,7 +53,7 @@ BY_NAME: dict[str, Schema] = {
         "type": "array",
         "minItems": 1,
         "uniqueItems": True,
-        "items": {"type": "string", "pattern": QUEUE_NAME},
+        "items": {"type": "string", "pattern": limits.QUEUE_PATTERN},
     },
     "extraEnv": {
         "type": "array",
