@@ -17,6 +17,8 @@ from bobrai.api import problems
 from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
+from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.runtime.outage import Outage
 from bobrai.telemetry import logs, metrics, traces
 
 log = logs.get_logger(__name__)
@@ -41,6 +43,7 @@ class Endpoint:
         self._requests = lru_cache(maxsize=256)(
             lambda method, status: metrics.HTTP_REQUESTS.labels(method, route, str(status))
         )
+        self._outages: dict[str, Outage] = {}  # by method; none as long as all went well
         self._seconds = lru_cache(maxsize=16)(lambda method: metrics.HTTP_REQUEST_SECONDS.labels(method, route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +62,9 @@ class Endpoint:
                 reply = await self._answer(operation, request)
             except Exception as error:  # noqa: BLE001 - every error becomes an answer
                 reply = self._explain(error, request)
+            else:
+                if self._outages:
+                    self._outage(request.method).over()
             await reply.send(send, request.request_id)
             status = reply.status
         except ClientGone:
@@ -85,17 +91,26 @@ class Endpoint:
         finally:
             self._deadlines.end(deadline)
 
-    def _overdue(self, request: Request) -> problems.Problem:
+    def _outage(self, method: str) -> Outage:
+        outage = self._outages.get(method)
+        if outage is None:
+            outage = self._outages[method] = Outage(f"{method} {self._route}")
+        return outage
+
+    def _overdue(self, request: Request) -> Exception:
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
         if request.answering:
-            return problems.unavailable()
+            return DatabaseUnavailable(f"no answer within {ANSWER_SECONDS:g} s", perhaps_one_row=True)
         return problems.Problem("body-timeout", "The body did not arrive in time")
 
     def _explain(self, error: Exception, request: Request) -> Reply:
         if isinstance(error, ClientGone):
             raise error
+        # Of a database that is away altogether the catalog's loop tells.
+        if isinstance(error, DatabaseUnavailable) and (error.sqlstate or error.perhaps_one_row):
+            self._outage(request.method).failed(error)
         problem = problems.of(error)
         if problem is None:
             log.error("http.failed", route=self._route, exc_info=error)

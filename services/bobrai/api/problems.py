@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bobrai.domain.errors import (
+    DatabaseUnavailable,
     FiguresUnknown,
     IdempotencyMismatch,
     QueueFull,
-    StoreRejected,
+    SchemaMissing,
     TaskNotFound,
     TransitionRefused,
     Unavailable,
@@ -24,6 +25,8 @@ MAX_FAULTS: Final = 100  # in one answer
 MAX_DETAIL: Final = 500  # characters of one fault; a schema's message may quote a payload of any size
 _RETRY_SECONDS: Final = 2  # for a dependency that is away
 _KIND_PREFIX: Final = "urn:bobrai:problem:"
+
+_AGAIN: Final = "try again, with the same Idempotency-Key if the request submits tasks"
 
 Header = tuple[bytes, bytes]
 
@@ -45,7 +48,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
     "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
     "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
-    "unavailable": (503, "Unavailable", "The database is away or too slow; retry after the Retry-After time."),
+    "unavailable": (
+        503,
+        "Unavailable",
+        "The database is away, too slow, or not ready; retry after the Retry-After time.",
+    ),
 }
 
 
@@ -106,6 +113,11 @@ def body_too_large(limit: int, *, close: bool = False) -> Problem:
     return Problem("body-too-large", f"The body may have at most {limit} bytes", headers=headers)
 
 
+def unstorable() -> Problem:
+    """Values that PostgreSQL refuses although they keep every documented rule."""
+    return invalid([Fault("", "the database cannot store these values")])
+
+
 def unsupported_media_type(detail: str) -> Problem:
     """A body of another type."""
     return Problem("wrong-media-type", detail)
@@ -118,17 +130,23 @@ def method_not_allowed(method: str, allowed: str) -> Problem:
     )
 
 
-def unavailable() -> Problem:
-    """The database did not answer in time; whether a write took effect is unknown."""
-    return Problem(
-        "unavailable",
-        "The database does not answer; try again, with the same Idempotency-Key if the request submits tasks",
-        headers=((b"retry-after", b"%d" % _RETRY_SECONDS),),
-    )
+def unavailable(error: Unavailable) -> Problem:
+    """The database did not answer in time, or cannot do now what was asked; the request may be made again."""
+    match error:
+        case SchemaMissing():
+            detail = "The database lacks this release's schema: run `bobrai migrate`, then try again"
+        case DatabaseUnavailable(sqlstate=sqlstate) if sqlstate:
+            detail = f"The database cannot do this now (SQLSTATE {sqlstate}); {_AGAIN}"
+        case _:
+            detail = f"The database does not answer; {_AGAIN}"
+    return Problem("unavailable", detail, headers=((b"retry-after", b"%d" % _RETRY_SECONDS),))
 
 
 def of(error: Exception) -> Problem | None:
-    """Return the problem that an error is, or None when it is a defect."""
+    """Return the problem that an error is, or None when it is a defect.
+
+    StoreRejected is one, wherever a client did not send what was to be stored.
+    """
     match error:
         case Problem():
             return error
@@ -143,9 +161,7 @@ def of(error: Exception) -> Problem | None:
         case FiguresUnknown():
             return Problem("unknown", str(error))
         case Unavailable():
-            return unavailable()
-        case StoreRejected():
-            return invalid([Fault("", "the database cannot store these values")])
+            return unavailable(error)
         case _:
             return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bobrai.api.problems import Problem
-from bobrai.domain.errors import IdempotencyMismatch, QueueFull, StoreRejected, Unavailable
+from bobrai.domain.errors import IdempotencyMismatch, QueueFull, Unavailable
 from bobrai.telemetry import metrics
 
 _INVALID = metrics.SUBMISSIONS_REFUSED.labels("invalid")
@@ -21,7 +21,7 @@ def counted() -> Iterator[None]:
     """Count what is raised, when it is a refusal."""
     try:
         yield
-    except (Problem, StoreRejected):
+    except Problem:
         _INVALID.inc()
         raise
     except QueueFull:

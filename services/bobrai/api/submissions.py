@@ -17,7 +17,7 @@ from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope
 from bobrai.api.problems import Fault
 from bobrai.domain import limits
-from bobrai.domain.errors import SubmissionRefused
+from bobrai.domain.errors import StoreRejected, SubmissionRefused
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import IdempotencyKey, NewTask
 from bobrai.runtime.checkpoint import checkpoint
@@ -76,6 +76,8 @@ class Submissions:
                 ids, replayed = await submission.submit_keyed(self._database, tasks, key)
                 checkpoint("api.committed")
             stored = not replayed
+        except StoreRejected as error:
+            raise problems.unstorable() from error
         finally:
             if not stored:
                 self._give_back(admitted)

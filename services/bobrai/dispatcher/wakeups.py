@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.errors import ConfigurationError
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import DatabaseSettings
 from bobrai.store.listener import Listener
@@ -47,8 +47,10 @@ class Wakeups:
                 while not lost.is_set() and not await _either(lost, stop, CHECK_SECONDS):
                     await listener.check()
                 self._deaf("the connection was lost", stop)
-            except DatabaseUnavailable as error:
-                self._deaf(str(error), stop)
+            except ConfigurationError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the dispatcher goes on without it, whatever it is
+                self._deaf(f"{type(error).__name__}: {error}", stop)
             finally:
                 listener.close()
             await stop.wait_for(pause * random.uniform(0.5, 1.0))

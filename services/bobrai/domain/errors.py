@@ -9,10 +9,11 @@ BobraiError
 ├── TransitionRefused         the task's status does not allow what was asked
 ├── Unavailable               a dependency is away: try again, the outcome may be unknown
 │   ├── DatabaseUnavailable
+│   │   └── SchemaMissing     the tables are not there, or are older than this code: `bobrai migrate`
 │   ├── BrokerUnavailable
 │   ├── ClusterUnavailable    the Kubernetes API
 │   └── FiguresUnknown        nobody has measured the queue lately: say so, never zero
-├── StoreRejected             PostgreSQL refused the values of one statement: retrying will not help
+├── StoreRejected             the values of one statement cannot be stored: retrying will not help
 ├── MalformedMessage          a message body is not ours: dead-letter it
 ├── ClaimLost                 another attempt owns the task now: drop the outcome
 ├── WorkerGone                the worker's row is gone: stop its handlers, start over under a new id
@@ -75,7 +76,20 @@ class Unavailable(BobraiError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """PostgreSQL or its pooler did not answer in time."""
+    """PostgreSQL or its pooler did not answer in time, or refused for a reason that the values did not cause.
+
+    ``sqlstate`` is the answer, empty when there was none; then, and in class 08, the statement may have taken effect.
+    ``perhaps_one_row``: each row of the statement may fare better alone.
+    """
+
+    def __init__(self, message: str, sqlstate: str = "", *, perhaps_one_row: bool = False) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.perhaps_one_row = perhaps_one_row
+
+
+class SchemaMissing(DatabaseUnavailable):
+    """A table, column or function is not there: nobody has migrated the database to this release."""
 
 
 class BrokerUnavailable(Unavailable):
@@ -91,7 +105,7 @@ class FiguresUnknown(Unavailable):
 
 
 class StoreRejected(BobraiError):
-    """PostgreSQL refused the values of a statement; the same values will be refused again."""
+    """PostgreSQL or its driver refused the values of a statement; the same values will be refused again."""
 
 
 class MalformedMessage(BobraiError):

@@ -115,6 +115,7 @@ class Outcome:
     """The end of one claimed attempt, to be written once, fenced by the attempt number and the worker's id.
 
     ``result`` is JSON text, for DONE only. ``delay_seconds`` says when a RETRY or INTERRUPTED task is due again.
+    ``progress`` is the handler's last report as JSON text, unless that is written already.
     """
 
     task_id: int
@@ -123,6 +124,7 @@ class Outcome:
     result: str | None = None
     error: AttemptError | None = None
     delay_seconds: float = 0.0
+    progress: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

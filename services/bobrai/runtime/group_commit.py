@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar, cast
 
-from bobrai.domain.errors import StoreRejected, Unavailable
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, Unavailable
 from bobrai.telemetry import metrics
 
 Item = TypeVar("Item")
@@ -22,9 +22,10 @@ Answer = TypeVar("Answer")
 class GroupCommit(Generic[Item, Answer]):
     """Collects items and flushes them together, at most ``max_batch`` at a time.
 
-    ``flush`` takes the items and returns one answer per item, in order. When PostgreSQL refuses the values of a batch
-    (StoreRejected), its items are flushed one by one, so that a bad one fails alone. Any other error goes to every
-    caller of the batch. ``weight`` says how many of ``max_batch`` an item takes.
+    ``flush`` takes the items and returns one answer per item, in order. When PostgreSQL refuses a batch for what may be
+    the fault of one of its rows, the items are flushed one by one, so that a bad one fails alone. Any other error goes
+    to every caller of the batch. ``weight`` says how many of ``max_batch`` an item takes. ``repeatable``: writing twice
+    does no harm, so that a batch without an answer may be split as well.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class GroupCommit(Generic[Item, Answer]):
         max_waiting: int = 100_000,
         parallel: int = 1,
         weight: Callable[[Item], int] | None = None,
+        repeatable: bool = False,
     ) -> None:
         self._flush = flush
+        self._repeatable = repeatable
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._parallel = parallel
@@ -97,20 +100,23 @@ class GroupCommit(Generic[Item, Answer]):
         try:
             answers = await self._flush([item for item, _ in batch])
             answered = list(zip(batch, answers, strict=True))
-        except StoreRejected as error:
+        except Exception as error:  # noqa: BLE001 - every caller must hear of it, whatever it is
             self._failures.inc()
-            if len(batch) == 1:
+            if len(batch) == 1 or not self._may_be_split(error):
                 _fail(batch, error)
                 return
             for pair in batch:
                 await self._write([pair])
-        except Exception as error:  # noqa: BLE001 - every caller must hear of it, whatever it is
-            self._failures.inc()
-            _fail(batch, error)
         else:
             for (_, future), answer in answered:
                 if not future.done():
                     future.set_result(answer)
+
+    def _may_be_split(self, error: Exception) -> bool:
+        if isinstance(error, DatabaseUnavailable):
+            # Without an answer it may have been written.
+            return error.perhaps_one_row and (self._repeatable or bool(error.sqlstate))
+        return isinstance(error, StoreRejected)
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[Answer]]], error: Exception) -> None:

@@ -60,6 +60,7 @@ async def complete(database: Executor, worker_id: int, outcomes: Sequence[Outcom
         [outcome.task_id for outcome in ordered],
         [outcome.attempt for outcome in ordered],
         [outcome.result for outcome in ordered],
+        [outcome.progress for outcome in ordered],
     )
     return {row[0] for row in rows}
 
@@ -75,6 +76,7 @@ async def end(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -
         [outcome.kind.value for outcome in ordered],
         [outcome.error and error_text(outcome.error, outcome.attempt) for outcome in ordered],
         [outcome.delay_seconds for outcome in ordered],
+        [outcome.progress for outcome in ordered],
         limits.MAX_ERRORS_KEPT,
     )
     return {row[0]: row[1] for row in rows}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import asyncpg
 
+from bobrai.store.connecting import Connector
 from bobrai.store.pool import driver_errors
 
 
@@ -17,7 +18,7 @@ class Listener:
     """One connection that listens on one channel until it is lost or closed."""
 
     def __init__(self, url: str, channel: str, *, timeout_seconds: float) -> None:
-        self._url = url
+        self._connect = Connector(url)
         self._channel = channel
         self._timeout = timeout_seconds
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
@@ -25,8 +26,7 @@ class Listener:
     async def open(self, on_notify: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """Start to listen; both callbacks run in the event loop. Raises DatabaseUnavailable."""
         with driver_errors():
-            connection = await asyncpg.connect(
-                self._url,
+            connection = await self._connect(
                 timeout=self._timeout,
                 command_timeout=self._timeout,
                 statement_cache_size=0,

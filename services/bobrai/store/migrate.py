@@ -13,10 +13,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable
+from bobrai.store.connecting import Connector
 from bobrai.store.pool import driver_errors
 
 _LOCK = 0x626F627261690001  # "bobrai", then this lock's number; any constant that nobody else uses
@@ -36,10 +38,20 @@ def head() -> str:
 
 
 async def version(url: str) -> str:
-    """Return the schema's revision, an empty string before the first one; raises DatabaseUnavailable."""
+    """Return the schema's revision, an empty string before the first one.
+
+    Raises DatabaseUnavailable, and ConfigurationError for a database that cannot hold every text.
+    """
     with driver_errors():
-        connection = await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
+        connection = await Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
         try:
+            encoding = await connection.fetchval("SHOW server_encoding")
+            if encoding != "UTF8":
+                name = await connection.fetchval("SELECT current_database()")
+                raise ConfigurationError(
+                    f"the database {name!r} has the encoding {encoding}, which cannot store every text; make one "
+                    "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set BOBRAI_DATABASE_URL to it"
+                )
             if not await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
                 return ""
             return str(await connection.fetchval("SELECT max(version_num) FROM alembic_version") or "")
@@ -50,7 +62,7 @@ async def version(url: str) -> str:
 async def migrate(url: str) -> bool:
     """Upgrade the schema to head; returns whether anything was to do. Any number of processes may call it at once.
 
-    Raises DatabaseUnavailable when the database cannot be reached.
+    Raises DatabaseUnavailable when the database cannot be reached or refuses, and ConfigurationError as ``version``.
     """
     if await version(url) >= head():
         return False
@@ -58,7 +70,7 @@ async def migrate(url: str) -> bool:
         "postgresql+asyncpg://",
         poolclass=NullPool,
         # The driver reads the DSN itself, so that every form it knows works here too.
-        async_creator=lambda: asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_SECONDS),
+        async_creator=lambda: Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS),
     )
     with driver_errors():
         try:
@@ -66,8 +78,18 @@ async def migrate(url: str) -> bool:
                 changed = await connection.run_sync(_upgrade)
                 await connection.commit()
                 return changed
+        except DBAPIError as error:
+            raise _driver_error(error) from error
         finally:
             await engine.dispose()
+
+
+def _driver_error(error: DBAPIError) -> BaseException:
+    """Return what the driver raised, which SQLAlchemy has wrapped twice."""
+    cause: BaseException = error
+    while not isinstance(cause, asyncpg.PostgresError | asyncpg.InterfaceError | OSError) and cause.__cause__:
+        cause = cause.__cause__
+    return cause
 
 
 def _upgrade(connection: Connection) -> bool:

@@ -10,14 +10,15 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import asyncpg
 
-from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, StoreRejected
+from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing, StoreRejected
 from bobrai.settings import DatabaseSettings
+from bobrai.store.connecting import Connector
 from bobrai.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Record = asyncpg.Record
 # one. So none lasts for ever; both together are less than the time that a PgBouncer is given.
 IDLE_SECONDS = 40.0
 RENEW_SECONDS = 60.0
+_GIVE_UP_SECONDS = 1.0
 
 
 class Executor(Protocol):
@@ -39,35 +41,49 @@ class Executor(Protocol):
         ...
 
 
-# The server, its pooler or the way there: the same request may succeed later.
-_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InternalClientError,
-    asyncpg.InterfaceError,
-    asyncpg.QueryCanceledError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,
-    asyncpg.ReadOnlySQLTransactionError,
-    OSError,
-    TimeoutError,
-)
+# SQLSTATE classes that say something of the values: data exceptions, integrity constraints, limits of one value or row.
+# The driver's own encoding errors are of class 22 too. All else is the server's, whatever it is.
+_VALUES = frozenset({"22", "23", "54"})
+# Keys whose values are drawn from a sequence: a client cannot have caused a conflict there.
+_DRAWN_KEYS = frozenset({"tasks_pkey", "outbox_pkey", "workers_pkey"})
+_SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})  # no such table, column, function, schema
+# These speak of the server, the session or the statement, never of one row among many.
+_FOR_ALL = frozenset({"08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "57"})
+_PERHAPS_ONE_ROW = frozenset({"42501", "57014"})  # a row's security policy, a row's lock
+# After these a session is of no more use: its server is read-only or ends, or its own state is broken.
+_LOST_SESSIONS = frozenset({"08", "25", "26", "57", "58", "XX"})
 
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turn asyncpg's errors into ours: DatabaseUnavailable (try again) or StoreRejected (the values are at fault)."""
+    """Turn asyncpg's errors into ours: StoreRejected when the values are at fault, else DatabaseUnavailable."""
     try:
         yield
-    except _AWAY as error:
-        raise DatabaseUnavailable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
     except asyncpg.PostgresError as error:
         error.detail = None  # it quotes rows, with the payloads in them, into whatever log the error gets
-        raise StoreRejected(f"{type(error).__name__}: {error}") from error
+        raise _from_server(error, error.sqlstate or "") from error
+    except TimeoutError as error:
+        raise DatabaseUnavailable(_told(error), perhaps_one_row=True) from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        raise DatabaseUnavailable(_told(error)) from error
+
+
+def _from_server(error: asyncpg.PostgresError, sqlstate: str) -> StoreRejected | DatabaseUnavailable:
+    told = _told(error, sqlstate)
+    kind = sqlstate[:2]
+    if kind in _VALUES and error.constraint_name not in _DRAWN_KEYS:
+        return StoreRejected(told)
+    if sqlstate in _SCHEMA:
+        return SchemaMissing(
+            f"the schema is missing or older than this release: run `bobrai migrate` ({told})", sqlstate
+        )
+    perhaps_one_row = kind not in _FOR_ALL or sqlstate in _PERHAPS_ONE_ROW
+    return DatabaseUnavailable(told, sqlstate, perhaps_one_row=perhaps_one_row)
+
+
+def _told(error: Exception, sqlstate: str = "") -> str:
+    kind = f"{type(error).__name__} {sqlstate}".rstrip()
+    return f"{kind}: {error}".rstrip(": ")
 
 
 class Database:
@@ -95,6 +111,7 @@ class Database:
         try:
             self._pool = await asyncpg.create_pool(
                 settings.pooled(),
+                connect=Connector(settings.pooled()),
                 min_size=0,
                 max_size=self._pool_size,
                 timeout=settings.connect_timeout_seconds,
@@ -165,6 +182,10 @@ class Database:
             self._wait_seconds.observe(time.perf_counter() - started)
         try:
             yield connection
+        except asyncpg.PostgresError as error:
+            if (error.sqlstate or "")[:2] in _LOST_SESSIONS and not isinstance(error, asyncpg.QueryCanceledError):
+                await _give_up(connection)
+            raise
         finally:
             await pool.release(connection)
 
@@ -200,7 +221,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    if not connection.is_closed():
+                    with suppress(asyncpg.InterfaceError):  # it is gone, and has rolled back by that
                         await connection.execute("ROLLBACK")
                     raise
                 await connection.execute("COMMIT")
@@ -208,6 +229,17 @@ class Database:
     async def ping(self) -> None:
         """Ask the database for a sign of life; raises DatabaseUnavailable."""
         await self.fetch("SELECT 1", timeout=2.0)
+
+
+async def _give_up(connection: PoolConnectionProxy[Record]) -> None:
+    """End a session that is of no more use, and with it the one that a pooler keeps behind it.
+
+    A pooler would hand its server's side to the next client. It closes what is left in the middle of a transaction.
+    """
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        await connection.execute("BEGIN", timeout=_GIVE_UP_SECONDS)
+    with suppress(asyncpg.InterfaceError):  # it is gone already
+        connection.terminate()
 
 
 def column(rows: Sequence[Record], name: str) -> list[Any]:

@@ -25,8 +25,10 @@ EVENTS: Final[dict[str, Event]] = {
     "log.level_changed": Event("warning", "SIGUSR1 or SIGUSR2 changed the least severity that is printed."),
     "loop.failed": Event("warning", "A round of a periodic duty failed; said once, until it recovers."),
     "loop.recovered": Event("info", "A periodic duty works again after `failures` rounds."),
-    "database.away": Event("warning", "PostgreSQL does not answer a part of the worker; said once."),
-    "database.back": Event("info", "PostgreSQL answers again after `failures` tries."),
+    "database.away": Event(
+        "warning", "PostgreSQL does not do what a `part` of the process asks, `error` says why; said once."
+    ),
+    "database.back": Event("info", "It does so again, after `failures` tries."),
     "database.awaited": Event("warning", "A command waits for a database that does not answer yet."),
     "database.silent": Event("debug", "A look whether PostgreSQL answers had no answer."),
     "tracing.started": Event("info", "Spans are exported."),
@@ -64,6 +66,9 @@ EVENTS: Final[dict[str, Event]] = {
     # --- worker
     "worker.registered": Event("info", "The worker has a lease and begins to claim."),
     "worker.lease_lost": Event("warning", "The worker found its lease gone; it drops what it ran and starts over."),
+    "worker.lease_given_up": Event(
+        "error", "An outcome cannot be written: once the rest has ended, the worker starts over under a new lease."
+    ),
     "worker.draining": Event("info", "The worker takes nothing new and lets what runs finish."),
     "worker.interrupting": Event("warning", "The drain time is over: what still runs is stopped and given back."),
     "worker.pause_unanswered": Event("warning", "The broker did not confirm that it delivers nothing more."),
@@ -73,8 +78,6 @@ EVENTS: Final[dict[str, Event]] = {
     "worker.recycling": Event("info", "The worker ends after its number of tasks, or for its memory."),
     "worker.stopped": Event("info", "The worker has drained and ends."),
     "heartbeat.failed": Event("error", "A defect ended the heartbeat's thread."),
-    "heartbeat.surprised": Event("error", "A defect in one heartbeat; the next one follows."),
-    "claims.failed": Event("error", "A defect in claiming; the hints wait and are claimed again."),
     "claim.lost": Event("warning", "An outcome was dropped: another attempt owns the task."),
     "task.started": Event("debug", "A handler was started."),
     "task.done": Event("debug", "A handler returned."),
@@ -85,7 +88,11 @@ EVENTS: Final[dict[str, Event]] = {
     "task.type_unknown": Event("warning", "No handler module of this worker declares the type; said once per type."),
     "task.result_refused": Event("warning", "PostgreSQL refused a result; the task fails."),
     "task.error_refused": Event("error", "PostgreSQL refused the text of an error; it is stored without."),
-    "task.outcome_refused": Event("error", "An outcome could not be written; the lease's end gives the task back."),
+    "task.outcome_failed": Event("error", "A defect in writing an outcome; it is tried again."),
+    "task.outcome_unwritten": Event(
+        "error",
+        "An outcome cannot be written, `error` says why: the worker's lease will end, and so give the task back.",
+    ),
     "task.progress_refused": Event("warning", "PostgreSQL refused a progress report."),
     "handler.blocked": Event("warning", "A handler holds up the event loop; `stack` shows where."),
     "handler.unblocked": Event("warning", "The event loop goes on, after `seconds`."),

@@ -9,17 +9,17 @@ import contextvars
 import time
 from collections.abc import Callable, Mapping
 
-from bobrai.domain.errors import Unavailable, WorkerGone
+from bobrai.domain.errors import DatabaseUnavailable, WorkerGone
 from bobrai.domain.message import Hint
 from bobrai.domain.task import Claim
 from bobrai.runtime.checkpoint import checkpoint
+from bobrai.runtime.outage import Outage
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker.executor import Executor
 from bobrai.worker.intake import Intake
 from bobrai.worker.lease import Lease
-from bobrai.worker.outage import Outage
 
 log = logs.get_logger(__name__)
 
@@ -48,6 +48,7 @@ class Claims:
         self._outage = Outage("claims")
         self._running: asyncio.Task[None] | None = None
         self._turn = 0
+        self._alone = 0  # as many of the next hints are claimed one by one: one of them may have failed a batch
         self._batch_size = metrics.BATCH_SIZE.labels("claim")
         self._batch_seconds = metrics.BATCH_SECONDS.labels("claim")
         self._batch_failures = metrics.BATCH_FAILURES.labels("claim")
@@ -79,6 +80,9 @@ class Claims:
 
     def _take(self, room: int) -> dict[Hint, Intake]:
         """Take hints of all queues, in turns, so that no queue starves another."""
+        if self._alone > 0:
+            self._alone -= 1
+            room = 1
         waiting = [intake for intake in self.intakes.values() if intake.waiting]
         if len(waiting) == 1:
             return dict.fromkeys(waiting[0].take(room), waiting[0])
@@ -152,11 +156,11 @@ class Claims:
             self._executor.admit(claim, batch[hint].claimed(hint), worker_id)
 
     def _failed(self, batch: Mapping[Hint, Intake], error: Exception) -> float:
-        if not isinstance(error, Unavailable) and not self._outage.is_on:
-            log.error("claims.failed", exc_info=error)
         self._batch_failures.inc()
         self.unsure.update(batch)
         _put_back(batch, batch)
+        if isinstance(error, DatabaseUnavailable) and error.perhaps_one_row and len(batch) > 1:
+            self._alone = len(batch)
         return self._outage.failed(error)
 
 

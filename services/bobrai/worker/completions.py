@@ -1,7 +1,8 @@
-"""Writes outcomes, many in one statement, until they are written: neither an outage nor a bad result loses one.
+"""Writes outcomes, many in one statement, until they are written: no answer of the database loses one.
 
 In: outcomes from the executor. Out: rows, fenced by attempt and worker; then the hint of the task is settled. A write
-whose answer was lost is asked for before it counts as a lost claim.
+that finds no claim is asked for before it counts as a lost one: an earlier try may have been committed unanswered. What
+cannot be written alone either is tried on, and in the end said to ``on_unwritable``, which ends the lease.
 """
 
 import asyncio
@@ -11,21 +12,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
-from bobrai.domain.errors import StoreRejected, Unavailable
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
+from bobrai.runtime.outage import Outage, pause_after
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker import meters, outcomes
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.lease import Lease
-from bobrai.worker.outage import Outage
 
 log = logs.get_logger(__name__)
 
 _NEVER_REFUSED = 1_000_000_000
+PATIENCE_SECONDS = 60.0  # with an outcome that fails alone while others are written
+LONG_PATIENCE_SECONDS = 300.0  # the same when there are no others, so that it may be the table's trouble
 Write = Callable[[int, Sequence[Outcome]], Awaitable[dict[int, str]]]  # the new status of each accepted id
 _LOST: Final = ""  # the answer to a write whose claim was no longer held
 
@@ -36,15 +39,31 @@ class _Item(NamedTuple):
 
 
 class Completions:
-    """The way of outcomes into the database. ``on_settled`` hears of every attempt that needs nothing more."""
+    """The way of outcomes into the database.
 
-    def __init__(self, database: Database, lease: Lease, on_settled: Callable[[Claimed], None]) -> None:
+    ``on_settled`` hears of every attempt that needs nothing more, ``on_unwritable`` of a worker's id whose lease must
+    end, so that the reaper takes a task whose outcome cannot be written.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        on_settled: Callable[[Claimed], None],
+        on_unwritable: Callable[[int], None],
+    ) -> None:
         self._database = database
         self._lease = lease
         self._on_settled = on_settled
+        self._on_unwritable = on_unwritable
         self._outage = Outage("completions")
-        self._results = GroupCommit("complete", partial(self._flush, self._write_results), max_waiting=_NEVER_REFUSED)
-        self._ends = GroupCommit("end", partial(self._flush, self._write_ends), max_waiting=_NEVER_REFUSED)
+        self._written_at = time.monotonic()
+        self._insisting: set[asyncio.Task[None]] = set()
+        self._results = self._group("complete", self._write_results)
+        self._ends = self._group("end", self._write_ends)
+
+    def _group(self, name: str, write: Write) -> GroupCommit[_Item, str]:
+        return GroupCommit(name, partial(self._flush, write), max_waiting=_NEVER_REFUSED, repeatable=True)
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Write an outcome soon; returns at once."""
@@ -68,59 +87,113 @@ class Completions:
 
     async def is_settled(self, worker_id: int, outcome: Outcome) -> bool:
         """Return whether an outcome whose commit was not answered is there; waits while the database is away."""
-        while True:
+        while worker_id == self._lease.worker_id:
             try:
                 found = await attempts.settled(self._database, worker_id, [outcome])
-            except Unavailable as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the outcome must not be forgotten
                 await asyncio.sleep(self._outage.failed(error))
             else:
                 self._outage.over()
                 return bool(found)
+        return False
 
     def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[str]") -> None:
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
-            if status := future.result():
-                self.written(attempt, outcome, status)
-            else:
-                self.lost(attempt)
-        elif isinstance(error, StoreRejected) and outcome.kind is OutcomeKind.DONE:
+            self._conclude(attempt, outcome, future.result())
+        elif isinstance(error, StoreRejected):
+            self._refused(attempt, outcome, error)
+        else:
+            if not isinstance(error, DatabaseUnavailable):
+                log.error("task.outcome_failed", exc_info=error, **attempt.fields())
+            self._insist(attempt, outcome)
+
+    def _conclude(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
+        if status:
+            self.written(attempt, outcome, status)
+        else:
+            self.lost(attempt)
+
+    def _refused(self, attempt: Claimed, outcome: Outcome, error: StoreRejected) -> None:
+        """Write what can be stored in place of values that cannot: the attempt must end."""
+        if outcome.progress is not None:
+            log.warning("task.progress_refused", error=str(error), **attempt.fields())
+            self.write(attempt, replace(outcome, progress=None))
+        elif outcome.kind is OutcomeKind.DONE:
             log.warning("task.result_refused", **attempt.fields())
             self.write(attempt, outcomes.refused_result(outcome, error))
-        elif isinstance(error, StoreRejected) and outcome.error is not None:
-            # What cannot be stored of the error must not keep the attempt from ending.
+        elif outcome.error is not None:
             log.error("task.error_refused", error=str(error), **attempt.fields())
             plain = replace(outcome.error, type="Error", message="the error could not be stored", traceback="")
             last = outcome.error == plain
             self.write(attempt, replace(outcome, error=None if last else plain))
         else:
-            log.error("task.outcome_refused", exc_info=error, **attempt.fields())
-            self._on_settled(attempt)
+            self._insist(attempt, outcome, hopeless=True)
+
+    def _insist(self, attempt: Claimed, outcome: Outcome, *, hopeless: bool = False) -> None:
+        task = asyncio.create_task(self._write_alone(attempt, outcome, hopeless=hopeless))
+        self._insisting.add(task)
+        task.add_done_callback(self._insisting.discard)
+
+    async def _write_alone(self, attempt: Claimed, outcome: Outcome, *, hopeless: bool) -> None:
+        """Write one outcome that failed by itself, without holding up others, for as long as its lease lives."""
+        item = _Item(attempt.worker_id, outcome)
+        write = self._write_results if outcome.kind is OutcomeKind.DONE else self._write_ends
+        since, failures, given_up = time.monotonic(), 0, False
+        while True:
+            failures += 1
+            await asyncio.sleep(pause_after(failures))
+            try:
+                [status] = await self._write(write, [item])
+            except StoreRejected as error:
+                if not hopeless:
+                    self._refused(attempt, outcome, error)
+                    return
+                failure: Exception = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, the outcome must not be forgotten
+                failure = error
+                if isinstance(error, DatabaseUnavailable) and not error.perhaps_one_row:
+                    since = time.monotonic()  # nothing can be written now, so this says nothing of the outcome
+            else:
+                self._conclude(attempt, outcome, status)
+                return
+            patience = PATIENCE_SECONDS if self._written_at > since else LONG_PATIENCE_SECONDS
+            if not given_up and (hopeless or time.monotonic() - since > patience):
+                given_up = True
+                log.error("task.outcome_unwritten", error=str(failure), **attempt.fields())
+                self._on_unwritable(attempt.worker_id)
 
     async def _flush(self, write: Write, items: Sequence[_Item]) -> list[str]:
-        """Write until it is written, or until the worker that claimed is gone."""
-        unsure = False
+        """Write until it is written, refused, to be tried one by one, or until the worker that claimed is gone."""
+        failures = 0
         while True:
-            worker_id = self._lease.worker_id
-            ours = [item.outcome for item in items if item.worker_id == worker_id]
-            if worker_id is None or not ours:
-                return [_LOST] * len(items)
             try:
-                accepted = await write(worker_id, ours)
-                missing = [outcome for outcome in ours if outcome.task_id not in accepted] if unsure else []
-                if missing:  # this write came second, and the first one may have been committed
-                    accepted |= await attempts.settled(self._database, worker_id, missing)
-            except Unavailable as error:
-                unsure = True
-                await asyncio.sleep(self._outage.failed(error))
+                statuses = await self._write(write, items)
+            except DatabaseUnavailable as error:
+                pause = self._outage.failed(error)
+                failures += 1
+                # Without an answer, a second time in a row: rather one row's lock than a short outage.
+                if error.perhaps_one_row and (error.sqlstate or failures > 1):
+                    raise
+                await asyncio.sleep(pause)
             else:
                 self._outage.over()
-                return [
-                    accepted.get(item.outcome.task_id, _LOST) if item.worker_id == worker_id else _LOST
-                    for item in items
-                ]
+                return statuses
+
+    async def _write(self, write: Write, items: Sequence[_Item]) -> list[str]:
+        """Write once; the answer is each item's status, or that its claim is no longer held."""
+        worker_id = self._lease.worker_id
+        ours = [item.outcome for item in items if item.worker_id == worker_id]
+        if worker_id is None or not ours:
+            return [_LOST] * len(items)
+        accepted = await write(worker_id, ours)
+        missing = [outcome for outcome in ours if outcome.task_id not in accepted]
+        if missing:
+            accepted |= await attempts.settled(self._database, worker_id, missing)
+        self._written_at = time.monotonic()
+        return [accepted.get(item.outcome.task_id, _LOST) if item.worker_id == worker_id else _LOST for item in items]
 
     async def _write_results(self, worker_id: int, done: Sequence[Outcome]) -> dict[int, str]:
         return dict.fromkeys(await attempts.complete(self._database, worker_id, done), TaskStatus.DONE.value)

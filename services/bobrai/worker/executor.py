@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -231,6 +232,7 @@ class Executor:
             self._finish(attempt, outcome)
             return
         attempt.closing = True
+        outcome = self._with_progress(outcome)
         written = False
         try:
             await transaction.complete(attempt.worker_id, [outcome])
@@ -268,10 +270,14 @@ class Executor:
             if written:
                 self.completions.written(attempt, outcome, outcome.kind.value)
             else:
-                self.completions.write(attempt, outcome)
+                self.completions.write(attempt, self._with_progress(outcome))
         if self._ready and self.running < self.slots:
             self._start(self._ready.popleft())
         self.on_room()
+
+    def _with_progress(self, outcome: Outcome) -> Outcome:
+        report = self._progress.take(outcome.task_id, outcome.attempt)
+        return outcome if report is None else replace(outcome, progress=report)
 
     # Attempts that are told to end.
 

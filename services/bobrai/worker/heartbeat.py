@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bobrai.domain.errors import Unavailable, WorkerGone
+from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
 from bobrai.store import workers
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker.blocked import LoopWatch
-from bobrai.worker.outage import Outage
 
 log = logs.get_logger(__name__)
 
@@ -58,6 +58,7 @@ class Heartbeat:
         self._wake = asyncio.Event()  # of the thread's loop
         self._stopping = False
         self._may_register = True
+        self._releasing: int | None = None  # the row that is to go
         self._worker_id: int | None = None
         self._renewed_at = -float("inf")
         self._thread = threading.Thread(target=self._serve, name="heartbeat", daemon=True)
@@ -80,6 +81,10 @@ class Heartbeat:
         """Start over under a new id, in place of the one that was lost."""
         self._in_thread(self._register_again, lost)
 
+    def release(self, worker_id: int) -> None:
+        """Remove the row now; the listener hears that it is gone."""
+        self._in_thread(self._release, worker_id)
+
     async def stop(self) -> None:
         """Remove the row and end the thread; returns after a few seconds at most."""
         if not self._thread.is_alive():
@@ -101,6 +106,10 @@ class Heartbeat:
 
     def _stop(self) -> None:
         self._stopping = True
+        self._wake.set()
+
+    def _release(self, worker_id: int) -> None:
+        self._releasing = worker_id
         self._wake.set()
 
     def _register_again(self, lost: int) -> None:
@@ -133,10 +142,13 @@ class Heartbeat:
         await self._database.close()
 
     async def _beat(self) -> float:
-        """Register or renew; returns the seconds until the next beat."""
+        """Register, renew or give up; returns the seconds until the next beat."""
         sent_at = time.monotonic()
         worker_id = self._worker_id
         try:
+            if worker_id is not None and worker_id == self._releasing:
+                await workers.unregister(self._database, worker_id)
+                raise WorkerGone(f"worker {worker_id} gave its row up")
             if worker_id is not None:
                 await self._renew(worker_id, sent_at)
             elif self._may_register:
@@ -145,13 +157,10 @@ class Heartbeat:
             self._worker_id = None
             self._may_register = False
             self._tell(self._listener.on_gone, worker_id)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001 - the lease must outlive every surprise; the next beat may fare better
             self._outage.failed(error)
             self._connected.set(0)
             return min(_RETRY_SECONDS, self._settings.heartbeat_seconds)
-        except Exception:
-            # The lease must outlive every surprise; the next beat may fare better.
-            log.exception("heartbeat.surprised")
         return self._settings.heartbeat_seconds
 
     async def _register(self, sent_at: float) -> None:

@@ -11,11 +11,11 @@ from bobrai.domain.errors import Unavailable
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.health import HealthServer
 from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
 from bobrai.store import queues, task_types
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
-from bobrai.worker.outage import Outage
 from bobrai.worker.worker import Worker
 
 log = logs.get_logger(__name__)

@@ -1,18 +1,19 @@
 """Progress of running attempts, written together a few times per second however often handlers report.
 
-In: reports from handlers, in any thread. Out: one statement per round; nothing when nobody reports.
+In: reports from handlers, in any thread. Out: one statement per round; nothing when nobody reports. What is not written
+when its attempt ends is taken by the outcome.
 """
 
 import asyncio
 import contextlib
 import threading
 
-from bobrai.domain.errors import StoreRejected, Unavailable
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
+from bobrai.runtime.outage import Outage
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
 from bobrai.worker.lease import Lease
-from bobrai.worker.outage import Outage
 
 log = logs.get_logger(__name__)
 
@@ -28,6 +29,7 @@ class ProgressReports:
         self._lease = lease
         self._outage = Outage("progress")
         self._latest: dict[int, tuple[int, str]] = {}
+        self._under_way: dict[int, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self._writing: asyncio.Task[None] | None = None
 
@@ -40,6 +42,14 @@ class ProgressReports:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the attempt is over
                 self._loop.call_soon_threadsafe(self._wake)
 
+    def take(self, task_id: int, attempt: int) -> str | None:
+        """Return the attempt's last report if it may not be written, and leave its writing to the caller."""
+        if not self._latest and not self._under_way:
+            return None
+        with self._lock:
+            latest = self._latest.pop(task_id, None) or self._under_way.get(task_id)
+        return latest[1] if latest is not None and latest[0] == attempt else None
+
     def _wake(self) -> None:
         if self._writing is None and self._latest:
             self._writing = self._loop.create_task(self._write())
@@ -48,8 +58,9 @@ class ProgressReports:
         try:
             while self._latest:
                 with self._lock:
-                    latest, self._latest = self._latest, {}
-                pause = await self._write_once([(task_id, *report) for task_id, report in latest.items()])
+                    self._under_way, self._latest = self._latest, {}
+                pause = await self._write_once([(task_id, *report) for task_id, report in self._under_way.items()])
+                self._under_way = {}
                 await asyncio.sleep(pause)
         finally:
             self._writing = None
@@ -60,14 +71,17 @@ class ProgressReports:
             return ROUND_SECONDS
         try:
             await attempts.show_progress(self._database, self._lease.worker_id, reports)
-        except StoreRejected as error:
-            if len(reports) == 1:
-                log.warning("task.progress_refused", task_id=reports[0][0], error=str(error))
-            else:
+        except (StoreRejected, DatabaseUnavailable) as error:
+            if len(reports) > 1 and (isinstance(error, StoreRejected) or error.perhaps_one_row):
                 for report in reports:
                     await self._write_once([report])
-        except Unavailable as error:
-            return max(ROUND_SECONDS, self._outage.failed(error))  # the next report shows more than this one
+            elif isinstance(error, StoreRejected):
+                log.warning("task.progress_refused", task_id=reports[0][0], error=str(error))
+            else:
+                with self._lock:
+                    for task_id, attempt, text in reports:
+                        self._latest.setdefault(task_id, (attempt, text))
+                return max(ROUND_SECONDS, self._outage.failed(error))
         else:
             self._outage.over()
         return ROUND_SECONDS

@@ -35,7 +35,7 @@ log = logs.get_logger(__name__)
 
 TEND_SECONDS = 0.25
 PAUSE_SECONDS = 5.0  # longest wait for the broker to stop delivering
-WRITE_SECONDS = 10.0  # longest wait at the end for outcomes to be written
+WRITE_SECONDS = 10.0  # for the outcomes of what was interrupted, beyond the drain time
 
 
 class Worker:
@@ -60,13 +60,14 @@ class Worker:
             lambda: AttemptTransaction(handlers_database, places),
             link_after_seconds=settings.trace.link_after_seconds,
         )
-        self.executor.completions = Completions(database, self.lease, self.executor.settled)
+        self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)
         self.executor.on_room = self.claims.pump
         self.heartbeat = Heartbeat(
             settings, host=socket.gethostname(), running=lambda: self.executor.running, listener=self, watch=self.watch
         )
         self._registered = asyncio.Event()
+        self._ending_lease: asyncio.Task[None] | None = None
         self._round_at = time.monotonic()
         self._was_waiting = False
 
@@ -98,6 +99,26 @@ class Worker:
         """Stop what users want stopped."""
         self.executor.cancel(task_ids)
 
+    # What the completions say.
+
+    def on_unwritable(self, worker_id: int) -> None:
+        """An outcome cannot be written: end the lease gently, so that the reaper takes its task, and start over."""
+        if self._ending_lease is None and not self.executor.draining and self.lease.worker_id == worker_id:
+            self._ending_lease = asyncio.create_task(self._end_lease(worker_id))
+
+    async def _end_lease(self, worker_id: int) -> None:
+        log.error("worker.lease_given_up", worker_id=worker_id, running=self.executor.running)
+        try:
+            await self.claims.stop()
+            self.executor.give_back_ready()
+            await self._until(lambda: self.executor.running == 0, self._settings.drain_seconds)
+            self.heartbeat.release(worker_id)
+            await self._until(lambda: self.lease.worker_id != worker_id, self._settings.lease_seconds)
+        finally:
+            self._ending_lease = None
+            self.claims.paused = self.executor.draining
+            self.claims.pump()
+
     # Life.
 
     async def registered(self) -> None:
@@ -121,18 +142,19 @@ class Worker:
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs within the drain time, give back the rest, and wait for the writes."""
-        started = time.monotonic()
+        ends = time.monotonic() + self._settings.drain_seconds
         log.info("worker.draining", running=self.executor.running)
         self.executor.draining = True
         self.executor.give_back_ready()
         await asyncio.gather(self.claims.stop(), self._pause())
         await self._release(everything=True)
-        left = self._settings.drain_seconds - (time.monotonic() - started)
-        if not await self._until(lambda: self.executor.running == 0, left):
+        if not await self._until(lambda: self.executor.running == 0, ends - time.monotonic()):
             log.warning("worker.interrupting", running=self.executor.running)
             self.executor.interrupt_all()
             await self._until(lambda: self.executor.running == 0, INTERRUPT_GRACE_SECONDS + 1)
-        if not await self._until(lambda: self.executor.unsettled == 0, WRITE_SECONDS):
+        # As long as the lease lives nobody else has these tasks, and their results are finished work.
+        left = max(ends - time.monotonic(), WRITE_SECONDS)
+        if not await self._until(lambda: self.executor.unsettled == 0, left):
             log.error("worker.outcomes_unwritten", count=self.executor.unsettled, hint="the lease expires by itself")
         for intake in self.claims.intakes.values():
             await intake.subscription.close()

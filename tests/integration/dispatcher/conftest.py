@@ -71,9 +71,11 @@ async def broker() -> AsyncIterator[Broker]:
 def settings_with(database: OwnDatabase, free_port: Callable[[], int]) -> Callable[..., Settings]:
     """Makes settings for this test's database; keywords are fields of the dispatcher's group."""
 
-    def make(*, worker: dict[str, Any] | None = None, url: str = "", **dispatcher: Any) -> Settings:
+    def make(
+        *, worker: dict[str, Any] | None = None, url: str = "", direct_url: str = "", **dispatcher: Any
+    ) -> Settings:
         return load(
-            database={"url": url or database.url, "direct_url": database.url},
+            database={"url": url or database.url, "direct_url": direct_url or database.url},
             dispatcher={"health_bind": f"127.0.0.1:{free_port()}", **dispatcher},
             worker=worker or {},
         )

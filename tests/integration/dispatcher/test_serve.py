@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from bobrai.dispatcher.main import serve
 from bobrai.domain.errors import ConfigurationError
@@ -168,3 +169,22 @@ async def test_a_taken_port_is_said_at_once(settings_with: MakeSettings, broker:
         await serve(settings, broker, Stop())
     stop.request("test")
     await asyncio.wait_for(first, 10)
+
+
+async def test_a_direct_connection_that_is_refused_costs_the_listening_only(
+    settings_with: MakeSettings, store: Database, database: OwnDatabase, empty_database: OwnDatabase, broker: Broker,
+    running: Start,
+) -> None:  # fmt: skip
+    await database.execute(f'ALTER DATABASE "{empty_database.name}" WITH ALLOW_CONNECTIONS false')
+    settings, stop = settings_with(direct_url=empty_database.url), Stop()
+    with capture_logs() as logs:
+        serving = running(serve(settings, broker, stop))
+        await eventually(lambda: any(line["event"] == "wakeups.lost" for line in logs))
+        await submitted(store, 3)
+        await eventually(lambda: len(broker.hints()) == 3)
+        assert not serving.done()
+        await database.execute(f'ALTER DATABASE "{empty_database.name}" WITH ALLOW_CONNECTIONS true')
+        await eventually(lambda: any(line["event"] == "wakeups.listening" for line in logs))
+    assert ["55000" in line["reason"] for line in logs if line["event"] == "wakeups.lost"] == [True]
+    stop.request("test")
+    await asyncio.wait_for(serving, 10)

@@ -1,6 +1,8 @@
 """One claim per attempt, and every write after it is fenced by the attempt number and the worker's id."""
 
 import asyncio
+import re
+from datetime import datetime
 
 import pytest
 
@@ -22,7 +24,9 @@ from tests.integration.store.builders import (
     submitted_one,
     worker,
 )
+from tests.integration.store.conftest import opened
 from tests.integration.store.history import History
+from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
 
@@ -274,3 +278,22 @@ async def test_released_hints_come_back_unless_they_are_stale(store: Database) -
     await claimed(store, me, taken)
     assert await outbox.release_hints(store, [Hint(kept, 0), Hint(taken, 0), Hint(kept, 5), Hint(10**12, 0)]) == 1
     assert [hint.task_id for hint in await relayed(store)] == [kept]
+
+
+async def test_errors_are_told_in_utc_whatever_database_and_role_say(database: OwnDatabase) -> None:
+    for what, value in (("TimeZone", "Asia/Kolkata"), ("DateStyle", "German"), ("IntervalStyle", "sql_standard")):
+        await database.execute(f"ALTER DATABASE \"{database.name}\" SET {what} = '{value}'")
+    store = await opened(database.url)
+    try:
+        me, (failed, lost) = await worker(store), await submitted(store, 2)
+        claim = await claimed(store, me, failed)
+        await claimed(store, me, lost)
+        await attempts.end(store, me, [outcome(claim, OutcomeKind.FAILED)])
+        await workers.unregister(store, me)
+        await workers.take_back(store)
+        rows = await store.fetch("SELECT errors -> 0 ->> 'at' AS at, now() AS now FROM tasks ORDER BY id")
+    finally:
+        await store.close()
+    for row in rows:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", row["at"])
+        assert abs((datetime.fromisoformat(row["at"]) - row["now"]).total_seconds()) < 60

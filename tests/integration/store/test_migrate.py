@@ -1,6 +1,8 @@
 """Any number of processes may bring the schema to head at once, older code accepts a newer one, and waiting waits."""
 
 import asyncio
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from bobrai.store import migrate
 from tests.integration.store.builders import submitted
 from tests.integration.store.conftest import opened
 from tests.support.databases import Database as OwnDatabase
+from tests.support.databases import with_database
 from tests.support.eventually import eventually
 
 PROGRAM = "import asyncio, sys; from bobrai.store import migrate; print(asyncio.run(migrate.migrate(sys.argv[1])))"
@@ -92,3 +95,39 @@ def test_revisions_are_numbered_plain_sql_beside_their_module() -> None:
     assert modules == sorted(path.stem for path in folder.glob("*.sql"))
     assert [name.split("_")[0] for name in modules] == [f"{number:04}" for number in range(1, len(modules) + 1)]
     assert migrate.head() == modules[-1].split("_")[0]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--wait"]], ids=["migrate", "wait"])
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_store_every_text_is_refused_in_one_line(
+    empty_database: OwnDatabase, arguments: list[str], encoding: str
+) -> None:
+    name = f"{empty_database.name}_{encoding.lower()}"
+    await empty_database.execute(
+        f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    try:
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "bobrai", "migrate", *arguments],
+            env={**os.environ, "BOBRAI_DATABASE_URL": with_database(empty_database.url, name)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        await empty_database.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0].startswith(f"bobrai: the database {name!r} has the encoding {encoding}")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+async def test_a_role_that_may_not_migrate_is_told_so(empty_database: OwnDatabase) -> None:
+    role = f"{empty_database.name}_reader"
+    await empty_database.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        with pytest.raises(DatabaseUnavailable, match="InsufficientPrivilegeError 42501"):
+            await migrate.migrate(re.sub("//[^@]*@", f"//{role}@", empty_database.url))
+    finally:
+        await empty_database.execute(f'DROP ROLE "{role}"')

@@ -136,3 +136,32 @@ async def test_unanswered_claim_is_not_given_back_to_the_outbox(
     row = await service.run("echo")
     assert (row["status"], row["attempt"]) == ("done", 1)
     await service.nothing_is_left()
+
+
+async def test_results_are_kept_for_as_long_as_a_worker_drains(
+    service: Service, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that meets an outage has its whole time for what is finished, not a few seconds."""
+    monkeypatch.setattr("bobrai.worker.worker.WRITE_SECONDS", 0.05)
+    gate = asyncio.Event()
+    starts: list[int] = []
+
+    @service.task("waits")
+    async def waits(ctx: Context) -> str:
+        starts.append(ctx.task_id)
+        await gate.wait()
+        return "kept"
+
+    worker = await service.worker(url=proxy.url(service.url), drain_seconds=60, lease_seconds=60)
+    ids = await service.submit_many(10, "waits")
+    await eventually(lambda: len(starts) == 10)
+    proxy.refuse()
+    worker.stop.request("test")
+    gate.set()
+    await eventually(lambda: worker.inside.executor.running == 0)
+    await eventually(lambda: worker.inside.executor.completions._outage._failures > 4, message="tries again and again")
+    assert not worker.serving.done()
+    proxy.pass_through()
+    await worker.ended()
+    assert await service.count("status = 'done' AND attempt = 1") == 10
+    assert sorted(starts) == ids

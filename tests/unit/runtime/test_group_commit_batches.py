@@ -156,3 +156,25 @@ async def test_a_flush_that_answers_too_little_fails_its_callers_instead_of_leav
     async with asyncio.timeout(2):
         answers = await asyncio.gather(*(group.put(item) for item in range(3)), return_exceptions=True)
     assert any(isinstance(answer, Exception) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("error", "repeatable", "alone"),
+    [
+        (DatabaseUnavailable("a trigger", "P0001", perhaps_one_row=True), False, True),
+        (DatabaseUnavailable("a lock", perhaps_one_row=True), True, True),
+        (DatabaseUnavailable("a lock", perhaps_one_row=True), False, False),  # it may have been written
+        (DatabaseUnavailable("all of it", "53100"), True, False),
+    ],
+)
+async def test_a_batch_is_split_when_one_row_may_be_at_fault_and_writing_again_does_no_harm(
+    error: DatabaseUnavailable, repeatable: bool, alone: bool
+) -> None:
+    async def flush(items: Sequence[int]) -> list[int]:
+        if 3 in items:
+            raise error
+        return [item * 10 for item in items]
+
+    commits: GroupCommit[int, int] = GroupCommit("test", flush, repeatable=repeatable)
+    answers = await asyncio.gather(*(commits.put(item) for item in range(5)), return_exceptions=True)
+    assert answers == ([0, 10, 20, error, 40] if alone else [error] * 5)

@@ -32,8 +32,9 @@ WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worke
 -- name: complete
 -- Results become final, each fenced by its attempt and its worker. A missing id: that claim was lost.
 UPDATE tasks AS t
-SET status = 'done', result = o.result, finished_at = now(), updated_at = now()
-FROM unnest($2::bigint[], $3::integer[], $4::json[]) AS o (task_id, attempt, result)
+SET status = 'done', result = o.result, progress = coalesce(o.progress, t.progress), finished_at = now(),
+    updated_at = now()
+FROM unnest($2::bigint[], $3::integer[], $4::json[], $5::json[]) AS o (task_id, attempt, result, progress)
 WHERE t.id = o.task_id AND t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
 RETURNING t.id;
 
@@ -42,11 +43,11 @@ RETURNING t.id;
 -- A wish to cancel wins over another attempt, and so does the last attempt: a row that nobody could claim would refuse
 -- its whole batch.
 WITH o AS (
-    SELECT * FROM unnest($2::bigint[], $3::integer[], $4::text[], $5::jsonb[], $6::double precision[])
-        AS o (task_id, attempt, kind, error, delay_seconds)
+    SELECT * FROM unnest($2::bigint[], $3::integer[], $4::text[], $5::jsonb[], $6::double precision[], $7::json[])
+        AS o (task_id, attempt, kind, error, delay_seconds, progress)
 ), fenced AS (
     -- The row lock keeps cancel_requested as read here until the update.
-    SELECT t.id, o.kind, o.error, o.delay_seconds,
+    SELECT t.id, o.kind, o.error, o.delay_seconds, o.progress,
            CASE WHEN o.kind NOT IN ('retry', 'interrupted') THEN o.kind
                 WHEN t.cancel_requested THEN 'cancelled'
                 WHEN o.kind = 'retry' AND t.attempt >= t.max_attempts THEN 'failed'
@@ -64,8 +65,10 @@ WITH o AS (
                       ELSE t.run_at END,
         worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
         errors = CASE WHEN next.error IS NULL THEN t.errors
-                      ELSE (CASE WHEN jsonb_array_length(t.errors) >= $7 THEN t.errors - 0 ELSE t.errors END)
-                           || jsonb_set(next.error, '{at}', to_jsonb(now())) END,
+                      ELSE (CASE WHEN jsonb_array_length(t.errors) >= $8 THEN t.errors - 0 ELSE t.errors END)
+                           || jsonb_set(next.error, '{at}', to_jsonb(
+                               to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))) END,
+        progress = coalesce(next.progress, t.progress),
         finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
         updated_at = now()
     FROM fenced AS next

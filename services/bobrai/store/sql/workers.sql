@@ -54,7 +54,8 @@ WITH lost AS (
         errors = (CASE WHEN jsonb_array_length(t.errors) >= $3 THEN t.errors - 0 ELSE t.errors END)
                  || jsonb_build_object('attempt', t.attempt, 'type', 'WorkerLost', 'reason', 'worker_lost',
                                        'message', 'the worker that ran this attempt is gone (worker_lost)',
-                                       'traceback', '', 'at', now()),
+                                       'traceback', '',
+                                       'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
         finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
         updated_at = now()
     FROM lost AS next WHERE t.id = next.id

@@ -1,0 +1,184 @@
+"""PostgreSQL answers every write with an error of its own: outcomes are kept until they are written, each by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from structlog.testing import capture_logs
+
+from bobrai import Context
+from bobrai.worker import completions
+from tests.integration.worker.service import Service
+from tests.support.eventually import eventually
+
+# Another owner, a table that is not ready, a damaged disk, a read-only session, a trigger of somebody's own.
+SERVERS_FAULTS = ["42501", "55000", "58030", "XX000", "25006", "P0001"]
+
+_RAISE = """
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF {condition} THEN RAISE EXCEPTION 'no writes today' USING ERRCODE = '{sqlstate}'; END IF; RETURN NEW; END $$;
+CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE OR INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+async def refuse(service: Service, sqlstate: str, condition: str) -> None:
+    """Let a trigger refuse the rows for which the condition holds."""
+    async with service.database.transaction() as connection:
+        await connection.execute(_RAISE.format(condition=condition, sqlstate=sqlstate))
+
+
+async def allow(service: Service) -> None:
+    """Take the trigger away."""
+    await service.database.fetch("DROP TRIGGER refuse ON tasks")
+
+
+@asynccontextmanager
+async def refusing(service: Service, sqlstate: str, condition: str) -> AsyncIterator[None]:
+    """Refuse until the end of the block."""
+    await refuse(service, sqlstate, condition)
+    try:
+        yield
+    finally:
+        await allow(service)
+
+
+@pytest.mark.parametrize("sqlstate", SERVERS_FAULTS)
+async def test_a_servers_fault_costs_neither_a_result_nor_a_failure(service: Service, sqlstate: str) -> None:
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits(ctx: Context, fails: bool) -> int:
+        await gate.wait()
+        if fails:
+            raise ValueError("as planned")
+        return ctx.attempt
+
+    worker = await service.worker()
+    ids = [
+        *await service.submit_many(3, "waits", payload=False),
+        *await service.submit_many(3, "waits", payload=True),
+    ]
+    await eventually(lambda: worker.inside.executor.running == 6)
+    with capture_logs() as logs:
+        async with refusing(service, sqlstate, "OLD.status = 'processing'"):
+            gate.set()
+            await eventually(lambda: any(line["event"] == "database.away" for line in logs))
+            late = await service.submit("echo", "late")
+            await service.reached(late, "processing")
+            assert worker.inside.executor.unsettled == 7
+        await service.all_final([*ids, late])
+    told = [line for line in logs if line["event"] == "database.away" and line["part"] == "completions"]
+    assert all(sqlstate in line["error"] for line in told)
+    rows = [await service.row(task_id) for task_id in [*ids, late]]
+    assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"] * 3 + ["done"]
+    assert [row["result"] for row in rows] == [1] * 3 + [None] * 3 + ["late"]
+    assert [[error["reason"] for error in row["errors"]] for row in rows[3:6]] == [["error"] * 3] * 3
+    assert [row["attempt"] for row in rows] == [1, 1, 1, 3, 3, 3, 1]
+
+
+async def test_one_row_that_cannot_be_written_holds_up_no_other(service: Service) -> None:
+    await service.worker()
+    bad = await service.submit("echo", "bad", delay_seconds=0.3)
+    async with refusing(service, "P0001", f"NEW.id = {bad} AND NEW.status = 'done'"):
+        others = await service.submit_many(200)
+        await service.all_final(others)
+        await service.reached(bad, "processing")
+        more = await service.submit_many(50)
+        await service.all_final(more)
+    row = await service.final(bad)
+    assert (row["status"], row["attempt"], row["result"]) == ("done", 1, "bad")
+
+
+async def test_one_row_that_cannot_be_claimed_holds_up_no_other(service: Service) -> None:
+    await service.worker()
+    bad = await service.submit("echo", "bad", delay_seconds=0.3)
+    async with refusing(service, "P0001", f"NEW.id = {bad} AND NEW.status = 'processing'"):
+        await service.all_final(await service.submit_many(200))
+        await eventually(lambda: _is_refused(service), message="its claim was refused")
+        await service.all_final(await service.submit_many(50))
+    row = await service.final(bad)
+    assert (row["status"], row["attempt"]) == ("done", 1)
+
+
+async def _is_refused(service: Service) -> bool:
+    rows = await service.database.fetch("SELECT count(*) FROM outbox")
+    return int(rows[0][0]) == 0
+
+
+async def test_a_row_that_somebody_has_locked_holds_up_no_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits() -> str:
+        await gate.wait()
+        return "kept"
+
+    monkeypatch.setenv("BOBRAI_DATABASE_COMMAND_TIMEOUT_SECONDS", "0.3")
+    await service.worker()
+    locked = await service.submit("waits")
+    await service.reached(locked, "processing")
+    async with service.database.transaction() as connection:
+        await connection.execute(f"SELECT FROM tasks WHERE id = {locked} FOR UPDATE")
+        gate.set()
+        await service.all_final(await service.submit_many(100))
+    row = await service.final(locked)
+    assert (row["status"], row["attempt"], row["result"]) == ("done", 1, "kept")
+
+
+async def test_an_outcome_that_can_never_be_written_gives_its_task_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease ends once what else runs under it has ended; then the reaper takes the task."""
+    monkeypatch.setattr(completions, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(completions, "LONG_PATIENCE_SECONDS", 0.6)
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits(ctx: Context) -> int:
+        await gate.wait()
+        return ctx.attempt
+
+    worker = await service.worker(drain_seconds=60)
+    before = worker.id
+    neighbour = await service.submit("waits")
+    await service.reached(neighbour, "processing")
+    bad = await service.submit("echo", "bad", delay_seconds=0.2)
+    async with refusing(service, "P0001", f"NEW.id = {bad} AND NEW.status = 'done' AND NEW.attempt = 1"):
+        await eventually(lambda: worker.inside._ending_lease is not None, message="the lease is given up")
+        gate.set()
+        row = await service.final(bad)
+    assert (row["status"], row["attempt"], row["result"]) == ("done", 2, "bad")
+    assert [error["reason"] for error in row["errors"]] == ["worker_lost"]
+    kept = await service.final(neighbour)
+    assert (kept["status"], kept["attempt"], kept["errors"]) == ("done", 1, [])
+    assert worker.id not in {None, before}
+    await service.nothing_is_left()
+
+
+async def test_a_failure_that_can_never_be_written_gives_its_task_back(service: Service) -> None:
+    """Refused for its values as well, however plain they are made."""
+
+    @service.task("fails")
+    async def fails(ctx: Context) -> str:
+        if ctx.attempt == 1:
+            raise ValueError("as planned")
+        return "second"
+
+    await service.worker()
+    bad = await service.submit("fails", delay_seconds=0.2)
+    async with refusing(service, "23514", f"NEW.id = {bad} AND OLD.status = 'processing' AND NEW.worker_id IS NULL"):
+        await eventually(lambda: _has_no_worker(service, bad), message="the lease is given up")
+    row = await service.final(bad)
+    assert (row["status"], row["result"]) == ("done", "second")
+
+
+async def _has_no_worker(service: Service, task_id: int) -> bool:
+    rows = await service.database.fetch(
+        "SELECT FROM tasks AS t WHERE id = $1 AND status = 'processing' "
+        "AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = t.worker_id)",
+        task_id,
+    )
+    return bool(rows)
