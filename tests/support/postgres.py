@@ -87,6 +87,11 @@ class PostgresServer:
         return f"postgresql://{SUPERUSER}@{self.host}:{self.port}/{database}"
 
     @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self._process.folder / "data"
+
+    @property
     def version(self) -> str:
         """The server's version, such as 18.1."""
         return self._process.installation.version
@@ -94,10 +99,9 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and wait until it answers queries."""
         settings = [f"--{name}={value}" for name, value in self.settings.items()]
-        data = str(self._process.folder / "data")
 
         def launch_and_wait() -> bool:
-            self._process.start("postgres", "-D", data, "-p", str(self.port), *settings)
+            self._process.start("postgres", "-D", str(self.data), "-p", str(self.port), *settings)
             self._process.wait_ready(self.answers, timeout=START_SECONDS)
             return True
 
@@ -147,7 +151,7 @@ class PostgresServer:
         self._process.send_to_all(signal.SIGCONT)
         self._process.send(signal.SIGQUIT)
         self._process.wait_gone(timeout=10)
-        subprocess.run(["rm", "-rf", str(self._process.folder / "data")], check=True)
+        subprocess.run(["rm", "-rf", str(self.data)], check=True)
 
     def log_tail(self) -> str:
         """The end of the server's log."""
