@@ -7,7 +7,7 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai.broker.definitions import definitions
 from bobrai.broker.rabbitmq import RabbitBroker

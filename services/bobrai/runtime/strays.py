@@ -6,11 +6,10 @@ one line of the log with its type and where it was raised.
 
 import asyncio
 import threading
-import traceback
 from typing import Any
 
 from bobrai.domain.errors import type_name
-from bobrai.telemetry import logs
+from bobrai.telemetry import logs, rendering
 
 log = logs.get_logger(__name__)
 
@@ -22,7 +21,7 @@ def install() -> None:
 
 
 def _in_loop(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    _tell("event loop", context.get("exception"), str(context["message"]))
+    _tell("event loop", context.get("exception"), rendering.text(context.get("message", "")))
 
 
 def _in_thread(failed: threading.ExceptHookArgs) -> None:
@@ -37,6 +36,6 @@ def _tell(runs_in: str, error: BaseException | None, said: str) -> None:
     log.error(
         "process.stray_error",
         runs_in=runs_in,
-        error_type=type_name(error),
-        stack="".join(traceback.format_tb(error.__traceback__)),
+        error_type=rendering.guarded(lambda: type_name(error), error),
+        stack=rendering.stack_of(error),
     )

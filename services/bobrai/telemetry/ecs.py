@@ -4,12 +4,12 @@ In: an event as `logs.py` prints it. Out: the event with ECS names; what the sch
 ``bobrai.``.
 """
 
-import sys
-import traceback
+import math
 from collections.abc import MutableMapping
 from typing import Any, Final
 
 from bobrai.domain.errors import type_name
+from bobrai.telemetry import rendering
 
 VERSION: Final = "8.17.0"
 _NANOSECONDS: Final = 1_000_000_000
@@ -30,17 +30,13 @@ _NAMES: Final = {
 }
 
 
-def exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Turn ``exc_info`` into the fields of ``error``."""
-    info = event.pop("exc_info", None)
-    error = sys.exception() if info is True else info
-    if isinstance(error, tuple):
-        error = error[1]
-    if isinstance(error, BaseException):
-        event["error.type"] = type_name(error)
-        event["error.message"] = str(error)
-        event["error.stack_trace"] = "".join(traceback.format_exception(error))
-    return event
+def error(raised: BaseException) -> dict[str, str]:
+    """Return the fields of ``error``."""
+    return {
+        "error.type": rendering.guarded(lambda: type_name(raised), raised),
+        "error.message": rendering.text(raised),
+        "error.stack_trace": rendering.traceback_of(raised),
+    }
 
 
 class Fields:
@@ -49,7 +45,7 @@ class Fields:
     def __init__(self, version: str) -> None:
         self._version = version
 
-    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def __call__(self, event: MutableMapping[str, Any]) -> dict[str, Any]:
         """Return the event in ECS names, those that every line has first."""
         name = event.pop("event", "")
         process = event.pop("process", "")
@@ -66,7 +62,7 @@ class Fields:
         if self._version:
             renamed["service.version"] = self._version
         for key, value in event.items():
-            if key == "seconds":
+            if key == "seconds" and isinstance(value, int | float) and math.isfinite(value):
                 renamed["event.duration"] = round(value * _NANOSECONDS)
             elif key == "status" and not isinstance(value, int):
                 renamed["bobrai.status"] = value  # a task's, not a response's

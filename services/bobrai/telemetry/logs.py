@@ -2,46 +2,65 @@
 
 In: an event name and fields from any room, and whatever handlers and libraries say through ``logging`` or structlog.
 Out: one line on standard output, with the fields of the request or attempt that it was said in. Never a payload, a
-result or a credential: URLs lose their password here, whoever logs them. The names are in `events.py`.
+result or a credential. Nothing here raises, or depends on how others set up ``logging`` and structlog: `logger.py` is
+what we say things with, `rendering.py` shows values, `masking.py` hides credentials, `sink.py` writes. The names are
+in `events.py`, the way of others' lines to here in `foreign.py`.
 """
 
+import contextlib
 import logging
-import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 import structlog
-from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, merge_contextvars
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.contextvars import get_contextvars
+from structlog.typing import FilteringBoundLogger
 
-from bobrai.telemetry import ecs
+from bobrai.telemetry import ecs, foreign, masking, rendering
+from bobrai.telemetry.logger import LEVELS, NAMES, BoundLogger, Threshold
+from bobrai.telemetry.sink import Sink, lost
 
 __all__ = [
-    "Fields", "Format", "Logger", "bind_contextvars", "bound_contextvars", "carry", "clear_contextvars", "configure",
-    "get_logger", "level", "prints", "set_level", "trace_with",
+    "Fields", "Format", "Logger", "captured", "carry", "configure", "get_logger", "level", "prints", "set_level",
+    "trace_with",
 ]  # fmt: skip
 
 Logger: TypeAlias = FilteringBoundLogger
 Format: TypeAlias = Literal["json", "ecs", "console"]
-
-# The credentials of any URL: everything between :// and the last @ before a slash or a space.
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
-_PLAIN: Final = (int, float, bool, type(None))
-_LEVELS: Final = {
-    "debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "exception": 40, "critical": 50, "fatal": 50,
-}  # fmt: skip
-_encoder = msgspec.json.Encoder(enc_hook=str)
-
-
 Fields: TypeAlias = Callable[[], Mapping[str, object]]
 
-
-_least = logging.INFO
+MAX_LINE: Final = 65_536  # bytes
+# What every line says of itself: a field that somebody calls so is printed with an underscore behind its name.
+_RESERVED: Final = frozenset({"event", "level", "at", "process", "module"})
+_SHORT: Final = 1_024  # characters that need no look at their sum
+_SMALL: Final = 1 << 63
+_NESTED: Final = 2  # lines that may be said while another one's values are shown
+_encoder: Final = msgspec.json.Encoder()
+_sink: Final = Sink()
 _said_in: ContextVar[Fields | None] = ContextVar("bobrai_said_in", default=None)
 _trace_fields: Callable[[], Mapping[str, str]] | None = None
+
+
+class _Configured:
+    """How lines look; a readable default until `configure` was called."""
+
+    process = ""
+    format: Format = "console"
+    in_ecs = ecs.Fields("")
+    captured: list[dict[str, Any]] | None = None
+
+
+class _Saying(threading.local):
+    depth = 0
+
+
+_saying: Final = _Saying()
+_console: Final = structlog.dev.ConsoleRenderer()
 
 
 def carry(fields: Fields) -> None:
@@ -60,115 +79,196 @@ def trace_with(fields: Callable[[], Mapping[str, str]] | None) -> None:
 
 def level() -> str:
     """Return the least severity that is printed."""
-    return logging.getLevelName(_least).lower()
+    return NAMES[Threshold.least]
 
 
 def prints(severity: int) -> bool:
     """Return whether lines of a severity (a number of ``logging``) are printed now."""
-    return severity >= _least
+    return severity >= Threshold.least
 
 
 def set_level(name: str) -> None:
     """Change the least severity that is printed, from now on."""
-    global _least
-    _least = _LEVELS[name]
-    logging.getLogger().setLevel(_least)
-
-
-def _filter(_logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if _LEVELS.get(method, logging.CRITICAL) < _least:
-        raise structlog.DropEvent
-    return event
-
-
-def _add_carried(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    fields = _said_in.get()
-    if fields is not None:
-        for key, value in fields().items():
-            event.setdefault(key, value)
-    if _trace_fields is not None:
-        event.update(_trace_fields())
-    return event
-
-
-def _clean(value: object) -> object:
-    if isinstance(value, str):
-        return _CREDENTIALS.sub("***@", value) if "://" in value else value
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item) for item in value]
-    return _clean(str(value))
-
-
-def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        event[key] = _clean(value)
-    return event
-
-
-def _to_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
-    return _encoder.encode(event)
-
-
-class _FromLogging(logging.Handler):
-    """Carries what handlers and libraries log into the same stream, with the same fields.
-
-    Outside of attempts and requests only warnings and worse: how libraries come along is nobody's business.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; its traceback, when there is one, becomes a field."""
-        if record.levelno < logging.WARNING and _said_in.get() is None:
-            return
-        fields: dict[str, Any] = {"module": record.name}
-        if record.exc_info:
-            fields["exc_info"] = record.exc_info
-        logger = cast("FilteringBoundLogger", structlog.get_logger())
-        severity = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
-        logger.log(severity, record.getMessage(), **fields)
+    Threshold.least = LEVELS[name]
+    foreign.set_level(Threshold.least)
 
 
 def configure(*, level: str, format: Format, process: str, version: str = "") -> None:  # noqa: A002 - the setting's name
     """Set up logging for this process; call once, before anything logs. ``process`` is a field of every line."""
+    _Configured.process = process
+    _Configured.format = format
+    _Configured.in_ecs = ecs.Fields(version)
+    _sink.open(sys.stdout)
+    foreign.listen(_say, lambda: _said_in.get() is not None)
     set_level(level)
-    processors: list[Processor] = [
-        _filter,
-        merge_contextvars,
-        _add_carried,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        _name_process(process),
-    ]
-    factory: Any = structlog.BytesLoggerFactory(sys.stdout.buffer)
-    match format:
-        case "json":
-            processors += [structlog.processors.format_exc_info, _redact, _to_line]
-        case "ecs":
-            processors += [ecs.exception, _redact, ecs.Fields(version), _to_line]
-        case "console":
-            processors += [structlog.processors.format_exc_info, _redact, structlog.dev.ConsoleRenderer()]
-            factory = structlog.PrintLoggerFactory(sys.stdout)
-    structlog.configure(
-        processors=processors,
-        # Everything gets as far as the first processor, because the level may change while the process runs.
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=factory,
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(handlers=[_FromLogging()], level=_least, force=True)
-
-
-def _name_process(process: str) -> Processor:
-    def add(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        event["process"] = process
-        return event
-
-    return add
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; events are called ``subject.what_happened``."""
-    return cast("FilteringBoundLogger", structlog.get_logger(module=name.removeprefix("bobrai.")))
+    return cast("FilteringBoundLogger", BoundLogger(name.removeprefix("bobrai.")))
+
+
+@contextlib.contextmanager
+def captured() -> Generator[list[dict[str, Any]], None, None]:
+    """Keep what is said in a list instead of printing it, whatever its severity; for tests.
+
+    Each entry has ``event``, ``log_level`` and the fields as they were given.
+    """
+    before, _Configured.captured = _Configured.captured, []
+    least, Threshold.least = Threshold.least, logging.DEBUG
+    try:
+        yield _Configured.captured
+    finally:
+        _Configured.captured, Threshold.least = before, least
+
+
+def _say(
+    severity: int, module: str, event: object, args: tuple[Any, ...], context: Mapping[str, Any], fields: dict[str, Any]
+) -> None:
+    """Print one line; whatever comes in, this returns."""
+    if _saying.depth > _NESTED:  # a value says things while it is shown, without end
+        lost()
+        return
+    _saying.depth += 1
+    try:
+        _sink.write(_line(severity, module, event, args, context, fields))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - logging decides nothing, least of all by an exception
+        _say_little(severity, module, event)
+    finally:
+        _saying.depth -= 1
+
+
+def _say_little(severity: int, module: str, event: object) -> None:
+    """Print a line of what cannot fail, after all of it has."""
+    try:
+        little = {"module": module, "event": masking.mask(rendering.text(event)), "fields": "<that cannot be shown>"}
+        _sink.write(_encoded(_named(little, severity, little.pop("event"))))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - as above
+        lost()
+
+
+Threshold.say = staticmethod(_say)
+
+
+def _line(
+    severity: int, module: str, event: object, args: tuple[Any, ...], context: Mapping[str, Any], fields: dict[str, Any]
+) -> bytes:
+    line: dict[str, Any] = {**_safely(get_contextvars), **context, **fields}
+    message = _message(event, args, line)
+    carried = _said_in.get()
+    if carried is not None:
+        for key, value in _safely(carried).items():
+            line.setdefault(key, value)
+    if _trace_fields is not None:
+        line.update(_safely(_trace_fields))
+    if _Configured.captured is not None:
+        _Configured.captured.append({**line, "event": message, "log_level": NAMES[_step(severity)]})
+        return b""
+    error = rendering.error_of(line.pop("exc_info", None))
+    line = _shown(line)
+    if module:
+        line["module"] = module
+    if error is not None:
+        _add_error(line, error)
+    return _encoded(_named(line, severity, message))
+
+
+def _safely(fields: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    try:
+        return fields()
+    except Exception:  # noqa: BLE001 - a line without these fields is better than none
+        return {}
+
+
+def _message(event: object, args: tuple[Any, ...], line: dict[str, Any]) -> str:
+    """Return the event's text; arguments that do not fit it become a field."""
+    if args:
+        try:
+            event = str(event) % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - they are a handler's, and may do anything when they are formatted
+            line["arguments"] = args
+    return event if type(event) is str and len(event) <= _SHORT and event.isascii() else rendering.text(event)
+
+
+def _shown(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields as plain values under names of their own."""
+    shown: dict[str, Any] = {}
+    for key, value in line.items():
+        name = key if type(key) is str and key not in _RESERVED and key.isascii() and len(key) < 64 else _own_name(key)
+        kind = type(value)
+        if kind is str:
+            shown[name] = value if len(value) <= _SHORT and value.isascii() else rendering.plain(value)
+        elif value is None or kind is bool or kind is float or (kind is int and -_SMALL <= value < _SMALL):
+            shown[name] = value
+        else:
+            shown[name] = rendering.plain(value)
+        if len(shown) >= rendering.MAX_FIELDS:
+            break
+    return shown
+
+
+def _own_name(key: object) -> str:
+    name = rendering.name_of(key)
+    return f"{name}_" if name in _RESERVED else name
+
+
+def _add_error(line: dict[str, Any], error: BaseException) -> None:
+    if _Configured.format == "ecs":
+        line |= ecs.error(error)
+    else:
+        line["exception"] = rendering.traceback_of(error).rstrip("\n")
+
+
+def _named(line: dict[str, Any], severity: int, event: str) -> dict[str, Any]:
+    """Add what every line has, in the names of the format."""
+    line["event"] = event
+    line["level"] = NAMES[_step(severity)]
+    line["at"] = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    line["process"] = _Configured.process
+    return _Configured.in_ecs(line) if _Configured.format == "ecs" else line
+
+
+def _step(severity: int) -> int:
+    return min(max(severity // 10 * 10, logging.DEBUG), logging.CRITICAL)
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    if _Configured.format == "console":
+        if not line["process"]:
+            del line["process"]
+        data = _for_people(line)
+        return (_for_people(masking.masked(line)) if masking.is_suspicious(data) else data) + b"\n"
+    data = _encoder.encode(line)
+    if len(data) > MAX_LINE:
+        line = _shortened(line)
+        data = _encoder.encode(line)
+    if masking.is_suspicious(data):
+        data = _encoder.encode(masking.masked(line))
+    return data + b"\n"
+
+
+def _for_people(line: object) -> bytes:
+    shown = _console(None, "", dict(cast("dict[str, Any]", line)))
+    return shown.encode("utf-8", "backslashreplace")[:MAX_LINE]
+
+
+def _shortened(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line that fits: as many fields as there is room for, long text cut, collections left out."""
+    left = MAX_LINE // 8  # a character is six bytes at most, and its field's name wants room too
+    short: dict[str, Any] = {}
+    for key, value in reversed(line.items()):  # what every line has comes last, and goes first
+        if isinstance(value, str) and len(value) > _SHORT:
+            value = masking.bounded(value, _SHORT)
+        elif isinstance(value, dict | list):
+            value = "…"
+        left -= len(key) + (len(value) if isinstance(value, str) else 20)
+        if left < 0:
+            break
+        short[key] = value
+    return dict(reversed(short.items()))

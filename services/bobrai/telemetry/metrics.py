@@ -295,6 +295,11 @@ SPANS_DROPPED = counter(
     ["reason"],
     by=EVERY,
 )
+LOG_LINES_LOST = counter(
+    "bobrai_log_lines_lost_total",
+    "Log lines that could not be written, because standard output is closed, full or not read.",
+    by=EVERY,
+)
 BUILD_INFO = gauge("bobrai_build_info", "Always 1; the labels say what runs.", ["version", "process"], by=EVERY)
 
 

@@ -10,6 +10,7 @@ from bobrai.domain import limits
 from bobrai.domain.errors import PermanentFailure, RetryLater, type_name
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
+from bobrai.telemetry import masking, rendering
 from bobrai.worker.attempt import StopCause
 
 UNKNOWN_TYPE_DELAY_SECONDS = 5.0
@@ -59,23 +60,23 @@ def failed(claim: Claim, error: AttemptError) -> Outcome:
 
 def refused_result(outcome: Outcome, error: Exception) -> Outcome:
     """PostgreSQL refused the result: a permanent failure in its place, never a row that stays claimed."""
-    reason = AttemptError("InvalidResult", bounded(str(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result")
+    reason = AttemptError("InvalidResult", masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result")
     return Outcome(outcome.task_id, outcome.attempt, OutcomeKind.FAILED, error=reason)
 
 
 def describe(error: BaseException, reason: str) -> AttemptError:
-    """Return type, message and traceback, each within its limit, whatever the exception does when it is shown."""
+    """Return type, message and traceback, each within its limit, whatever the exception does when it is shown.
+
+    Credentials are masked, as in logs: whoever may read a task need not know them.
+    """
+    name = rendering.guarded(lambda: type_name(error), error)
+    hidden = isinstance(error, InvalidPayload | InvalidResult)
     return AttemptError(
-        bounded(type_name(error), limits.MAX_ERROR_MESSAGE),
-        bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
-        "" if isinstance(error, InvalidPayload | InvalidResult) else _traceback(error),
+        masking.bounded(rendering.scrubbed(name), limits.MAX_ERROR_MESSAGE),
+        masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
+        "" if hidden else masking.bounded(_traceback(error), limits.MAX_TRACEBACK, keep_end=True),
         reason,
     )
-
-
-def bounded(text: str, limit: int) -> str:
-    """Return the beginning of a text."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _permanent_reason(error: PermanentFailure) -> str:
@@ -86,19 +87,17 @@ def _permanent_reason(error: PermanentFailure) -> str:
 
 def _shown(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a handler's exception may fail to show itself
+        return rendering.scrubbed(str(error))
+    except BaseException:  # noqa: BLE001 - a handler's exception may fail to show itself, by whatever it likes
         return "(the exception has no readable message)"
 
 
 def _traceback(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, _handlers_own(error.__traceback__), limit=-_FRAMES)
-        text = "".join(lines)
-    except Exception:  # noqa: BLE001 - the same: it is formatted by calling into it
+        return rendering.scrubbed("".join(lines))  # its end names the exception and the line that raised it
+    except BaseException:  # noqa: BLE001 - the same: it is formatted by calling into it
         return ""
-    # The end names the exception and the line that raised it.
-    return text if len(text) <= limits.MAX_TRACEBACK else "…" + text[1 - limits.MAX_TRACEBACK :]
 
 
 def _handlers_own(frames: TracebackType | None) -> TracebackType | None:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context
 from bobrai.broker.port import OutgoingMessage

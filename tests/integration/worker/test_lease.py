@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context, Retry
 from tests.integration.worker.service import Service

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context
 from bobrai.domain.errors import DatabaseUnavailable

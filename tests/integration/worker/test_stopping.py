@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context, Retry
 from bobrai.store import tasks

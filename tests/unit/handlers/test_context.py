@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context, Retry
 from bobrai.domain import limits

@@ -122,11 +122,11 @@ def test_ecs_turns_our_fields_into_the_schemas_units_and_types() -> None:
 
     event = {"event": "http.request", "at": "now", "level": "info", "process": "api", "seconds": 0.25, "status": 201,
              "request_id": "r", "trace_id": "t", "span_id": "s", "task_id": 9}  # fmt: skip
-    line = Fields("1")(None, "info", event)
+    line = Fields("1")(event)
     assert line["event.duration"] == 250_000_000
     assert (line["http.response.status_code"], line["http.request.id"]) == (201, "r")
     assert (line["trace.id"], line["span.id"], line["bobrai.task_id"]) == ("t", "s", 9)
-    taken_back = Fields("1")(None, "info", {"event": "e", "at": "now", "level": "info", "status": "pending"})
+    taken_back = Fields("1")({"event": "e", "at": "now", "level": "info", "status": "pending"})
     assert taken_back["bobrai.status"] == "pending"
 
 
