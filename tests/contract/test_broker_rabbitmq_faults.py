@@ -7,11 +7,11 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai.broker.definitions import definitions
 from bobrai.broker.rabbitmq import RabbitBroker
 from bobrai.domain.errors import BrokerUnavailable
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.contract.broker_contract import Inbox, message
 from tests.support.eventually import eventually, stays
 from tests.support.rabbitmq import VirtualHost

@@ -4,6 +4,7 @@ In: arguments and ``BOBRAI_*`` variables. Out: a running process whose exit code
 2 for a wrong setting, with one clear line on standard error. ``process`` runs one room, ``dev`` all of them.
 """
 
+import io
 import json
 import os
 import sys
@@ -11,25 +12,39 @@ import sys
 import click
 
 from bobrai import __version__
-from bobrai.cli import process
+from bobrai.cli import process, streams
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.settings import load, variables
-from bobrai.telemetry import events, metrics
+from bobrai.telemetry import events, masking, metrics, rendering
 
 
 def main() -> None:
-    """Run the command line; an error that was foreseen becomes one line and exit code 2."""
+    """Run the command line; an error that was foreseen becomes one line and exit code 2, a defect its traceback."""
+    streams.stand_in()
+    code = 0
     try:
         commands.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        streams.say(masking.mask(_shown(error)))
+        code = error.exit_code
     except click.exceptions.Abort:
-        sys.exit(130)
+        code = 130
     except BobraiError as error:
-        sys.stdout.flush()
-        click.echo(f"bobrai: {error}", err=True)
-        sys.exit(2)
+        streams.say(masking.mask(f"bobrai: {error}"))
+        code = 2
+    except Exception as error:  # noqa: BLE001 - a defect: told as Python would, but for the credentials
+        streams.say(masking.mask(rendering.traceback_of(error)))
+        code = 1
+    finally:
+        streams.settle()
+    if code:
+        sys.exit(code)
+
+
+def _shown(error: click.ClickException) -> str:
+    shown = io.StringIO()
+    error.show(shown)
+    return shown.getvalue().rstrip("\n")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,8 +21,8 @@ from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
 from bobrai.runtime import checkpoint, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
-from bobrai.settings import Settings, environment, load, unknown_variables
-from bobrai.telemetry import logs, metrics, traces
+from bobrai.settings import Settings, credentials, environment, load, unknown_variables
+from bobrai.telemetry import logs, masking, metrics, traces
 
 log = logs.get_logger(__name__)
 
@@ -45,6 +45,7 @@ def settings(
             raise ConfigurationError(
                 f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
             )
+    masking.hide(*credentials.of(loaded, environment()))
     logs.configure(level=loaded.log.level, format=_log_format(loaded), process=process, version=__version__)
     metrics.export_as(process, __version__)
     if process in _TRACED:

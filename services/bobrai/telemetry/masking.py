@@ -70,7 +70,7 @@ _own_in_json: tuple[bytes, ...] = ()
 _longest = 0
 
 
-def hide(secrets: Iterable[str], *, public: Iterable[str] = ()) -> None:
+def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
     """Mask these wherever they stand, from now on, in the forms that they take in URLs and in quoted text.
 
     One that is shorter than ``SHORTEST``, a common word, or the same as something ``public`` (a user's, a host's or a

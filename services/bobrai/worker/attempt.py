@@ -45,13 +45,14 @@ def fields_of(claim: Claim) -> dict[str, object]:
 class Claimed:
     """A task that is ours, and the hint's delivery that waits for it."""
 
-    __slots__ = ("claim", "claimed_at", "held", "worker_id")
+    __slots__ = ("claim", "claimed_at", "held", "ran_seconds", "worker_id")
 
     def __init__(self, claim: Claim, held: Settleable, worker_id: int) -> None:
         self.claim = claim
         self.held = held
         self.worker_id = worker_id
         self.claimed_at = time.monotonic()
+        self.ran_seconds: float | None = None  # once a handler has ended
 
     @property
     def trace_id(self) -> str:

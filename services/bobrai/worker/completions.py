@@ -20,7 +20,7 @@ from bobrai.runtime.outage import Outage, pause_after
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
-from bobrai.worker import meters, outcomes
+from bobrai.worker import meters, outcomes, telling
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.lease import Lease
 
@@ -78,6 +78,7 @@ class Completions:
         meters.of(claim.queue, claim.type).written(outcome, status, age_seconds, attempt.trace_id)
         checkpoint("worker.completed")
         self._on_settled(attempt)
+        telling.ended(attempt, outcome)
 
     def lost(self, attempt: Claimed) -> None:
         """Note that the claim was no longer held: the outcome is dropped, whoever owns the task now writes another."""

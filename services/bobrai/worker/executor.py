@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from bobrai.domain.errors import ClaimLost, DatabaseUnavailable
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
@@ -255,7 +254,7 @@ class Executor:
         if attempt.timer is not None:
             attempt.timer.cancel()
         claim = attempt.claim
-        seconds = time.monotonic() - attempt.started
+        seconds = attempt.ran_seconds = time.monotonic() - attempt.started
         self.running -= 1
         self.ended += 1
         self._speeds.add(claim.queue, seconds)
@@ -264,13 +263,10 @@ class Executor:
             attempt.span.end(outcome)
         if outcome is None:
             self.completions.lost(attempt)
+        elif written:
+            self.completions.written(attempt, outcome, outcome.kind.value)
         else:
-            if outcome.kind is not OutcomeKind.DONE or logs.prints(logging.DEBUG):
-                _say(attempt, outcome, seconds)
-            if written:
-                self.completions.written(attempt, outcome, outcome.kind.value)
-            else:
-                self.completions.write(attempt, self._with_progress(outcome))
+            self.completions.write(attempt, self._with_progress(outcome))
         if self._ready and self.running < self.slots:
             self._start(self._ready.popleft())
         self.on_room()
@@ -337,21 +333,3 @@ class Executor:
     def _keep(task: "asyncio.Task[None]", there: "set[asyncio.Task[None]]") -> None:
         there.add(task)
         task.add_done_callback(there.discard)
-
-
-def _say(attempt: Attempt, outcome: Outcome, seconds: float) -> None:
-    """Log how an attempt ended; an exception's message may quote a payload, so it is in the task's row only."""
-    fields: dict[str, Any] = {**attempt.fields(), "seconds": round(seconds, 3)}
-    if outcome.error is not None:
-        fields |= {"error_type": outcome.error.type, "reason": outcome.error.reason}
-    match outcome.kind:
-        case OutcomeKind.DONE:
-            log.debug("task.done", **fields)
-        case OutcomeKind.RETRY:
-            log.info("task.retried", delay_seconds=round(outcome.delay_seconds, 3), **fields)
-        case OutcomeKind.FAILED:
-            log.warning("task.failed", **fields)
-        case OutcomeKind.CANCELLED:
-            log.info("task.cancelled", **fields)
-        case OutcomeKind.INTERRUPTED:
-            log.info("task.interrupted", **fields)

@@ -60,7 +60,9 @@ def failed(claim: Claim, error: AttemptError) -> Outcome:
 
 def refused_result(outcome: Outcome, error: Exception) -> Outcome:
     """PostgreSQL refused the result: a permanent failure in its place, never a row that stays claimed."""
-    reason = AttemptError("InvalidResult", masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result")
+    reason = AttemptError(
+        "InvalidResult", masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result"
+    )
     return Outcome(outcome.task_id, outcome.attempt, OutcomeKind.FAILED, error=reason)
 
 

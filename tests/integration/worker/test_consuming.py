@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context
 from bobrai.broker.port import OutgoingMessage
 from bobrai.domain.message import Hint
+from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import intake as intake_module
 from tests.integration.worker.service import RunningWorker, Service
 from tests.support.eventually import eventually, stays

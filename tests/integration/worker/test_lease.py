@@ -4,9 +4,8 @@ import asyncio
 import threading
 import time
 
-from bobrai.telemetry.logs import captured as capture_logs
-
 from bobrai import Context, Retry
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually
 

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.store import attempts
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.worker.service import RunningWorker, Service
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context, Retry
 from bobrai.store import tasks
+from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker.executor import Executor
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually

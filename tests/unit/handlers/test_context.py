@@ -5,11 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context, Retry
 from bobrai.domain import limits
 from bobrai.domain.task import Claim
+from bobrai.telemetry.logs import captured as capture_logs
 
 
 class Recorded:

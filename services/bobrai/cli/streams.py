@@ -1,0 +1,47 @@
+"""The process's standard streams: whatever has become of them, a command neither fails nor complains because of it.
+
+In: descriptors that may be closed, full, or without a reader. Out: the last line on standard error, and an exit code
+that tells how the command ended and not how its output did.
+"""
+
+import contextlib
+import os
+import sys
+
+import click
+
+_READ, _OUT, _ERROR = 0, 1, 2
+
+
+def stand_in() -> None:
+    """Open what is closed, for nobody: the next socket would get its number, and with it what libraries print."""
+    for descriptor in (_READ, _OUT, _ERROR):
+        with contextlib.suppress(OSError):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(_OUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(_ERROR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def say(text: str) -> None:
+    """Print an error after everything that was printed before it."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    with contextlib.suppress(Exception):
+        click.echo(text, err=True)
+
+
+def settle() -> None:
+    """Write what is left; what cannot be written is dropped, or Python would fail at exit because of it (code 120)."""
+    for stream, descriptor in ((sys.stdout, _OUT), (sys.stderr, _ERROR)):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a user may have put anything in its place
+            with contextlib.suppress(Exception):
+                nobody = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nobody, descriptor)
+                os.close(nobody)
