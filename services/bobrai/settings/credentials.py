@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr
 
 from bobrai.settings import Settings
 
-_AUTHORITY: Final = re.compile(r"://(?:([^/\s]*)@)?([^/?#\s]*)(?:/([^?#,\s]*))?")
+_AUTHORITY: Final = re.compile(r"(?<=://)(?:([^/\s]*)@)?([^/?#\s]*)(?:/([^/?#,\s]*))?")
 _IN_QUERY: Final = re.compile(r"[?&]\w*password=([^&,\s]+)")
 # What asyncpg and OpenTelemetry read on their own.
 _PASSWORDS: Final = ("PGPASSWORD",)

@@ -13,7 +13,8 @@ from typing import Any, Final
 import structlog
 
 from bobrai.telemetry import rendering
-from bobrai.telemetry.logger import LEVELS, Say, Threshold
+from bobrai.telemetry.logger import LEVELS, Say, Threshold, saying
+from bobrai.telemetry.sink import lost
 
 _STANDARD: Final = (1, 2)  # descriptors of standard output and standard error
 
@@ -31,17 +32,26 @@ class FromLogging(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record; its traceback, when there is one, becomes a field."""
+        if saying.now > saying.most:
+            lost()
+            return
+        saying.now += 1
         try:
-            if record.levelno < Threshold.least or (record.levelno < logging.WARNING and not self._is_inside()):
-                return
-            if _is_printed_otherwise(record, self):
-                return
-            fields: dict[str, Any] = {}
-            if record.exc_info:
-                fields["exc_info"] = record.exc_info
-            self._say(record.levelno, rendering.text(record.name), _message(record, fields), (), {}, fields)
+            self._print(record)
         except Exception:  # noqa: BLE001 - a record that somebody made by hand may lack anything
             self._say(logging.ERROR, "", "a log record cannot be read", (), {}, {})
+        finally:
+            saying.now -= 1
+
+    def _print(self, record: logging.LogRecord) -> None:
+        if record.levelno < Threshold.least or (record.levelno < logging.WARNING and not self._is_inside()):
+            return
+        if _is_printed_otherwise(record, self):
+            return
+        fields: dict[str, Any] = {}
+        if record.exc_info:
+            fields["exc_info"] = record.exc_info
+        self._say(record.levelno, rendering.text(record.name), _message(record, fields), (), {}, fields)
 
 
 def _message(record: logging.LogRecord, fields: dict[str, Any]) -> object:

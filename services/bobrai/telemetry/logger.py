@@ -4,6 +4,7 @@ In: an event and fields. Out: a call of ``say``, which `logs.py` sets. What is b
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +22,16 @@ class Threshold:
 
     least = logging.INFO
     say: Say = staticmethod(lambda *_: None)
+
+
+class Depth(threading.local):
+    """How many lines this thread is saying now, one because of the other: values may say things when they are shown."""
+
+    most: Final = 2
+    now = 0
+
+
+saying: Final = Depth()
 
 
 class BoundLogger:

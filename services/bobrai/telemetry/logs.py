@@ -10,7 +10,6 @@ in `events.py`, the way of others' lines to here in `foreign.py`.
 import contextlib
 import logging
 import sys
-import threading
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from structlog.contextvars import get_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from bobrai.telemetry import ecs, foreign, masking, rendering
-from bobrai.telemetry.logger import LEVELS, NAMES, BoundLogger, Threshold
+from bobrai.telemetry.logger import LEVELS, NAMES, BoundLogger, Threshold, saying
 from bobrai.telemetry.sink import Sink, lost
 
 __all__ = [
@@ -39,7 +38,6 @@ MAX_LINE: Final = 65_536  # bytes
 _RESERVED: Final = frozenset({"event", "level", "at", "process", "module"})
 _SHORT: Final = 1_024  # characters that need no look at their sum
 _SMALL: Final = 1 << 63
-_NESTED: Final = 2  # lines that may be said while another one's values are shown
 _encoder: Final = msgspec.json.Encoder()
 _sink: Final = Sink()
 _said_in: ContextVar[Fields | None] = ContextVar("bobrai_said_in", default=None)
@@ -55,11 +53,6 @@ class _Configured:
     captured: list[dict[str, Any]] | None = None
 
 
-class _Saying(threading.local):
-    depth = 0
-
-
-_saying: Final = _Saying()
 _console: Final = structlog.dev.ConsoleRenderer()
 
 
@@ -126,10 +119,10 @@ def _say(
     severity: int, module: str, event: object, args: tuple[Any, ...], context: Mapping[str, Any], fields: dict[str, Any]
 ) -> None:
     """Print one line; whatever comes in, this returns."""
-    if _saying.depth > _NESTED:  # a value says things while it is shown, without end
+    if saying.now > saying.most:  # a value says things while it is shown, without end
         lost()
         return
-    _saying.depth += 1
+    saying.now += 1
     try:
         _sink.write(_line(severity, module, event, args, context, fields))
     except KeyboardInterrupt:
@@ -137,7 +130,7 @@ def _say(
     except BaseException:  # noqa: BLE001 - logging decides nothing, least of all by an exception
         _say_little(severity, module, event)
     finally:
-        _saying.depth -= 1
+        saying.now -= 1
 
 
 def _say_little(severity: int, module: str, event: object) -> None:
@@ -243,7 +236,8 @@ def _encoded(line: dict[str, Any]) -> bytes:
         if not line["process"]:
             del line["process"]
         data = _for_people(line)
-        return (_for_people(masking.masked(line)) if masking.is_suspicious(data) else data) + b"\n"
+        data = _for_people(masking.masked(line)) if masking.is_suspicious(data) else data
+        return (data if len(data) <= MAX_LINE else data[:MAX_LINE].decode("utf-8", "ignore").encode()) + b"\n"
     data = _encoder.encode(line)
     if len(data) > MAX_LINE:
         line = _shortened(line)
@@ -255,14 +249,15 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _for_people(line: object) -> bytes:
     shown = _console(None, "", dict(cast("dict[str, Any]", line)))
-    return shown.encode("utf-8", "backslashreplace")[:MAX_LINE]
+    return shown.encode("utf-8", "backslashreplace")
 
 
 def _shortened(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line that fits: as many fields as there is room for, long text cut, collections left out."""
     left = MAX_LINE // 8  # a character is six bytes at most, and its field's name wants room too
     short: dict[str, Any] = {}
-    for key, value in reversed(line.items()):  # what every line has comes last, and goes first
+    in_ecs = _Configured.format == "ecs"
+    for key, value in line.items() if in_ecs else reversed(line.items()):  # what every line has before the rest
         if isinstance(value, str) and len(value) > _SHORT:
             value = masking.bounded(value, _SHORT)
         elif isinstance(value, dict | list):
@@ -271,4 +266,4 @@ def _shortened(line: dict[str, Any]) -> dict[str, Any]:
         if left < 0:
             break
         short[key] = value
-    return dict(reversed(short.items()))
+    return short if in_ecs else dict(reversed(short.items()))

@@ -21,9 +21,13 @@ _WORD: Final = 8  # characters: a shorter secret counts only where it stands alo
 # What lines are made of. A secret that is one of these is masked where its place tells that it is one.
 _COMMON: Final = frozenset(
     word for name in EVENTS for word in re.split(r"[._]", name)
-) | {"bobrai", "guest", "postgres", "rabbitmq", "test", "info", "debug", "true", "false", "null", "none"}  # fmt: skip
+) | {
+    "bobrai", "guest", "postgres", "rabbitmq", "test", "debug", "info", "warning", "error", "critical", "true", "false",
+    "null", "none", "event", "level", "module", "exception", "stack", "type", "status", "reason", "seconds", "path",
+    "method", "hint", "cause", "service", "ecs",
+}  # fmt: skip
 
-_VALUE: Final = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?:\\*["'])?[^\s"'\\,;&)}\]]+)"""
+_VALUE: Final = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[\[({]*(?:\\*["'])?[^\s"'\\,;&)}\]]+)"""
 _AFTER: Final = r"""(?:\\*["'])?\s*[:=]\s*(?:b(?=["']))?"""
 # Each with what a text must hold, in lower case, for the pattern to be worth a search.
 _PATTERNS: Final = (
@@ -66,7 +70,7 @@ _NAMES: Final = re.compile(
 )
 
 _own: re.Pattern[str] | None = None
-_own_in_json: tuple[bytes, ...] = ()
+_own_in_bytes: tuple[bytes, ...] = ()
 _longest = 0
 
 
@@ -76,14 +80,14 @@ def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
     One that is shorter than ``SHORTEST``, a common word, or the same as something ``public`` (a user's, a host's or a
     database's name) is masked only where its place tells that it is a secret.
     """
-    global _own, _own_in_json, _longest
+    global _own, _own_in_bytes, _longest
     known = _COMMON | {word.lower() for word in public}
     usable = {text for text in secrets if len(text) >= SHORTEST and text.lower() not in known}
     forms = {form for text in usable for form in _forms(text) if form}
     ordered = sorted(forms, key=len, reverse=True)
     _longest = len(ordered[0]) if ordered else 0
     _own = re.compile("|".join(map(_own_pattern, ordered))) if ordered else None
-    _own_in_json = tuple(msgspec.json.encode(form)[1:-1] for form in ordered)
+    _own_in_bytes = tuple({data for form in ordered for data in (form.encode(), msgspec.json.encode(form)[1:-1])})
 
 
 def _forms(secret: str) -> set[str]:
@@ -128,12 +132,12 @@ def bounded(text: str, limit: int, *, keep_end: bool = False) -> str:
 
 
 def is_suspicious(line: bytes) -> bool:
-    """Return whether a line of JSON may hold a credential: a quick look, so that most lines need no search."""
+    """Return whether a line may hold a credential: a quick look, so that most lines need no search."""
     low = line.lower()
     for sign in _SIGNS_IN_BYTES:
         if sign in low:
             return True
-    return any(form in line for form in _own_in_json)
+    return any(form in line for form in _own_in_bytes)
 
 
 @lru_cache(maxsize=4096)
@@ -147,7 +151,7 @@ def masked(value: object) -> object:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
-        return {key: _masked_field(key, item) for key, item in value.items()}
+        return {mask(key): _masked_field(key, item) for key, item in value.items()}
     return [masked(item) for item in value] if isinstance(value, list) else value
 
 

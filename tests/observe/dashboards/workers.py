@@ -147,6 +147,14 @@ WORKERS = Row(
             (Query(or_zero(rate("bobrai_loop_errors_total", "loop"), loop="none"), "{{loop}}"),),
             warn=0.001, runbook="BobraiDatabaseUnreachable",
         ),
+        Panel(
+            "Log lines lost",
+            "Lines that could not be written, because standard output is closed, full or not read. Good: 0; the work"
+            " goes on without them.",
+            "cps",
+            (Query(or_zero(rate("bobrai_log_lines_lost_total", "pod"), pod="none"), "{{pod}}"),),
+            warn=0.001,
+        ),
     ),
 )  # fmt: skip
 
