@@ -9,13 +9,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import click
 from pydantic import SecretStr
 
 from bobrai.api.main import serve as serve_api
 from bobrai.broker.memory import MemoryBroker
 from bobrai.broker.port import Broker
-from bobrai.cli import process
+from bobrai.cli import process, streams
 from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
 from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
@@ -102,8 +101,9 @@ async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
 
 def _welcome(settings: Settings) -> None:
     url = f"http://{settings.api.bind}"
-    click.echo(
+    streams.say(
         f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
         f"Try:  curl -X POST {url}/tasks -H 'Content-Type: application/json' -d '{{\"payload\": \"test task\"}}'\n"
-        f"then: curl '{url}/tasks/1?wait=5'\n"
+        f"then: curl '{url}/tasks/1?wait=5'\n",
+        error=False,
     )

@@ -27,12 +27,12 @@ def stand_in() -> None:
         sys.stderr = open(_ERROR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def say(text: str) -> None:
-    """Print an error after everything that was printed before it."""
+def say(text: str, *, error: bool = True) -> None:
+    """Print something on standard error, or standard output, after everything that was printed before it."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        click.echo(text, err=True)
+        click.echo(text, err=error)
 
 
 def settle() -> None:

@@ -302,7 +302,7 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
 
     Raises ConfigurationError naming every variable that is wrong, with secrets left out.
     """
-    faults: list[str] = []
+    faults = [f"{name}: is not text in UTF-8" for name in variables() if not _is_text(os.environ.get(name, ""))]
     values: dict[str, Any] = {}
     groups: dict[str, type[_Group]] = {**GROUPS, "top": _TopLevel}
     for name, group in groups.items():
@@ -317,6 +317,11 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
     settings = Settings(**values, handlers=top.handlers, data_dir=top.data_dir, crash_point=top.crash_point)
     _check_together(settings)
     return settings
+
+
+def _is_text(value: str) -> bool:
+    # Bytes that are no UTF-8 come as halves of surrogate pairs, which nothing beyond this process takes.
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _fault(prefix: str, fault: ErrorDetails) -> str:
