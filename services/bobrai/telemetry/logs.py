@@ -162,12 +162,13 @@ def _line(
         _Configured.captured.append({**line, "event": message, "log_level": NAMES[_step(severity)]})
         return b""
     error = rendering.error_of(line.pop("exc_info", None))
-    line = _shown(line)
+    line, clean = _shown(line)
     if module:
         line["module"] = module
     if error is not None:
         _add_error(line, error)
-    return _encoded(_named(line, severity, message))
+    clean = clean and error is None and masking.is_clean(message) and masking.is_clean(module)
+    return _encoded(_named(line, severity, message), clean=clean)
 
 
 def _safely(fields: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -189,21 +190,24 @@ def _message(event: object, args: tuple[Any, ...], line: dict[str, Any]) -> str:
     return event if type(event) is str and len(event) <= _SHORT and event.isascii() else rendering.text(event)
 
 
-def _shown(line: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields as plain values under names of their own."""
+def _shown(line: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the fields as plain values under names of their own, and whether surely none holds a credential."""
     shown: dict[str, Any] = {}
+    clean = True
     for key, value in line.items():
         name = key if type(key) is str and key not in _RESERVED and key.isascii() and len(key) < 64 else _own_name(key)
         kind = type(value)
-        if kind is str:
-            shown[name] = value if len(value) <= _SHORT and value.isascii() else rendering.plain(value)
+        if kind is str and len(value) <= _SHORT and value.isascii():
+            clean = clean and masking.is_clean(value) and not masking.tells_secret(name)
+            shown[name] = value
         elif value is None or kind is bool or kind is float or (kind is int and -_SMALL <= value < _SMALL):
             shown[name] = value
         else:
+            clean = False
             shown[name] = rendering.plain(value)
         if len(shown) >= rendering.MAX_FIELDS:
             break
-    return shown
+    return shown, clean
 
 
 def _own_name(key: object) -> str:
@@ -222,7 +226,7 @@ def _named(line: dict[str, Any], severity: int, event: str) -> dict[str, Any]:
     """Add what every line has, in the names of the format."""
     line["event"] = event
     line["level"] = NAMES[_step(severity)]
-    line["at"] = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    line["at"] = f"{datetime.now(UTC).isoformat(timespec='microseconds')[:-6]}Z"
     line["process"] = _Configured.process
     return _Configured.in_ecs(line) if _Configured.format == "ecs" else line
 
@@ -231,18 +235,18 @@ def _step(severity: int) -> int:
     return min(max(severity // 10 * 10, logging.DEBUG), logging.CRITICAL)
 
 
-def _encoded(line: dict[str, Any]) -> bytes:
+def _encoded(line: dict[str, Any], *, clean: bool = False) -> bytes:
     if _Configured.format == "console":
         if not line["process"]:
             del line["process"]
         data = _for_people(line)
-        data = _for_people(masking.masked(line)) if masking.is_suspicious(data) else data
+        data = _for_people(masking.masked(line)) if not clean and masking.is_suspicious(data) else data
         return (data if len(data) <= MAX_LINE else data[:MAX_LINE].decode("utf-8", "ignore").encode()) + b"\n"
     data = _encoder.encode(line)
     if len(data) > MAX_LINE:
         line = _shortened(line)
         data = _encoder.encode(line)
-    if masking.is_suspicious(data):
+    if not clean and masking.is_suspicious(data):
         data = _encoder.encode(masking.masked(line))
     return data + b"\n"
 

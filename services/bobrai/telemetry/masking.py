@@ -27,6 +27,9 @@ _COMMON: Final = frozenset(
     "method", "hint", "cause", "service", "ecs",
 }  # fmt: skip
 
+_MEMORABLE: Final = 64  # characters of a value that is remembered as clean
+_REMEMBERED: Final = 4_096
+
 _VALUE: Final = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[\[({]*(?:\\*["'])?[^\s"'\\,;&)}\]]+)"""
 _AFTER: Final = r"""(?:\\*["'])?\s*[:=]\s*(?:b(?=["']))?"""
 # Each with what a text must hold, in lower case, for the pattern to be worth a search.
@@ -71,7 +74,9 @@ _NAMES: Final = re.compile(
 
 _own: re.Pattern[str] | None = None
 _own_in_bytes: tuple[bytes, ...] = ()
+_own_forms: tuple[str, ...] = ()
 _longest = 0
+_clean: set[str] = set()
 
 
 def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
@@ -80,13 +85,15 @@ def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
     One that is shorter than ``SHORTEST``, a common word, or the same as something ``public`` (a user's, a host's or a
     database's name) is masked only where its place tells that it is a secret.
     """
-    global _own, _own_in_bytes, _longest
+    global _own, _own_forms, _own_in_bytes, _longest
     known = _COMMON | {word.lower() for word in public}
     usable = {text for text in secrets if len(text) >= SHORTEST and text.lower() not in known}
     forms = {form for text in usable for form in _forms(text) if form}
     ordered = sorted(forms, key=len, reverse=True)
     _longest = len(ordered[0]) if ordered else 0
     _own = re.compile("|".join(map(_own_pattern, ordered))) if ordered else None
+    _own_forms = tuple(ordered)
+    _clean.clear()
     _own_in_bytes = tuple({data for form in ordered for data in (form.encode(), msgspec.json.encode(form)[1:-1])})
 
 
@@ -129,6 +136,25 @@ def bounded(text: str, limit: int, *, keep_end: bool = False) -> str:
     if len(text) <= limit:
         return text
     return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
+
+
+def is_clean(value: str) -> bool:
+    """Return whether a short value surely holds no credential: most are ids, or words that come again and again."""
+    if value in _clean:
+        return True
+    if len(value) > _MEMORABLE:
+        return False
+    if value.isalnum():
+        # No pattern but that of AWS's keys is without a sign between its parts.
+        suspicious = value.startswith(("AKIA", "ASIA")) or any(form in value for form in _own_forms)
+    else:
+        suspicious = is_suspicious(value.encode("utf-8", "replace"))
+    if suspicious:
+        return False
+    if len(_clean) >= _REMEMBERED:
+        _clean.clear()
+    _clean.add(value)
+    return True
 
 
 def is_suspicious(line: bytes) -> bool:
