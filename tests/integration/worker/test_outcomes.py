@@ -10,7 +10,9 @@ from pydantic import BaseModel
 
 from bobrai import Context, PermanentFailure, Retry, RetryLater
 from bobrai.domain import limits
+from bobrai.telemetry import logs
 from tests.integration.worker.service import Service
+from tests.support.databases import Database
 from tests.support.eventually import eventually
 
 
@@ -285,3 +287,33 @@ async def test_progress_that_cannot_be_shown_is_refused_to_the_handler(service: 
     await service.worker()
     assert (await service.run("odd-progress"))["status"] == "done"
     assert len(refused) == 2
+
+
+async def test_an_outcome_is_told_after_it_is_written(service: Service, database: Database) -> None:
+    """A line that came first could stand for an outcome that never came to be, or stop it from being written."""
+    ended = asyncio.Event()
+
+    @service.task("fails")
+    async def fails() -> None:
+        await ended.wait()
+        raise PermanentFailure("no")
+
+    await service.worker()
+    task_id = await service.submit("fails")
+    await service.reached(task_id, "processing")
+
+    def told() -> bool:
+        return any(line["event"] == "task.failed" for line in lines)
+
+    async def waits() -> bool:
+        query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return bool(await database.fetchval(query))
+
+    with logs.captured() as lines:
+        async with database.connect() as connection, connection.transaction():
+            await connection.execute("SELECT FROM tasks WHERE id = $1 FOR UPDATE", task_id)
+            ended.set()
+            await eventually(waits, message="the outcome's write waits for the row")
+            assert not told()
+        await eventually(told, message="the outcome is told")
+    assert (await service.row(task_id))["status"] == "failed"
