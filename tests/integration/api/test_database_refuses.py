@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api
