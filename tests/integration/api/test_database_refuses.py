@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai.store.pool import Database
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually

@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai.dispatcher.main import serve
 from bobrai.domain.errors import ConfigurationError
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
 from bobrai.store.pool import Database
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import outbox_rows, submitted
 from tests.support.databases import Database as OwnDatabase

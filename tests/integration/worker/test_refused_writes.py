@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from bobrai.telemetry.logs import captured as capture_logs
 
 from bobrai import Context
+from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import completions
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually
