@@ -19,6 +19,7 @@ from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
 from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
 from bobrai.handlers.registry import Registry
+from bobrai.runtime import signals
 from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
@@ -27,6 +28,7 @@ from bobrai.worker.main import serve as serve_worker
 
 # A developer's database is up or its URL is wrong; a server's process would wait.
 _PATIENCE_SECONDS = 5.0
+_DATABASE_STOP_SECONDS = 30.0  # its stop is the last part of the drain
 # What the in-process broker held is gone with every restart, so what it lost is looked for soon.
 _SWEEP_SECONDS = 1.0
 _SWEEP_GRACE_SECONDS = 2.0
@@ -45,6 +47,7 @@ def run(settings: Settings) -> None:
         process.run(lambda stop: _serve(settings, registry, stop))
     finally:
         if embedded:
+            signals.end_within(_DATABASE_STOP_SECONDS)
             embedded.stop()
 
 

@@ -12,14 +12,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from bobrai import __version__
 from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint, lag, strays, verbosity
+from bobrai.runtime import checkpoint, event_loop, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, credentials, environment, load, unknown_variables
 from bobrai.telemetry import logs, masking, metrics, traces
@@ -97,11 +95,12 @@ def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
         stop.install()
         verbosity.install()
         strays.install()
-        watching = asyncio.create_task(lag.watch())
+        watching = [asyncio.create_task(lag.watch()), asyncio.create_task(stop.hold())]
         try:
             await serve(stop)
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
     try:
         _run(body())
@@ -139,8 +138,7 @@ async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
 def _run(body: Coroutine[Any, Any, None]) -> None:
     _calm_collector()
     _allow_open_files()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(body)
+    event_loop.run(body)
 
 
 def _calm_collector() -> None:

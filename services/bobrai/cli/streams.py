@@ -8,8 +8,6 @@ import contextlib
 import os
 import sys
 
-import click
-
 _READ, _OUT, _ERROR = 0, 1, 2
 
 
@@ -32,16 +30,4 @@ def say(text: str, *, error: bool = True) -> None:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        click.echo(text, err=error)
-
-
-def settle() -> None:
-    """Write what is left; what cannot be written is dropped, or Python would fail at exit because of it (code 120)."""
-    for stream, descriptor in ((sys.stdout, _OUT), (sys.stderr, _ERROR)):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001 - a user may have put anything in its place
-            with contextlib.suppress(Exception):
-                nobody = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nobody, descriptor)
-                os.close(nobody)
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bobrai.domain.errors import ConfigurationError
+from bobrai.runtime import forks
 from bobrai.settings.values import split_address
 from bobrai.telemetry import metrics
 
@@ -35,12 +36,22 @@ def listen(bind: str, variable: str) -> socket.socket:
         raise ConfigurationError(
             f"cannot listen on {bind}: {error.strerror}; free the address or set {variable} to another one"
         ) from error
-    listener.set_inheritable(True)
+    forks.own([listener.fileno()])
     return listener
 
 
 class QuietServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process's own Stop."""
+    """A uvicorn server that leaves signals to the process's own Stop, and none of its connections to children."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        forks.own_from(self._descriptors)
+
+    def _descriptors(self) -> Iterator[int]:
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport is not None and (connected := transport.get_extra_info("socket")) is not None:
+                yield connected.fileno()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,7 +92,13 @@ class HealthServer:
         self._socket.close()
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        before = forks.open_descriptors()
+        with asyncio.Runner() as runner:
+            runner.run(self._serve(before))
+
+    async def _serve(self, before: set[int]) -> None:
+        forks.own_loop(asyncio.get_running_loop(), before)
+        await self._server.serve(sockets=[self._socket])
 
     async def _livez(self, _request: Request) -> Response:
         live = self._live()

@@ -1,14 +1,18 @@
 """How a process ends: the first signal asks it to drain, the second ends it at once.
 
-In: SIGTERM and SIGINT. Out: a Stop that every room's ``serve`` waits on. Exit codes: 0 after a drain, 1 after an error,
-2 for a wrong setting, 130 or 143 when a second signal cut the drain short.
+In: SIGTERM and SIGINT, which `signals.py` answers from the first instruction on. Out: a Stop that every room's
+``serve`` waits on. Exit codes: 0 after a drain, also before there was anything to drain, 1 after an error, 2 for a
+wrong setting, 130 or 143 when a second signal cut the drain short. Two seconds after the drain the process is gone.
 """
 
 import asyncio
-import os
+import contextlib
 import signal
 
+from bobrai.runtime import signals
 from bobrai.telemetry import logs
+
+HOLD_SECONDS = 0.5
 
 log = logs.get_logger(__name__)
 
@@ -46,12 +50,20 @@ class Stop:
     def install(self) -> None:
         """Turn SIGTERM and SIGINT into a request; a second one ends the process without waiting for anything."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+
+        def listener(number: signal.Signals) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._on_signal, number)
+
+        # The event loop's own way of hearing signals ends with the loop, and waits while something blocks it.
+        signals.listen(listener, lambda number: log.warning("process.killed", signal=number.name))
+
+    async def hold(self) -> None:
+        """Keep the signals for ever, whoever else asks Python for them."""
+        while True:
+            signals.hold()
+            await asyncio.sleep(HOLD_SECONDS)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self.is_set():
-            log.warning("process.killed", signal=number.name)
-            os._exit(128 + number)
         log.info("process.stopping", signal=number.name)
         self.request(number.name)

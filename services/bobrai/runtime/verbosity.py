@@ -8,6 +8,7 @@ import asyncio
 import signal
 from typing import Final
 
+from bobrai.runtime import signals
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
@@ -21,6 +22,8 @@ def install() -> None:
     loop = asyncio.get_running_loop()
     for number, level in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, logs.level())):
         loop.add_signal_handler(number, _change, level, number)
+        if signals.level_asked() == number:
+            _change(level, number)
 
 
 def _change(level: str, number: signal.Signals) -> None:

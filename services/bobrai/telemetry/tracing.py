@@ -27,7 +27,7 @@ from bobrai.telemetry.traces import Origin
 
 log = logs.get_logger(__name__)
 
-STOP_SECONDS: Final = 5.0
+STOP_SECONDS: Final = 1.5
 MOST_LINKS: Final = 128  # of one span, as the SDK's own limit
 _QUEUE_SIZE: Final = 2_048  # the default of OTEL_BSP_MAX_QUEUE_SIZE, by the specification
 _SYSTEM: Final = "rabbitmq"
@@ -113,7 +113,7 @@ class OpenTelemetry:
         )
 
     def stop(self) -> None:
-        """Send what is left, within a few seconds: a receiver that hangs must not keep the process."""
+        """Send what is left, within 1.5 seconds: a receiver that hangs must not keep the process."""
         logs.trace_with(None)
         thread = threading.Thread(target=self._provider.shutdown, name="tracing-stop", daemon=True)
         thread.start()

@@ -1,0 +1,170 @@
+"""The commands: each loads the settings, builds what one room needs, and calls that room.
+
+In: arguments and ``BOBRAI_*`` variables. Out: an exit code. ``process`` runs one room, ``dev`` all of them.
+"""
+
+import io
+import json
+import os
+
+import click
+
+from bobrai import __version__
+from bobrai.cli import process, streams
+from bobrai.domain.errors import BobraiError, ConfigurationError
+from bobrai.settings import load, variables
+from bobrai.telemetry import events, masking, metrics, rendering
+
+
+def run() -> int:
+    """Run the command line and return the exit code.
+
+    An error that was foreseen becomes one line and code 2, a defect its traceback and code 1.
+    """
+    try:
+        commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        streams.say(masking.mask(_shown(error)))
+        return error.exit_code
+    except click.exceptions.Abort:
+        return 130
+    except BobraiError as error:
+        streams.say(masking.mask(f"bobrai: {error}"))
+        return 2
+    except Exception as error:  # noqa: BLE001 - a defect: told as Python would, but for the credentials
+        streams.say(masking.mask(rendering.traceback_of(error)))
+        return 1
+    return 0
+
+
+def _shown(error: click.ClickException) -> str:
+    shown = io.StringIO()
+    error.show(shown)
+    return shown.getvalue().rstrip("\n")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bobrai")
+def commands() -> None:
+    """A task-processing service: no accepted task is ever lost."""
+
+
+_handlers_option = click.option("--handlers", help="Modules that declare handlers, by commas.  [BOBRAI_HANDLERS]")
+
+
+@commands.command()
+def api() -> None:
+    """Serve HTTP: accept tasks and show them."""
+    from bobrai.api.main import serve
+
+    settings = process.settings("api", needs=("database",))
+    process.run(lambda stop: serve(settings, stop))
+
+
+@commands.command()
+def dispatcher() -> None:
+    """Publish what is due, and repair what is stuck."""
+    from bobrai.dispatcher.main import serve
+
+    settings = process.settings("dispatcher", needs=("database", "rabbitmq"))
+    process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, stop)))
+
+
+@commands.command()
+@_handlers_option
+@click.option("--queues", help="Queues to consume, by commas.  [BOBRAI_WORKER_QUEUES]")
+@click.option("--concurrency", type=int, help="Tasks that run at once.  [BOBRAI_WORKER_CONCURRENCY]")
+def worker(handlers: str | None, queues: str | None, concurrency: int | None) -> None:
+    """Run handlers."""
+    from bobrai.worker.main import serve
+
+    wishes = {"queues": queues, "concurrency": concurrency}
+    settings = process.settings("worker", needs=("database", "rabbitmq"), handlers=handlers, worker=wishes)
+    registry = process.registry(settings)
+    process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, registry, stop)))
+
+
+@commands.command("external-metrics")
+def external_metrics() -> None:
+    """Show Kubernetes' autoscaler how much waits in each queue."""
+    from bobrai.external_metrics.main import serve
+
+    settings = process.settings("external-metrics", needs=("database",))
+    process.run(lambda stop: serve(settings, stop))
+
+
+@commands.command()
+@click.option("--wait", "only_wait", is_flag=True, help="Change nothing; wait until somebody else has migrated.")
+def migrate(*, only_wait: bool) -> None:
+    """Bring the database schema to this release's version; any number of processes may do so at once."""
+    from bobrai.cli.schema import bring_to_head, wait_for_head
+
+    settings = process.settings("migrate", needs=("database",))
+    process.run_until_stopped(wait_for_head(settings) if only_wait else bring_to_head(settings))
+
+
+@commands.command()
+@_handlers_option
+def dev(handlers: str | None) -> None:
+    """Run everything in one process, on an embedded PostgreSQL and an in-process broker."""
+    from bobrai.cli.dev import run
+
+    run(process.settings("dev", handlers=handlers))
+
+
+@commands.command()
+@click.argument("url", default="http://127.0.0.1:8001")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
+)
+def smoke(url: str, timeout: float) -> None:
+    """Submit a task of each built-in type to the API at URL and see both done; exit code 1 with the reason if not."""
+    from bobrai.cli.smoke import SmokeFailed, run
+
+    try:
+        run(url, timeout, click.echo)
+    except SmokeFailed as error:
+        raise click.ClickException(str(error)) from error
+
+
+@commands.command("rabbitmq-definitions")
+@click.option("--queue", "queues", multiple=True, default=["default"], help="A queue to declare; may be repeated.")
+@click.option("--vhost", default="/", show_default=True, help="The vhost that queues and policies belong to.")
+def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
+    """Print queues and policies as a definitions file that any RabbitMQ imports."""
+    from bobrai.broker.definitions import definitions
+
+    click.echo(json.dumps(definitions(queues, vhost=vhost, prefix=load().rabbitmq.queue_prefix), indent=2))
+
+
+@commands.command("metrics")
+def metrics_() -> None:
+    """Print every metric with its labels and who exports it, as a Markdown table."""
+    click.echo(metrics.table())
+
+
+@commands.command("logs")
+def logs_() -> None:
+    """Print every event that is logged, as a Markdown table."""
+    click.echo(events.table())
+
+
+@commands.command("log-level")
+@click.argument("level", type=click.Choice(["debug", "configured"]))
+@click.option("--pid", type=int, default=1, show_default=True, help="The process; in a container it is 1.")
+def log_level(level: str, pid: int) -> None:
+    """Let a running process log everything, or what its setting says again."""
+    from bobrai.runtime.verbosity import SIGNALS
+
+    try:
+        os.kill(pid, SIGNALS[level])
+    except OSError as error:
+        raise ConfigurationError(f"process {pid} cannot be told: {error.strerror}") from error
+
+
+@commands.command("settings")
+def settings_() -> None:
+    """Print every environment variable with its default and meaning, as a Markdown table."""
+    click.echo("| variable | default | meaning |\n|---|---|---|")
+    for name, (default, meaning) in variables().items():
+        click.echo(f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |")

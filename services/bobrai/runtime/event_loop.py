@@ -1,0 +1,63 @@
+"""The event loop of every process, and how it is let go of.
+
+In: one coroutine. Out: its end. Connections that are made here stay with this process (see `forks.py`): on this loop
+no child could use them. The loop is never closed: that would wait for threads, and for tasks that do not want to end.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import uvloop
+
+from bobrai.domain.errors import BobraiError
+from bobrai.runtime import forks, signals
+
+_GOODBYE_SECONDS: Final = 0.5  # for tasks that are left over to end when they are told to
+_kept: list[asyncio.Runner] = []  # what is forgotten would be closed
+
+
+class _Loop(uvloop.Loop):
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        made = await super().create_connection(*args, **kwargs)
+        return _owned(made)
+
+    async def create_unix_connection(self, *args: Any, **kwargs: Any) -> Any:
+        made = await super().create_unix_connection(*args, **kwargs)
+        return _owned(made)
+
+
+def _owned(made: Any) -> Any:
+    forks.own([made[0].get_extra_info("socket").fileno()])
+    return made
+
+
+def run(body: Coroutine[Any, Any, None]) -> None:
+    """Run the coroutine to its end; from then on the process has two seconds left."""
+    runner = asyncio.Runner(loop_factory=_Loop)
+    _kept.append(runner)
+    before = forks.open_descriptors()
+    runner.get_loop()
+
+    async def whole() -> None:
+        forks.own_loop(asyncio.get_running_loop(), before)
+        try:
+            await body
+        except BaseException as error:
+            signals.end_within(signals.SECONDS_TO_LEAVE, 2 if isinstance(error, BobraiError) else 1)
+            raise
+        else:
+            signals.end_within(signals.SECONDS_TO_LEAVE, 0)
+        finally:
+            await _let_go()
+
+    runner.run(whole())
+
+
+async def _let_go() -> None:
+    loop = asyncio.get_running_loop()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    left.add(loop.create_task(loop.shutdown_asyncgens()))
+    await asyncio.wait(left, timeout=_GOODBYE_SECONDS)

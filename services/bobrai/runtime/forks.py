@@ -1,0 +1,90 @@
+"""What a forked child of this process gets: default signals, and nothing of our sockets and event loops.
+
+In: descriptors that belong to the process and not to handlers. Out: in a child, each is replaced by something dead. A
+child that keeps a listener would take a port over, and one that writes to a connection would garble it for all. The
+numbers stay taken, so that what still refers to one of them in the child reaches nothing, and never something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from bobrai.runtime import signals
+
+if TYPE_CHECKING:  # it is imported before signals can be answered
+    import asyncio
+
+_OPEN: Final = "/dev/fd"
+
+_own: dict[int, tuple[int, int]] = {}  # descriptor ▶ which file it is, to know a number that has been used again
+_sources: list[Callable[[], Iterable[int]]] = []
+_loops: dict[int, asyncio.AbstractEventLoop] = {}  # by the thread that runs it
+_installed = False
+
+
+def install() -> None:
+    """Look after the children that are forked from now on."""
+    global _installed
+    if not _installed:
+        _installed = True
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def open_descriptors() -> set[int]:
+    """Return the numbers of all open descriptors."""
+    return {int(name) for name in os.listdir(_OPEN)}  # noqa: PTH208 - pathlib takes long to import
+
+
+def own(descriptors: Iterable[int]) -> None:
+    """Keep these from children for as long as they are open."""
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            _own[descriptor] = _file(descriptor)
+
+
+def own_from(source: Callable[[], Iterable[int]]) -> None:
+    """Keep from children what ``source`` returns when one is forked."""
+    _sources.append(source)
+
+
+def own_loop(loop: asyncio.AbstractEventLoop, before: Iterable[int]) -> None:
+    """Keep the event loop of this thread from children, with the descriptors that it has opened since ``before``."""
+    _loops[threading.get_ident()] = loop
+    own(open_descriptors().difference(before))
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _in_child() -> None:
+    signals.reset_in_child()
+    for source in _sources:
+        with contextlib.suppress(Exception):
+            own(source())
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor, file in _own.items():
+        with contextlib.suppress(OSError):
+            if _file(descriptor) == file:
+                _replace(descriptor, nothing)
+    os.close(nothing)
+    _own.clear()
+    loop = _loops.get(threading.get_ident())
+    if loop is not None:
+        # A child that returns from the handler instead of ending would go on as a second one of us.
+        loop.call_soon(os._exit, 1)
+
+
+def _replace(descriptor: int, nothing: int) -> None:
+    if "eventpoll" in os.readlink(f"/proc/self/fd/{descriptor}"):  # noqa: PTH115 - pathlib takes long to import
+        # What it watches is shared with the parent; an event loop that finds none at all aborts.
+        with select.epoll() as empty:
+            os.dup2(empty.fileno(), descriptor, inheritable=False)
+    else:
+        os.dup2(nothing, descriptor, inheritable=False)
