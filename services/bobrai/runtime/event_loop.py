@@ -32,6 +32,14 @@ def _owned(made: Any) -> Any:
     return made
 
 
+def new() -> asyncio.AbstractEventLoop:
+    """Return a loop for a thread of this process."""
+    before = forks.open_descriptors()
+    loop = _Loop()
+    forks.own(forks.open_descriptors().difference(before))
+    return loop
+
+
 def run(body: Coroutine[Any, Any, None]) -> None:
     """Run the coroutine to its end; from then on the process has two seconds left."""
     runner = asyncio.Runner(loop_factory=_Loop)

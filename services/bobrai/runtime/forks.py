@@ -24,6 +24,7 @@ _OPEN: Final = "/dev/fd"
 _own: dict[int, tuple[int, int]] = {}  # descriptor ▶ which file it is, to know a number that has been used again
 _sources: list[Callable[[], Iterable[int]]] = []
 _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by the thread that runs it
+_masks: dict[int, set[int]] = {}  # of the threads that are forking
 _installed = False
 
 
@@ -32,7 +33,7 @@ def install() -> None:
     global _installed
     if not _installed:
         _installed = True
-        os.register_at_fork(after_in_child=_in_child)
+        os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def open_descriptors() -> set[int]:
@@ -63,8 +64,18 @@ def _file(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _before() -> None:
+    # One that comes for the child before it has default signals would be lost to it.
+    _masks[threading.get_ident()] = signals.hold_back()
+
+
+def _in_parent() -> None:
+    signals.let_through(_masks.pop(threading.get_ident()))
+
+
 def _in_child() -> None:
     signals.reset_in_child()
+    signals.let_through(_masks.pop(threading.get_ident()))
     for source in _sources:
         with contextlib.suppress(Exception):
             own(source())

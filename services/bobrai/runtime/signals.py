@@ -73,6 +73,16 @@ def level_asked() -> signal.Signals | None:
     return _level_asked[-1] if _level_asked else None
 
 
+def hold_back() -> set[int]:
+    """Let our signals wait for this thread; returns what ``let_through`` needs."""
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, *_LEVELS)))
+
+
+def let_through(before: set[int]) -> None:
+    """Undo ``hold_back``."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def reset_in_child() -> None:
     """Give a forked child the signals that a new process has: it must not be told for us, nor tell us."""
     for number in (*_ENDING, *_LEVELS):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bobrai.domain.errors import Unavailable, WorkerGone
+from bobrai.runtime import event_loop
 from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
 from bobrai.store import workers
@@ -54,7 +55,7 @@ class Heartbeat:
         self._connected = metrics.CONNECTED.labels("database")
         self._main = asyncio.get_running_loop()
         self._ended = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
+        self._loop = event_loop.new()
         self._wake = asyncio.Event()  # of the thread's loop
         self._stopping = False
         self._may_register = True
