@@ -87,3 +87,55 @@ def test_without_an_armed_checkpoint_all_pass() -> None:
 def test_an_unknown_checkpoint_is_refused() -> None:
     with pytest.raises(ValueError, match="nowhere"):
         arm("nowhere")
+
+
+LEAVING = """
+import asyncio, os, signal, sys, threading
+from bobrai.runtime import signals
+
+signals.install(serves=True)
+signals.listen(lambda number: print("heard", number.name, flush=True), lambda number: None)
+signals.end_within({seconds}, 0)
+print("up", flush=True)
+{leaves}
+signals.leave({code})
+"""
+BLOCKED = "threading.Thread(target=threading.Event().wait).start()"
+
+
+def _leaving(leaves: str, code: int = 0, seconds: float = 600) -> "subprocess.Popen[str]":
+    program = LEAVING.format(leaves=leaves, code=code, seconds=seconds)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        BLOCKED,
+        "import atexit; atexit.register(threading.Event().wait)",
+        "from concurrent.futures import ThreadPoolExecutor; ThreadPoolExecutor().submit(threading.Event().wait)",
+        "threading.Event().wait()",
+    ],
+    ids=["thread", "atexit", "executor", "main thread"],
+)
+def test_a_process_leaves_with_its_code_whatever_is_left_behind(leaves: str) -> None:
+    blocks_before_its_code_is_known = leaves == "threading.Event().wait()"
+    with _leaving(leaves, code=0 if blocks_before_its_code_is_known else 7, seconds=0.5) as process:
+        assert process.wait(20) == (0 if blocks_before_its_code_is_known else 7)
+
+
+def test_a_process_that_leaves_does_what_was_registered_for_its_end() -> None:
+    with _leaving(f"import atexit; atexit.register(print, 'the end'); {BLOCKED}") as process:
+        assert process.communicate(timeout=20)[0] == "the end\n"
+
+
+def test_a_process_that_leaves_answers_signals() -> None:
+    with _leaving("threading.Event().wait()") as process:
+        assert process.stdout is not None
+        process.terminate()
+        assert process.stdout.readline() == "heard SIGTERM\n"
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
