@@ -18,7 +18,7 @@ from tests.support.rabbitmq import VirtualHost
 from tests.support.reaper import is_alive_pid
 
 HANDLERS = """
-import asyncio, multiprocessing, os, pathlib, socket, subprocess, threading, time
+import asyncio, multiprocessing, os, pathlib, signal, socket, subprocess, threading, time
 from bobrai import Context, task
 
 HERE = pathlib.Path(__file__).parent
@@ -76,6 +76,7 @@ async def leaves_everything() -> int:
             except asyncio.CancelledError:
                 pass
 
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     loop = asyncio.get_running_loop()
     kept.append(loop.create_task(deaf()))
     kept.append(loop.run_in_executor(None, time.sleep, 600))
@@ -134,6 +135,12 @@ def sockets_of(pid: int) -> set[int]:
     return found
 
 
+def answers(process: Process, number: signal.Signals) -> bool:
+    """Whether a function of the process is called when it gets the signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
 def ends_by(pid: int, number: signal.Signals) -> None:
     os.kill(pid, number)
     eventually_sync(lambda: not is_alive_pid(pid), 20, message=f"{pid} ends by {number.name}")
@@ -168,6 +175,7 @@ async def test_nothing_that_handlers_left_keeps_a_drained_worker(
     child = await result_of(database, "leaves-everything")
     await result_of(database, "pool-until-timeout")
     pool = [int(pid) for pid in (tmp_path / "pool").read_text().split()]
+    await eventually(lambda: answers(worker, signal.SIGTERM), 20, message="the worker has its signals back")
     worker.terminate()
     assert await worker.exited(30) == 0
     assert [event["event"] for event in worker.log_events()][-1] == "worker.stopped"

@@ -27,7 +27,7 @@ ROOMS = {
         "bobrai.cli",
         "bobrai.handlers",
     ],
-    "worker": [*SHARED, "bobrai.worker", "bobrai.handlers", "bobrai.store", "bobrai.cli.smoke"],
+    "worker": [*SHARED, "bobrai.worker", "bobrai.handlers", "bobrai.store", "bobrai.cli.commands", "bobrai.cli.smoke"],
 }
 # Modules of these rooms that belong to `bobrai dev`, or to what the other image does.
 ELSEWHERE = {

@@ -17,7 +17,7 @@ from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint, event_loop, lag, strays, verbosity
+from bobrai.runtime import checkpoint, event_loop, forks, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, credentials, environment, load, unknown_variables
 from bobrai.telemetry import logs, masking, metrics, traces
@@ -48,6 +48,7 @@ def settings(
     metrics.export_as(process, __version__)
     if process in _TRACED:
         traces.start(process, __version__, environment())
+        forks.own_from(traces.descriptors)
     for name, nearest in unknown_variables(environment()).items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     try:

@@ -4,7 +4,7 @@ In: the standard ``OTEL_*`` variables, requests, published bundles and attempts.
 only module that imports OpenTelemetry. Rooms ask ``traces.on`` first, which is all that traces cost while they are off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from bobrai.domain.task import Claim, Outcome
@@ -80,8 +80,11 @@ class Tracer(Protocol):
     def attempt(self, claim: Claim, link_after_seconds: float) -> AttemptSpan:
         """Begin an attempt."""
 
+    def descriptors(self) -> Iterable[int]:
+        """Return the descriptors of its open connections."""
+
     def stop(self) -> None:
-        """Send what is left, within a few seconds."""
+        """Send what is left, within 1.5 seconds."""
 
 
 _tracer: Tracer | None = None
@@ -114,8 +117,13 @@ def use(tracer: Tracer | None) -> None:
     on = tracer is not None
 
 
+def descriptors() -> Iterable[int]:
+    """Return the descriptors of the connections that spans are sent over."""
+    return () if _tracer is None else _tracer.descriptors()
+
+
 def stop() -> None:
-    """Send what is left, within a few seconds, and make no more spans."""
+    """Send what is left, within 1.5 seconds, and make no more spans."""
     tracer = _tracer
     use(None)
     if tracer is not None:

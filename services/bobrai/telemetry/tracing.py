@@ -8,7 +8,7 @@ messaging.
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry import context, trace
@@ -42,7 +42,8 @@ class OpenTelemetry:
     def __init__(self, process: str, version: str, exporter: str) -> None:
         self._provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)
         self._provider.sampler = _FollowLinks(self._provider.sampler)
-        self._provider.add_span_processor(_Batches(_Watched(_exporter(exporter)), _queue_size()))
+        self._exporter = _exporter(exporter)
+        self._provider.add_span_processor(_Batches(_Watched(self._exporter), _queue_size()))
         self._tracer = self._provider.get_tracer("bobrai", version)
         trace.set_tracer_provider(self._provider)  # for spans that handlers make
         logs.trace_with(_ids)
@@ -111,6 +112,18 @@ class OpenTelemetry:
                 attributes=attributes,
             )
         )
+
+    def descriptors(self) -> Iterator[int]:
+        """Return the descriptors of the connections that wait for the next spans."""
+        # The library has no way to ask for them.
+        session = getattr(self._exporter, "_session", None)
+        for adapter in session.adapters.values() if session is not None else ():
+            pools = adapter.poolmanager.pools
+            for key in pools.keys():  # noqa: SIM118 - it is no mapping that iterates
+                waiting = pools[key].pool
+                for connection in list(waiting.queue) if waiting is not None else ():
+                    if connection is not None and connection.sock is not None:
+                        yield connection.sock.fileno()
 
     def stop(self) -> None:
         """Send what is left, within 1.5 seconds: a receiver that hangs must not keep the process."""
