@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.eventually import eventually, eventually_sync
+from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.processes import PYTHONPATH, Process, Processes
 from tests.support.rabbitmq import VirtualHost
 from tests.support.reaper import is_alive_pid
@@ -106,14 +109,14 @@ def service(processes: Processes, database: Database, rabbitmq: VirtualHost, tmp
     return processes
 
 
-async def result_of(database: Database, type_: str) -> Any:
+async def result_of(database: Database, type_: str, payload: str = "null") -> Any:
     """Submit a task and return its result once it is final."""
     task_id = await database.fetchval(
         "WITH t AS (INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds) "
-        "SELECT $1, 'default', 'null', 1, $2::text::json, CASE WHEN $1 ~ 'timeout' THEN 0.5 ELSE 300 END "
+        "SELECT $1, 'default', $3::text::json, 1, $2::text::json, CASE WHEN $1 ~ 'timeout' THEN 0.5 ELSE 300 END "
         "RETURNING id), "
         "o AS (INSERT INTO outbox SELECT id, 0, 'default', 0, now() FROM t) SELECT id FROM t",
-        type_, '{"max_attempts": 1}',
+        type_, '{"max_attempts": 1}', payload,
     )  # fmt: skip
 
     async def ended() -> bool:
@@ -149,7 +152,16 @@ def ends_by(pid: int, number: signal.Signals) -> None:
 async def test_forked_children_have_default_signals_and_none_of_our_sockets(
     service: Processes, database: Database
 ) -> None:
-    worker = service.start("worker")
+    receiver = OtlpReceiver()
+    # as sent by its own thread: a connection that waits for the next spans is one more that a child must not have
+    traces = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "2000",
+        "no_proxy": "127.0.0.1",
+    }
+    worker = service.start("worker", environment=traces)
+    await result_of(database, "echo", '"x"')
+    await eventually(receiver.spans, 20, message="spans have been sent")
     for type_, number in (("fork-on-loop", signal.SIGTERM), ("fork-in-thread", signal.SIGINT)):
         found = await result_of(database, type_)
         assert sockets_of(found["child"]) & sockets_of(worker.pid) == set(found["own"])
@@ -157,6 +169,7 @@ async def test_forked_children_have_default_signals_and_none_of_our_sockets(
     assert await result_of(database, "processes") == [[1, 2], -signal.SIGTERM, 3]
     assert not [event for event in worker.log_events() if event["event"] == "process.stopping"]
     assert worker.is_ready()
+    receiver.close()
 
 
 async def test_a_child_that_returns_from_its_handler_is_no_second_worker(
@@ -271,3 +284,13 @@ def test_a_signal_while_handlers_are_imported_ends_the_worker(
     eventually_sync(lambda: "importing" in worker.log_text(), 30, message="the import has begun")
     worker.terminate()
     assert worker.wait(30) == 0
+
+
+def test_as_process_1_the_command_splits_in_two(processes: Processes, tmp_path: Path) -> None:
+    space = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*space, "true"], capture_output=True, check=False).returncode != 0:
+        space[1:1] = ["--user", "--map-root-user"]
+    (tmp_path / "telling_tasks.py").write_text("import os\nraise SystemExit(40 + os.getpid())\n")
+    urls = {"BOBRAI_DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "BOBRAI_RABBITMQ_URL": "amqp://127.0.0.1:1"}
+    command = [*space, sys.executable, "-m", "bobrai", "worker", "--handlers", "telling_tasks"]
+    assert processes.run(command, name="worker", environment=urls).wait(30) == 42

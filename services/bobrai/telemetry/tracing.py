@@ -42,8 +42,8 @@ class OpenTelemetry:
     def __init__(self, process: str, version: str, exporter: str) -> None:
         self._provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)
         self._provider.sampler = _FollowLinks(self._provider.sampler)
-        self._exporter = _exporter(exporter)
-        self._provider.add_span_processor(_Batches(_Watched(self._exporter), _queue_size()))
+        self._session = _session() if exporter == "otlp" else None
+        self._provider.add_span_processor(_Batches(_Watched(_exporter(exporter, self._session)), _queue_size()))
         self._tracer = self._provider.get_tracer("bobrai", version)
         trace.set_tracer_provider(self._provider)  # for spans that handlers make
         logs.trace_with(_ids)
@@ -115,15 +115,13 @@ class OpenTelemetry:
 
     def descriptors(self) -> Iterator[int]:
         """Return the descriptors of the connections that wait for the next spans."""
-        # The library has no way to ask for them.
-        session = getattr(self._exporter, "_session", None)
-        for adapter in session.adapters.values() if session is not None else ():
-            pools = adapter.poolmanager.pools
-            for key in pools.keys():  # noqa: SIM118 - it is no mapping that iterates
-                waiting = pools[key].pool
-                for connection in list(waiting.queue) if waiting is not None else ():
-                    if connection is not None and connection.sock is not None:
-                        yield connection.sock.fileno()
+        for adapter in self._session.adapters.values() if self._session is not None else ():
+            for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+                for key in manager.pools.keys():  # noqa: SIM118 - it is no mapping that iterates
+                    waiting = manager.pools[key].pool
+                    for connection in list(waiting.queue) if waiting is not None else ():
+                        if connection is not None and connection.sock is not None:
+                            yield connection.sock.fileno()
 
     def stop(self) -> None:
         """Send what is left, within 1.5 seconds: a receiver that hangs must not keep the process."""
@@ -270,7 +268,18 @@ class _Batches(BatchSpanProcessor):
         super().on_end(span)
 
 
-def _exporter(name: str) -> SpanExporter:
+def _session() -> Any:
+    """Return what the exporter sends with, to know its connections; None when a variable has it made elsewhere."""
+    try:
+        import requests
+    except ImportError:  # the exporter may come to use another library
+        return None
+    if any(name.endswith("_CREDENTIAL_PROVIDER") and value for name, value in os.environ.items()):
+        return None
+    return requests.Session()
+
+
+def _exporter(name: str, session: Any) -> SpanExporter:
     if name == "console":
         return ConsoleSpanExporter()
     import logging
@@ -279,7 +288,7 @@ def _exporter(name: str) -> SpanExporter:
 
     # They log every try; `_Watched` says it once.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    return OTLPSpanExporter()
+    return OTLPSpanExporter(session=session)
 
 
 def _queue_size() -> int:
