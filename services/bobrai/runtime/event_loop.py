@@ -28,7 +28,9 @@ class _Loop(uvloop.Loop):
 
 
 def _owned(made: Any) -> Any:
-    forks.own([made[0].get_extra_info("socket").fileno()])
+    connected = made[0].get_extra_info("socket")
+    if connected is not None:  # it has not been closed already
+        forks.own([connected.fileno()])
     return made
 
 
