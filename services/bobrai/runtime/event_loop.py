@@ -6,15 +6,19 @@ no child could use them. The loop is never closed: that would wait for threads, 
 
 import asyncio
 from collections.abc import Coroutine
+from traceback import format_tb
 from typing import Any, Final
 
 import uvloop
 
-from bobrai.domain.errors import BobraiError
+from bobrai.domain.errors import BobraiError, type_name
 from bobrai.runtime import forks, signals
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
 
 _GOODBYE_SECONDS: Final = 0.5  # for tasks that are left over to end when they are told to
-_kept: list[asyncio.Runner] = []  # what is forgotten would be closed
+_kept: list[asyncio.AbstractEventLoop] = []  # what is forgotten would be closed
 
 
 class _Loop(uvloop.Loop):
@@ -44,13 +48,12 @@ def new() -> asyncio.AbstractEventLoop:
 
 def run(body: Coroutine[Any, Any, None]) -> None:
     """Run the coroutine to its end; from then on the process has two seconds left."""
-    runner = asyncio.Runner(loop_factory=_Loop)
-    _kept.append(runner)
     before = forks.open_descriptors()
-    runner.get_loop()
+    loop = _Loop()
+    _kept.append(loop)
 
     async def whole() -> None:
-        forks.own_loop(asyncio.get_running_loop(), before)
+        forks.own_loop(loop, before)
         try:
             await body
         except BaseException as error:
@@ -61,7 +64,24 @@ def run(body: Coroutine[Any, Any, None]) -> None:
         finally:
             await _let_go()
 
-    runner.run(whole())
+    _until_done(loop, whole())
+
+
+def _until_done(loop: asyncio.AbstractEventLoop, whole: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, whatever a handler's callbacks do to the loop: it goes on where it was interrupted."""
+    task = loop.create_task(whole)
+    while True:
+        try:
+            loop.run_until_complete(task)
+        except BaseException as error:
+            if task.done() or loop.is_closed():
+                raise
+            # SystemExit of a task that a handler has started, or its call of the loop's stop().
+            log.error(  # noqa: TRY400 - what it says may quote a payload
+                "process.loop_interrupted", error_type=type_name(error), stack="".join(format_tb(error.__traceback__))
+            )
+        else:
+            return
 
 
 async def _let_go() -> None:

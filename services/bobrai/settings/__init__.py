@@ -28,7 +28,9 @@ class DatabaseSettings(_Group):
     model_config = SettingsConfigDict(env_prefix="BOBRAI_DATABASE_", frozen=True)
 
     url: DatabaseUrl = Field(
-        SecretStr(""), description="DSN of the pooler, or of PostgreSQL itself where there is none."
+        SecretStr(""),
+        description="DSN of the pooler, or of PostgreSQL itself where there is none. "
+        "Of several hosts (`host1:5432,host2:5432`) the one that takes writes is used.",
     )
     direct_url: DatabaseUrl = Field(
         SecretStr(""),

@@ -19,6 +19,9 @@ EVENTS: Final[dict[str, Event]] = {
     "settings.unknown_variable": Event("warning", "A `BOBRAI_` variable that nothing reads; `did_you_mean` is close."),
     "process.stopping": Event("info", "A signal asked the process to drain."),
     "process.killed": Event("warning", "A second signal ended the process before it had drained."),
+    "process.loop_interrupted": Event(
+        "error", "SystemExit or KeyboardInterrupt was raised in the event loop, by no attempt; the process goes on."
+    ),
     "process.stray_error": Event(
         "error", "An asyncio task or a thread that nobody waits for failed; `stack` shows where."
     ),
@@ -94,6 +97,10 @@ EVENTS: Final[dict[str, Event]] = {
         "An outcome cannot be written, `error` says why: the worker's lease will end, and so give the task back.",
     ),
     "task.progress_refused": Event("warning", "PostgreSQL refused a progress report."),
+    "executor.crowded": Event(
+        "warning",
+        "As many calls of `asyncio.to_thread` as there are slots have not ended for 5 s; others get new threads.",
+    ),
     "handler.blocked": Event("warning", "A handler holds up the event loop; `stack` shows where."),
     "handler.unblocked": Event("warning", "The event loop goes on, after `seconds`."),
     "handler.abandoned": Event("warning", "A handler goes on although it was told to end; its slot is free again."),

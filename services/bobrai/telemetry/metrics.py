@@ -136,6 +136,11 @@ HANDLER_THREADS_ABANDONED = counter(
     ["type"],
     by=_WORKER,
 )
+EXECUTOR_CALLS_LONG = gauge(
+    "bobrai_worker_executor_calls_long",
+    "Calls of the event loop's default executor (`asyncio.to_thread`) that have been running for over 5 s.",
+    by=_WORKER,
+)
 HANDLER_CANCELS_IGNORED = counter(
     "bobrai_handler_cancels_ignored_total",
     "Async handlers that went on although they were cancelled.",

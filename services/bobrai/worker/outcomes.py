@@ -4,6 +4,7 @@ In: a claim and the exception, or the cause of a stop. Out: an Outcome, whose er
 """
 
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 
 from bobrai.domain import limits
@@ -37,12 +38,37 @@ def unknown_type(claim: Claim) -> Outcome:
 
 
 def raised(claim: Claim, error: BaseException) -> Outcome:
-    """The handler raised: final, after a delay of its choosing, or retried by policy."""
-    if isinstance(error, PermanentFailure):
-        return failed(claim, describe(error, _permanent_reason(error)))
-    if isinstance(error, RetryLater):
-        return again(claim, describe(error, "retry_later"), error.delay)
+    """The handler raised: final, after a delay of its choosing, or retried by policy.
+
+    What is in a group, at whatever depth, counts as if it had been raised alone: a PermanentFailure before all else,
+    then the RetryLater with the longest delay.
+    """
+    try:
+        return _raised(claim, error)
+    except Exception:  # noqa: BLE001 - an exception of a handler's own class may do anything when it is looked at
+        return again(claim, describe(error, "error"))
+
+
+def _raised(claim: Claim, error: BaseException) -> Outcome:
+    together = list(_leaves(error))
+    for each in together:
+        if isinstance(each, PermanentFailure):
+            return failed(claim, describe(error, _permanent_reason(each)))
+    delays = [each.delay for each in together if isinstance(each, RetryLater)]
+    if delays:
+        return again(claim, describe(error, "retry_later"), min(max(delays), float(limits.MAX_DELAY_SECONDS)))
     return again(claim, describe(error, "error"))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return what a group holds, at whatever depth, or the exception itself."""
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(reversed(each.exceptions))
+        else:
+            yield each
 
 
 def again(claim: Claim, error: AttemptError, delay_seconds: float | None = None) -> Outcome:

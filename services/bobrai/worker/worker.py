@@ -23,6 +23,7 @@ from bobrai.worker import recycle
 from bobrai.worker.blocked import LoopWatch
 from bobrai.worker.claims import Claims
 from bobrai.worker.completions import Completions
+from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import INTERRUPT_GRACE_SECONDS, Executor
 from bobrai.worker.heartbeat import Heartbeat
 from bobrai.worker.intake import Intake
@@ -67,6 +68,8 @@ class Worker:
             settings, host=socket.gethostname(), running=lambda: self.executor.running, listener=self, watch=self.watch
         )
         self._registered = asyncio.Event()
+        self._default_executor = DefaultExecutor(slots)
+        asyncio.get_running_loop().set_default_executor(self._default_executor)
         self._ending_lease: asyncio.Task[None] | None = None
         self._round_at = time.monotonic()
         self._was_waiting = False
@@ -182,6 +185,7 @@ class Worker:
 
     async def _tend(self, stop: Stop) -> None:
         now = time.monotonic()
+        self._default_executor.tend()
         waiting = any(intake.waiting for intake in self.claims.intakes.values()) or self.executor.ready > 0
         self._speeds.end_round(now - self._round_at, saturated=waiting and self._was_waiting)
         self._round_at, self._was_waiting = now, waiting

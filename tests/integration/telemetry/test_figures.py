@@ -1,5 +1,6 @@
 """Metrics of running processes: figures of the whole installation once, and counts that add up."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -54,6 +55,24 @@ def test_two_dispatchers_show_the_installation_once_and_the_survivor_takes_over(
     assert sum(samples(other, "bobrai_queue_tasks", queue="default", state="delayed")) == 5
 
 
+def freeze_between_rounds(dispatcher: Process, database: Database) -> None:
+    """Freeze it when it holds no queue locked: nobody else may measure one that is."""
+
+    def frozen_well() -> bool:
+        dispatcher.freeze()
+        held = asyncio.run(
+            database.fetchval(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+            )
+        )
+        if held:
+            dispatcher.thaw()
+        return not held
+
+    eventually_sync(frozen_well, message="frozen between two rounds")
+
+
 def test_a_dispatcher_that_is_cut_off_stops_to_show_before_the_other_begins(
     service: Service, database: Database, tcp_proxy: Callable[[str, int], TcpProxy]
 ) -> None:
@@ -63,7 +82,7 @@ def test_a_dispatcher_that_is_cut_off_stops_to_show_before_the_other_begins(
     parts = urlsplit(database.url)
     assert parts.hostname is not None
     proxy = tcp_proxy(parts.hostname, parts.port or 5432)
-    other.freeze()
+    freeze_between_rounds(other, database)
     through = {"BOBRAI_DATABASE_URL": proxy.url(database.url), "BOBRAI_DATABASE_DIRECT_URL": proxy.url(database.url)}
     cut_off = service.processes.start("dispatcher", environment=through)
     eventually_sync(lambda: shows(cut_off), 20, message="it takes over from the frozen one")

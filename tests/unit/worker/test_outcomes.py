@@ -20,6 +20,15 @@ def summary(outcome: Outcome) -> tuple[OutcomeKind, str, float]:
     return outcome.kind, outcome.error.reason if outcome.error else "", outcome.delay_seconds
 
 
+def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
+    return BaseExceptionGroup("several", errors)
+
+
+class WithoutDelay(RetryLater):
+    def __init__(self) -> None:
+        Exception.__init__(self, "it knows no delay")
+
+
 @pytest.mark.parametrize(
     ("error", "attempt", "expected"),
     [
@@ -32,6 +41,10 @@ def summary(outcome: Outcome) -> tuple[OutcomeKind, str, float]:
         (PermanentFailure("no"), 1, (OutcomeKind.FAILED, "permanent", 0)),
         (InvalidPayload("no"), 1, (OutcomeKind.FAILED, "invalid_payload", 0)),
         (InvalidResult("no"), 1, (OutcomeKind.FAILED, "invalid_result", 0)),
+        (group(ValueError("x"), group(RetryLater(3), RetryLater(9))), 1, (OutcomeKind.RETRY, "retry_later", 9)),
+        (group(RetryLater(9), group(PermanentFailure("no"))), 1, (OutcomeKind.FAILED, "permanent", 0)),
+        (group(ValueError("x"), SystemExit(1)), 1, (OutcomeKind.RETRY, "error", 4)),
+        (WithoutDelay(), 1, (OutcomeKind.RETRY, "error", 4)),
     ],
 )
 def test_exception_decides_what_follows(

@@ -1,0 +1,61 @@
+"""The event loop's default executor, which ``asyncio.to_thread`` and ``run_in_executor(None, …)`` use in handlers.
+
+In: calls of handlers. Out: as many threads as there are slots, and one more for each call that does not end. Such a
+call gives its place to another, so that hung ones never keep later ones from starting.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+LONG_SECONDS: Final = 5.0  # a call that takes longer counts as one that does not end
+_LEAST_THREADS: Final = 32  # as many as Python's own executor has at most
+MOST_THREADS: Final = 2_000
+T = TypeVar("T")
+
+
+class DefaultExecutor(ThreadPoolExecutor):
+    """A pool that grows by one thread for each call that runs for long, and shrinks to its size as they end."""
+
+    def __init__(self, slots: int) -> None:
+        self._size = max(slots, _LEAST_THREADS)
+        super().__init__(self._size, thread_name_prefix="to-thread")
+        self._numbers = itertools.count()
+        self._running: dict[int, float] = {}  # since when, by call
+        self._told = False
+        metrics.EXECUTOR_CALLS_LONG.set_function(lambda: self.long)
+
+    @property
+    def long(self) -> int:
+        """Calls that have been running for long."""
+        before = time.monotonic() - LONG_SECONDS
+        return sum(since < before for since in tuple(self._running.values()))
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call a function in a thread."""
+        return super().submit(self._call, fn, args, kwargs)
+
+    def _call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        number = next(self._numbers)
+        self._running[number] = time.monotonic()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            del self._running[number]
+
+    def tend(self) -> None:
+        """Make room for what waits behind calls that do not end; call it a few times per second."""
+        long = self.long
+        self._max_workers = min(self._size + long, MOST_THREADS)
+        for _ in range(min(self._work_queue.qsize(), self._max_workers - len(self._threads))):
+            self._adjust_thread_count()
+        if long >= self._size and not self._told:
+            log.warning("executor.crowded", calls=long, threads=threading.active_count())
+        self._told = long >= self._size
