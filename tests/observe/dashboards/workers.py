@@ -155,6 +155,13 @@ WORKERS = Row(
             (Query(or_zero(rate("bobrai_log_lines_lost_total", "pod"), pod="none"), "{{pod}}"),),
             warn=0.001,
         ),
+        Panel(
+            "Calls of to_thread that do not end",
+            "Running for over 5 s in the event loop's default executor. Good: 0, or as many as handlers mean to have;"
+            " what grows without end leaks a thread each time.",
+            "short",
+            (Query(total("bobrai_worker_executor_calls_long", "pod"), "{{pod}}"),),
+        ),
     ),
 )  # fmt: skip
 
