@@ -218,9 +218,10 @@ def inheritable(process: Process) -> list[str]:
     """What a program started by the process would get besides the three standard streams."""
     found = []
     for entry in Path(f"/proc/{process.pid}/fdinfo").iterdir():
-        flags = next(line for line in entry.read_text().splitlines() if line.startswith("flags:"))
-        if int(entry.name) > 2 and not int(flags.split()[1], 8) & os.O_CLOEXEC:
-            found.append(str(Path(f"/proc/{process.pid}/fd/{entry.name}").readlink()))
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            flags = next(line for line in entry.read_text().splitlines() if line.startswith("flags:"))
+            if int(entry.name) > 2 and not int(flags.split()[1], 8) & os.O_CLOEXEC:
+                found.append(str(Path(f"/proc/{process.pid}/fd/{entry.name}").readlink()))
     return found
 
 
