@@ -27,7 +27,7 @@ ROOMS = {
         "bobrai.cli",
         "bobrai.handlers",
     ],
-    "worker": [*SHARED, "bobrai.worker", "bobrai.handlers", "bobrai.store", "bobrai.cli.commands", "bobrai.cli.smoke"],
+    "worker": [*SHARED, "bobrai.worker", "bobrai.handlers", "bobrai.store", "bobrai.cli.smoke"],
 }
 # Modules of these rooms that belong to `bobrai dev`, or to what the other image does.
 ELSEWHERE = {
@@ -58,6 +58,7 @@ def want(name):
         want(found.name)
 for room in rooms:
     want(room)
+importlib.import_module("bobrai.cli.commands")  # without what its functions import: that is for either image
 importlib.import_module("uvicorn.protocols.http.auto")  # what the ports are served with, chosen at their start
 def plain(name):
     return re.sub(r"[-_.]+", "-", name).lower()
