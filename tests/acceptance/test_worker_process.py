@@ -6,13 +6,16 @@ import signal
 import textwrap
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import own_handlers
 from tests.support.databases import Database
 from tests.support.eventually import eventually
+from tests.support.own_handlers import reached, with_handlers
 from tests.support.processes import REPOSITORY, Process, Processes
 from tests.support.rabbitmq import VirtualHost
 
@@ -43,40 +46,18 @@ async def blocks(payload: float) -> None:
 """
 
 
+submit = partial(own_handlers.submit, max_attempts=3)
+
+
 @pytest.fixture
 def service(processes: Processes, database: Database, rabbitmq: VirtualHost, tmp_path: Path) -> Processes:
     """Processes with addresses, and a dispatcher and handlers for their workers."""
-    (tmp_path / "process_tasks.py").write_text(HANDLERS)
-    processes.environment |= {
-        "BOBRAI_DATABASE_URL": database.url,
-        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
-        "BOBRAI_HANDLERS": "process_tasks",
-        "BOBRAI_LOG_FORMAT": "json",
-    }
-    processes.start("dispatcher")
+    with_handlers(processes, database, rabbitmq, tmp_path / "process_tasks.py", HANDLERS)
     return processes
 
 
 def events(process: Process, name: str) -> list[dict[str, Any]]:
     return [line for line in process.log_events() if line["event"] == name]
-
-
-async def submit(database: Database, type_: str, payload: object = None, count: int = 1) -> list[int]:
-    rows = await database.fetch(
-        "WITH t AS (INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds) "
-        "SELECT $1, 'default', $2::text::json, 3, $3::text::json, 300 FROM generate_series(1, $4) RETURNING id), "
-        "o AS (INSERT INTO outbox SELECT id, 0, 'default', 0, now() FROM t) SELECT id FROM t",
-        type_, json.dumps(payload), '{"max_attempts": 3}', count,
-    )  # fmt: skip
-    return [row["id"] for row in rows]
-
-
-async def reached(database: Database, ids: list[int], *statuses: str, timeout: float = 20) -> None:
-    async def there() -> bool:
-        query = "SELECT count(*) FROM tasks WHERE id = ANY($1) AND status = ANY($2)"
-        return bool(await database.fetchval(query, ids, list(statuses)) == len(ids))
-
-    await eventually(there, timeout, message=f"{len(ids)} tasks are {' or '.join(statuses)}")
 
 
 async def test_sigterm_under_load_finishes_and_gives_back_without_counting(

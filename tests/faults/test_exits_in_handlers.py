@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.databases import Database
-from tests.support.eventually import eventually
+from tests.support.own_handlers import reached, submit, with_handlers
 from tests.support.processes import Processes
 from tests.support.rabbitmq import VirtualHost
 
@@ -63,50 +63,26 @@ ENDS = {
     "exit-in-callback": ("done", None),
     "stops-the-loop": ("done", None),
 }
-_SUBMIT = """
-WITH t AS (INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds)
-           SELECT name, 'default', 'null', 1, '{"max_attempts": 1}', 300 FROM unnest($1::text[]) AS name
-           RETURNING id, type)
-INSERT INTO outbox SELECT id, 0, 'default', 0, now() FROM t
-"""
 
 
 async def test_an_exit_that_a_handler_lets_loose_ends_its_attempt_and_nothing_else(
     processes: Processes, database: Database, rabbitmq: VirtualHost, tmp_path: Path
 ) -> None:
-    (tmp_path / "exiting_tasks.py").write_text(HANDLERS)
-    processes.environment |= {
-        "BOBRAI_DATABASE_URL": database.url,
-        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
-        "BOBRAI_HANDLERS": "exiting_tasks",
-        "BOBRAI_LOG_FORMAT": "json",
-    }
-    processes.start("dispatcher")
+    with_handlers(processes, database, rabbitmq, tmp_path / "exiting_tasks.py", HANDLERS)
     worker = processes.start("worker")
-    await database.execute(_SUBMIT, ["neighbour"] * 3)
-
-    async def rows(where: str) -> list[dict[str, Any]]:
-        return await database.fetch(f"SELECT type, status, attempt, result, errors FROM tasks WHERE {where}")
-
-    await eventually(lambda: _all(rows("type = 'neighbour' AND status = 'processing'"), 3), 30)
-    await database.execute(_SUBMIT, list(ENDS))
-    await eventually(lambda: _all(rows("type <> 'neighbour' AND finished_at IS NOT NULL"), len(ENDS)), 30)
-    ended = {row["type"]: row for row in await rows("type <> 'neighbour'")}
-    told = {
-        name: (row["status"], error["type"] if (error := _last(row)) is not None else None)
-        for name, row in ended.items()
-    }
-    assert told == ENDS
+    neighbours = await submit(database, "neighbour", count=3)
+    await reached(database, neighbours, "processing", timeout=30)
+    leaving = [task_id for name in ENDS for task_id in await submit(database, name)]
+    await reached(database, leaving, "done", "failed", "cancelled", timeout=30)
+    rows = await database.fetch("SELECT type, status, errors FROM tasks WHERE id = ANY($1)", leaving)
+    assert {row["type"]: (row["status"], _last_error_type(row)) for row in rows} == ENDS
     (tmp_path / "gate").touch()
-    await eventually(lambda: _all(rows("type = 'neighbour' AND status = 'done' AND attempt = 1"), 3), 30)
+    await reached(database, neighbours, "done", timeout=30)
+    assert await database.fetchval("SELECT count(*) FROM tasks WHERE attempt = 1 AND id = ANY($1)", neighbours) == 3
     assert worker.is_running()
     assert any(line["event"] == "process.loop_interrupted" for line in worker.log_events())
 
 
-async def _all(rows: Any, count: int) -> bool:
-    return len(await rows) == count
-
-
-def _last(row: dict[str, Any]) -> dict[str, Any] | None:
-    errors: list[dict[str, Any]] = json.loads(row["errors"])
-    return errors[-1] if errors else None
+def _last_error_type(row: dict[str, Any]) -> str | None:
+    errors: list[dict[str, str]] = json.loads(row["errors"])
+    return errors[-1]["type"] if errors else None

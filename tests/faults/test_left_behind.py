@@ -16,6 +16,7 @@ import pytest
 from tests.support.databases import Database
 from tests.support.eventually import eventually, eventually_sync
 from tests.support.otlp_receiver import OtlpReceiver
+from tests.support.own_handlers import reached, submit, with_handlers
 from tests.support.processes import PYTHONPATH, Process, Processes
 from tests.support.rabbitmq import VirtualHost
 from tests.support.reaper import is_alive_pid
@@ -98,33 +99,16 @@ def background() -> None:
 @pytest.fixture
 def service(processes: Processes, database: Database, rabbitmq: VirtualHost, tmp_path: Path) -> Processes:
     """Processes with addresses, and a dispatcher and handlers for their workers."""
-    (tmp_path / "leaving_tasks.py").write_text(HANDLERS)
-    processes.environment |= {
-        "BOBRAI_DATABASE_URL": database.url,
-        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
-        "BOBRAI_HANDLERS": "leaving_tasks",
-        "BOBRAI_LOG_FORMAT": "json",
-    }
-    processes.start("dispatcher")
+    with_handlers(processes, database, rabbitmq, tmp_path / "leaving_tasks.py", HANDLERS)
     return processes
 
 
-async def result_of(database: Database, type_: str, payload: str = "null") -> Any:
+async def result_of(database: Database, type_: str, payload: object = None) -> Any:
     """Submit a task and return its result once it is final."""
-    task_id = await database.fetchval(
-        "WITH t AS (INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds) "
-        "SELECT $1, 'default', $3::text::json, 1, $2::text::json, CASE WHEN $1 ~ 'timeout' THEN 0.5 ELSE 300 END "
-        "RETURNING id), "
-        "o AS (INSERT INTO outbox SELECT id, 0, 'default', 0, now() FROM t) SELECT id FROM t",
-        type_, '{"max_attempts": 1}', payload,
-    )  # fmt: skip
-
-    async def ended() -> bool:
-        query = "SELECT status IN ('done', 'failed') FROM tasks WHERE id = $1"
-        return bool(await database.fetchval(query, task_id))
-
-    await eventually(ended, 30, message=f"{type_} has ended")
-    return json.loads(await database.fetchval("SELECT result::text FROM tasks WHERE id = $1", task_id) or "null")
+    timeout_seconds = 0.5 if "timeout" in type_ else 300
+    ids = await submit(database, type_, payload, timeout_seconds=timeout_seconds)
+    await reached(database, ids, "done", "failed", timeout=30)
+    return json.loads(await database.fetchval("SELECT result::text FROM tasks WHERE id = $1", ids[0]) or "null")
 
 
 def sockets_of(pid: int) -> set[int]:
@@ -160,7 +144,7 @@ async def test_forked_children_have_default_signals_and_none_of_our_sockets(
         "no_proxy": "127.0.0.1",
     }
     worker = service.start("worker", environment=traces)
-    await result_of(database, "echo", '"x"')
+    await result_of(database, "echo", "x")
     await eventually(receiver.spans, 20, message="spans have been sent")
     for type_, number in (("fork-on-loop", signal.SIGTERM), ("fork-in-thread", signal.SIGINT)):
         found = await result_of(database, type_)

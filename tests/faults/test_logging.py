@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.databases import Database
 from tests.support.eventually import eventually
+from tests.support.own_handlers import reached, submit
 from tests.support.processes import PYTHONPATH, Process, Processes
 from tests.support.rabbitmq import VirtualHost
 
@@ -80,24 +81,12 @@ def folder(processes: Processes, database: Database, rabbitmq: VirtualHost, tmp_
     return tmp_path
 
 
-async def submit(database: Database, type_: str, payload: object = None, queue: str = "default") -> int:
-    rows = await database.fetch(
-        "WITH t AS (INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds) "
-        "SELECT $1, $3, $2::text::json, 1, '{\"max_attempts\": 1}', 300 RETURNING id), "
-        "o AS (INSERT INTO outbox SELECT id, 0, $3, 0, now() FROM t) SELECT id FROM t",
-        type_, json.dumps(payload), queue,
-    )  # fmt: skip
-    return int(rows[0]["id"])
-
-
-async def ended(database: Database, task_id: int) -> dict[str, Any]:
-    async def status() -> bool:
-        found = await database.fetchval("SELECT status FROM tasks WHERE id = $1", task_id)
-        return found in {"done", "failed", "cancelled"}
-
-    await eventually(status, 20, message=f"task {task_id} has ended")
-    (row,) = await database.fetch("SELECT status, errors::text AS errors FROM tasks WHERE id = $1", task_id)
-    return dict(row)
+async def outcome_of(database: Database, type_: str, payload: object = None, queue: str = "default") -> dict[str, Any]:
+    """Submit a task and return its row once it is final."""
+    ids = await submit(database, type_, payload, queue=queue)
+    await reached(database, ids, "done", "failed", "cancelled")
+    (row,) = await database.fetch("SELECT status, errors::text AS errors FROM tasks WHERE id = $1", ids[0])
+    return row
 
 
 def lost(process: Process) -> float:
@@ -116,7 +105,7 @@ async def test_however_a_handlers_module_sets_up_logging_its_worker_works(
     for name, worker in workers.items():
         worker.wait_ready()
         for type_ in ("says", "leaks"):
-            row = await ended(database, await submit(database, type_, "x", queue=name))
+            row = await outcome_of(database, type_, "x", queue=name)
             assert row["status"] == {"says": "done", "leaks": "failed"}[type_]
     for name, worker in workers.items():
         worker.terminate()
@@ -137,7 +126,7 @@ async def test_nothing_that_a_handler_logs_fails_its_attempt(
 ) -> None:
     processes.start("dispatcher", wait_ready=False)
     worker = processes.start("worker", environment={"BOBRAI_HANDLERS": "tasks_plain"})
-    row = await ended(database, await submit(database, "hostile"))
+    row = await outcome_of(database, "hostile")
     assert (row["status"], row["errors"]) == ("done", "[]")
     for line in worker.log_text().splitlines():
         assert len(line.encode()) < 70_000
@@ -159,7 +148,7 @@ async def test_no_credential_of_ours_is_in_a_log_or_a_stored_error(
     }
     worker = processes.start("worker", environment=environment)
     for hint in (SECRET, f"token {SECRET}", "key=AKIAABCDEFGHIJKLMNOP", "password=hunter2hunter2"):
-        row = await ended(database, await submit(database, "leaks", hint))
+        row = await outcome_of(database, "leaks", hint)
         error = json.loads(row["errors"])[0]
         assert error["type"] == "RuntimeError"
         assert "***" in error["message"]
@@ -187,7 +176,7 @@ async def test_work_goes_on_and_ends_well_when_nobody_can_read_the_lines(
         )  # fmt: skip
     for process in started.values():
         process.wait_ready()
-    row = await ended(database, await submit(database, "leaks", "x"))
+    row = await outcome_of(database, "leaks", "x")
     assert row["status"] == "failed"
     await eventually(lambda: output == "closed" or lost(started["worker"]) >= 1, message="lost lines are counted")
     for process in started.values():

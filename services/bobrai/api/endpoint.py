@@ -63,8 +63,8 @@ class Endpoint:
             except Exception as error:  # noqa: BLE001 - every error becomes an answer
                 reply = self._explain(error, request)
             else:
-                if self._outages:
-                    self._outage(request.method).over()
+                if (outage := self._outages.get(request.method)) is not None:
+                    outage.over()
             await reply.send(send, request.request_id)
             status = reply.status
         except ClientGone:
@@ -91,12 +91,6 @@ class Endpoint:
         finally:
             self._deadlines.end(deadline)
 
-    def _outage(self, method: str) -> Outage:
-        outage = self._outages.get(method)
-        if outage is None:
-            outage = self._outages[method] = Outage(f"{method} {self._route}")
-        return outage
-
     def _overdue(self, request: Request) -> Exception:
         task = asyncio.current_task()
         if task is not None:
@@ -110,7 +104,8 @@ class Endpoint:
             raise error
         # Of a database that is away altogether the catalog's loop tells.
         if isinstance(error, DatabaseUnavailable) and (error.sqlstate or error.perhaps_one_row):
-            self._outage(request.method).failed(error)
+            method = request.method
+            self._outages.setdefault(method, Outage(f"{method} {self._route}")).failed(error)
         problem = problems.of(error)
         if problem is None:
             log.error("http.failed", route=self._route, exc_info=error)

@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from bobrai.domain.errors import ConfigurationError
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import DatabaseSettings
 from bobrai.store.listener import Listener
@@ -47,8 +46,6 @@ class Wakeups:
                 while not lost.is_set() and not await _either(lost, stop, CHECK_SECONDS):
                     await listener.check()
                 self._deaf("the connection was lost", stop)
-            except ConfigurationError:
-                raise
             except Exception as error:  # noqa: BLE001 - the dispatcher goes on without it, whatever it is
                 self._deaf(f"{type(error).__name__}: {error}", stop)
             finally:

@@ -53,7 +53,7 @@ def run(body: Coroutine[Any, Any, None]) -> None:
     _kept.append(loop)
 
     async def whole() -> None:
-        forks.own_loop(loop, before)
+        forks.own_loop(loop, before)  # now that it runs: it has opened more
         try:
             await body
         except BaseException as error:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bobrai.domain.errors import ConfigurationError
-from bobrai.runtime import forks
+from bobrai.runtime import event_loop, forks
 from bobrai.settings.values import split_address
 from bobrai.telemetry import metrics
 
@@ -92,13 +92,8 @@ class HealthServer:
         self._socket.close()
 
     def _run(self) -> None:
-        before = forks.open_descriptors()
-        with asyncio.Runner() as runner:
-            runner.run(self._serve(before))
-
-    async def _serve(self, before: set[int]) -> None:
-        forks.own_loop(asyncio.get_running_loop(), before)
-        await self._server.serve(sockets=[self._socket])
+        with asyncio.Runner(loop_factory=event_loop.new) as runner:
+            runner.run(self._server.serve(sockets=[self._socket]))
 
     async def _livez(self, _request: Request) -> Response:
         live = self._live()

@@ -8,7 +8,6 @@ import asyncio
 import threading
 from typing import Any
 
-from bobrai.domain.errors import type_name
 from bobrai.telemetry import logs, rendering
 
 log = logs.get_logger(__name__)
@@ -36,6 +35,6 @@ def _tell(runs_in: str, error: BaseException | None, said: str) -> None:
     log.error(
         "process.stray_error",
         runs_in=runs_in,
-        error_type=rendering.guarded(lambda: type_name(error), error),
+        error_type=rendering.type_of(error),
         stack=rendering.stack_of(error),
     )

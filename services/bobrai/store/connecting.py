@@ -22,7 +22,7 @@ class Connector:
 
     async def __call__(
         self,
-        dsn: str | None = None,  # noqa: ARG002 - a pool passes it, we have it
+        dsn: str | None = None,  # noqa: ARG002 - a pool passes its own, we have ours
         *,
         timeout: float = 5.0,
         **options: Any,

@@ -110,7 +110,6 @@ class Database:
         settings = self._settings
         try:
             self._pool = await asyncpg.create_pool(
-                settings.pooled(),
                 connect=Connector(settings.pooled()),
                 min_size=0,
                 max_size=self._pool_size,

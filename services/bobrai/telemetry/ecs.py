@@ -8,7 +8,6 @@ import math
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from bobrai.domain.errors import type_name
 from bobrai.telemetry import rendering
 
 VERSION: Final = "8.17.0"
@@ -33,7 +32,7 @@ _NAMES: Final = {
 def error(raised: BaseException) -> dict[str, str]:
     """Return the fields of ``error``."""
     return {
-        "error.type": rendering.guarded(lambda: type_name(raised), raised),
+        "error.type": rendering.type_of(raised),
         "error.message": rendering.text(raised),
         "error.stack_trace": rendering.traceback_of(raised),
     }

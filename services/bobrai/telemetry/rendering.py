@@ -60,6 +60,11 @@ def guarded(show: Callable[[], str], value: object) -> str:
         return _placeholder(value)
 
 
+def type_of(error: BaseException) -> str:
+    """Return how the exception's type is called (see ``domain.errors.type_name``)."""
+    return guarded(lambda: type_name(error), error)
+
+
 def traceback_of(error: BaseException, limit: int = MAX_TEXT) -> str:
     """Return the traceback as Python prints it; its end when it is longer than the limit."""
     shown = guarded(lambda: "".join(traceback.format_exception(error, limit=-_FRAMES)), error)

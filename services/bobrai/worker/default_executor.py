@@ -4,7 +4,6 @@ In: calls of handlers. Out: as many threads as there are slots, and one more for
 call gives its place to another, so that hung ones never keep later ones from starting.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -27,8 +26,7 @@ class DefaultExecutor(ThreadPoolExecutor):
     def __init__(self, slots: int) -> None:
         self._size = max(slots, _LEAST_THREADS)
         super().__init__(self._size, thread_name_prefix="to-thread")
-        self._numbers = itertools.count()
-        self._running: dict[int, float] = {}  # since when, by call
+        self._running: dict[int, float] = {}  # since when, by thread
         self._told = False
         metrics.EXECUTOR_CALLS_LONG.set_function(lambda: self.long)
 
@@ -43,12 +41,12 @@ class DefaultExecutor(ThreadPoolExecutor):
         return super().submit(self._call, fn, args, kwargs)
 
     def _call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        number = next(self._numbers)
-        self._running[number] = time.monotonic()
+        thread = threading.get_ident()
+        self._running[thread] = time.monotonic()
         try:
             return fn(*args, **kwargs)
         finally:
-            del self._running[number]
+            del self._running[thread]
 
     def tend(self) -> None:
         """Make room for what waits behind calls that do not end; call it a few times per second."""

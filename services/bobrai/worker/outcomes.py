@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from bobrai.domain import limits
-from bobrai.domain.errors import PermanentFailure, RetryLater, type_name
+from bobrai.domain.errors import PermanentFailure, RetryLater
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
 from bobrai.telemetry import masking, rendering
@@ -97,10 +97,9 @@ def describe(error: BaseException, reason: str) -> AttemptError:
 
     Credentials are masked, as in logs: whoever may read a task need not know them.
     """
-    name = rendering.guarded(lambda: type_name(error), error)
     hidden = isinstance(error, InvalidPayload | InvalidResult)
     return AttemptError(
-        masking.bounded(rendering.scrubbed(name), limits.MAX_ERROR_MESSAGE),
+        masking.bounded(rendering.scrubbed(rendering.type_of(error)), limits.MAX_ERROR_MESSAGE),
         masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
         "" if hidden else masking.bounded(_traceback(error), limits.MAX_TRACEBACK, keep_end=True),
         reason,

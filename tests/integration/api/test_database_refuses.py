@@ -10,18 +10,7 @@ from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
-
-_RAISE = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN IF {condition} THEN RAISE EXCEPTION 'not today' USING ERRCODE = '{sqlstate}'; END IF; RETURN NEW; END $$;
-CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()
-"""
-
-
-async def refuse(store: Database, sqlstate: str, condition: str = "true") -> None:
-    """Let a trigger refuse rows of tasks."""
-    async with store.transaction() as connection:
-        await connection.execute(_RAISE.format(sqlstate=sqlstate, condition=condition))
+from tests.support.refusing import allow, refuse
 
 
 def said(logs: list[Any], event: str, part: str) -> list[str]:
@@ -37,7 +26,7 @@ async def test_a_servers_fault_is_a_503_to_be_tried_again(api: Api, store: Datab
             answer = await api.post("/api/v1/tasks", json={"payload": 1, "type": "echo"}, headers=headers)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
             assert sqlstate in answer.json()["detail"]
-        await store.fetch("DROP TRIGGER refuse ON tasks")
+        await allow(store)
         await api.submit()
     errors = said(logs, "database.away", "POST /api/v1/tasks")
     assert len(errors) == 1

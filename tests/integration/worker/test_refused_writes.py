@@ -11,36 +11,20 @@ from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import completions
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually
+from tests.support.refusing import allow, refuse
 
 # Another owner, a table that is not ready, a damaged disk, a read-only session, a trigger of somebody's own.
 SERVERS_FAULTS = ["42501", "55000", "58030", "XX000", "25006", "P0001"]
-
-_RAISE = """
-CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN IF {condition} THEN RAISE EXCEPTION 'no writes today' USING ERRCODE = '{sqlstate}'; END IF; RETURN NEW; END $$;
-CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE OR INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()
-"""
-
-
-async def refuse(service: Service, sqlstate: str, condition: str) -> None:
-    """Let a trigger refuse the rows for which the condition holds."""
-    async with service.database.transaction() as connection:
-        await connection.execute(_RAISE.format(condition=condition, sqlstate=sqlstate))
-
-
-async def allow(service: Service) -> None:
-    """Take the trigger away."""
-    await service.database.fetch("DROP TRIGGER refuse ON tasks")
 
 
 @asynccontextmanager
 async def refusing(service: Service, sqlstate: str, condition: str) -> AsyncIterator[None]:
     """Refuse until the end of the block."""
-    await refuse(service, sqlstate, condition)
+    await refuse(service.database, sqlstate, condition)
     try:
         yield
     finally:
-        await allow(service)
+        await allow(service.database)
 
 
 @pytest.mark.parametrize("sqlstate", SERVERS_FAULTS)
