@@ -231,19 +231,19 @@ class Executor:
             self._finish(attempt, outcome)
             return
         attempt.closing = True
-        outcome = self._with_progress(outcome)
+        outcome = done = self._with_progress(outcome)
         written = False
         try:
-            await transaction.complete(attempt.worker_id, [outcome])
+            await transaction.complete(attempt.worker_id, [done])
             written = True
         except ClaimLost:
             outcome = None
         except DatabaseUnavailable as error:
-            written = await self.completions.is_settled(attempt.worker_id, outcome)
+            written = await self.completions.is_settled(attempt.worker_id, done)
             if not written:
-                outcome = outcomes.raised(attempt.claim, error)
+                outcome = replace(outcomes.raised(attempt.claim, error), progress=done.progress)
         except BaseException as error:  # noqa: BLE001 - a deferred constraint, for one, speaks at the commit
-            outcome = outcomes.raised(attempt.claim, error)
+            outcome = replace(outcomes.raised(attempt.claim, error), progress=done.progress)
         self._finish(attempt, outcome, written=written)
 
     def _finish(self, attempt: Attempt, outcome: Outcome | None, *, written: bool = False) -> None:

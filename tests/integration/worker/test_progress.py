@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bobrai import Context, PermanentFailure
+from bobrai import Context, PermanentFailure, Retry
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.store import attempts
 from tests.integration.worker.service import Service
@@ -62,6 +62,20 @@ async def test_a_report_that_could_not_be_written_comes_with_the_outcome(
     await service.worker()
     for type_ in TYPES:
         assert (await service.run(type_))["progress"] == {"step": 49}
+
+
+async def test_the_last_report_is_kept_when_the_handlers_transaction_cannot_commit(service: Service) -> None:
+    await service.database.fetch("CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    @service.task("twice")
+    async def twice(ctx: Context) -> None:
+        async with ctx.transaction() as connection:
+            await connection.execute("INSERT INTO once VALUES (1), (1)")
+            ctx.progress("the end")
+
+    await service.worker()
+    row = await service.run("twice", retry=Retry(max_attempts=1))
+    assert (row["status"], row["progress"]) == ("failed", "the end")
 
 
 async def test_reports_of_an_attempt_that_is_over_change_nothing(service: Service) -> None:
