@@ -182,6 +182,11 @@ class WorkerSettings(_Group):
     blocked_limit_seconds: Seconds = Field(
         600.0, description="A loop that is blocked for so long fails /livez, so that the process is restarted."
     )
+    isolated: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        8,
+        description="Tasks that were lost with a worker and now run each in a process of its own: at most so many at "
+        "once, fewer when the container's memory is short. 0: they run like all others.",
+    )
 
 
 class ExternalMetricsSettings(_Group):

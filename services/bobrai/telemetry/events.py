@@ -63,7 +63,10 @@ EVENTS: Final[dict[str, Event]] = {
     "wakeups.lost": Event("warning", "NOTIFY is not heard; due tasks are found by polling until it is."),
     "worker.lost": Event("warning", "A worker's lease expired: its tasks are taken back."),
     "task.taken_back": Event(
-        "warning", "A lost worker's task is pending again, or failed when it was its last attempt."
+        "warning", "A lost worker's task is pending again; it has been lost `losses` times, which are no attempts."
+    ),
+    "task.take_back_refused": Event(
+        "error", "A lost worker's task cannot be taken back, `error` says why; said once, others are not held up."
     ),
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
@@ -88,6 +91,11 @@ EVENTS: Final[dict[str, Event]] = {
     "task.failed": Event("warning", "An attempt failed and no other follows; the message is in the task's `errors`."),
     "task.cancelled": Event("info", "A running task was cancelled by its user."),
     "task.interrupted": Event("info", "A running task was given back because the worker ends."),
+    "isolation.started": Event("info", "A process `pid` is up, for tasks that were lost with a worker before."),
+    "isolation.failed": Event(
+        "error", "Such a process did not come up, `error` says why; its task runs in the worker itself."
+    ),
+    "isolation.died": Event("warning", "The process died, `error` says how; a task that ran in it is the culprit."),
     "task.type_unknown": Event("warning", "No handler module of this worker declares the type; said once per type."),
     "task.result_refused": Event("warning", "PostgreSQL refused a result; the task fails."),
     "task.error_refused": Event("error", "PostgreSQL refused the text of an error; it is stored without."),

@@ -55,6 +55,13 @@ TASKS_RETRIED = fast_counter(
     "bobrai_tasks_retried_total",
     "Failed attempts after which another one follows, by reason: error, timeout, retry_later, worker_lost.",
     (*_TASK, "reason"),
+    by=_WORKER,
+)
+TASK_LOSSES = counter(
+    "bobrai_task_losses_total",
+    "Starts of tasks that ended with their process. cause: worker_lost, the worker is gone and which of its tasks is to"
+    " blame is unknown; process_died, the task ran alone in a process, so it is the culprit.",
+    [*_TASK, "cause"],
     by=("worker", "dispatcher"),
 )
 TASK_SECONDS = fast_histogram(
@@ -134,6 +141,14 @@ HANDLER_THREADS_ABANDONED = counter(
     "bobrai_handler_threads_abandoned_total",
     "Threads that went on after their attempt timed out.",
     ["type"],
+    by=_WORKER,
+)
+TASKS_ISOLATED = gauge(
+    "bobrai_worker_tasks_isolated", "Tasks once lost with a worker that now run in processes of their own.", by=_WORKER
+)
+ISOLATION_FAILURES = counter(
+    "bobrai_isolation_failures_total",
+    "Processes for such tasks that did not come up; the task ran in the worker itself.",
     by=_WORKER,
 )
 EXECUTOR_CALLS_LONG = gauge(
