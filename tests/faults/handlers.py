@@ -5,7 +5,10 @@ Every start of a handler is appended to a file that survives the process, so tha
 """
 
 import asyncio
+import ctypes
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +19,6 @@ from bobrai import Context, Retry, task
 FOLDER_VARIABLE = "FAULTS_FOLDER"
 STARTS = "starts"
 QUICK = Retry(max_attempts=3, delay_seconds=0.05, max_delay_seconds=0.1)
-PATIENT = Retry(max_attempts=20, delay_seconds=0.05, max_delay_seconds=0.1)
 GATE_PAUSE_SECONDS = 0.02
 
 
@@ -54,7 +56,7 @@ async def _work(work: Work) -> None:
         await asyncio.sleep(work.seconds)
 
 
-@task("plain", retry=PATIENT)
+@task("plain", retry=QUICK)
 async def plain(ctx: Context, payload: Work) -> Done:
     """Work, and return a result."""
     done = _started(ctx)
@@ -62,7 +64,7 @@ async def plain(ctx: Context, payload: Work) -> Done:
     return done
 
 
-@task("effect", retry=PATIENT)
+@task("effect", retry=QUICK)
 async def effect(ctx: Context, payload: Work) -> Done:
     """Work, and record the effect in the commit that completes the task."""
     done = _started(ctx)
@@ -74,7 +76,7 @@ async def effect(ctx: Context, payload: Work) -> Done:
     return done
 
 
-@task("thread", retry=PATIENT)
+@task("thread", retry=QUICK)
 def thread(ctx: Context, payload: Work) -> Done:
     """Work in a thread, where nothing can interrupt it."""
     done = _started(ctx)
@@ -84,7 +86,7 @@ def thread(ctx: Context, payload: Work) -> Done:
     return done
 
 
-@task("stubborn", retry=PATIENT)
+@task("stubborn", retry=QUICK)
 async def stubborn(ctx: Context, payload: Work) -> Done:
     """Work, and return a result even when it is told to stop."""
     done = _started(ctx)
@@ -108,6 +110,28 @@ async def exit_(ctx: Context, payload: Work) -> None:
     """End the worker's process, with no chance to say goodbye."""
     _started(ctx)
     os._exit(1)
+
+
+@task("segfault", retry=QUICK)
+def segfault(ctx: Context, payload: Work) -> None:
+    """End the process as a broken C library does."""
+    _started(ctx)
+    ctypes.string_at(0)
+
+
+@task("kill-itself", retry=QUICK)
+async def kill_itself(ctx: Context, payload: Work) -> None:
+    """End the process as the kernel does when memory is short."""
+    _started(ctx)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("kill-from-thread", retry=QUICK)
+async def kill_from_thread(ctx: Context, payload: Work) -> None:
+    """End the process from a thread, while the handler waits."""
+    _started(ctx)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    await asyncio.sleep(60)
 
 
 @task("raise", retry=QUICK)

@@ -54,10 +54,11 @@ class TaskView(msgspec.Struct):
     status: Status
     result: Annotated[Any, Meta(description="The handler's value once the task is done, otherwise null.")]
     error: Annotated[str | None, Meta(description="The last error once the task failed, otherwise null.")]
-    errors: Annotated[list[AttemptFailure], Meta(description="Failed attempts, newest last.")]
+    errors: Annotated[list[AttemptFailure], Meta(description="Failed and lost attempts, newest last.")]
     priority: int
     attempt: Annotated[int, Meta(description="Attempts started so far.")]
-    max_attempts: int
+    max_attempts: Annotated[int, Meta(description="The highest that may start; a loss is no attempt and raises it.")]
+    losses: Annotated[int, Meta(description="Workers that were lost while they ran it.")]
     progress: Annotated[Any, Meta(description="What the handler last reported, or null.")]
     run_at: Annotated[datetime, Meta(description="When it is or was due.")]
     created_at: datetime
@@ -160,6 +161,7 @@ def task(row: Record) -> TaskView:
         priority=row["priority"],
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
+        losses=row["losses"],
         progress=_spliced(row["progress"]),
         run_at=row["run_at"],
         created_at=row["created_at"],

@@ -10,7 +10,7 @@ from typing import NoReturn
 from bobrai.cli import streams
 from bobrai.runtime import first_process, forks, signals
 
-_SERVING = frozenset({"api", "dispatcher", "worker", "external-metrics", "dev"})
+_SERVING = frozenset({"api", "dispatcher", "worker", "external-metrics", "dev", "isolated"})
 
 
 def main() -> NoReturn:

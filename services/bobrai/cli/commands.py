@@ -84,6 +84,20 @@ def worker(handlers: str | None, queues: str | None, concurrency: int | None) ->
     process.run(lambda stop: process.with_rabbitmq(settings, lambda broker: serve(settings, broker, registry, stop)))
 
 
+@commands.command(hidden=True)
+@click.argument("descriptor", type=int)
+def isolated(descriptor: int) -> None:
+    """Run tasks alone, for the worker that has started this process with an open socket."""
+    from bobrai.worker import channel
+    from bobrai.worker.isolated import end_with_worker, serve
+
+    connection = end_with_worker(descriptor)
+    settings = channel.receive_settings(connection)
+    process.prepare(settings, "worker")
+    registry = process.registry(settings)
+    process.run(lambda _stop: serve(connection, settings, registry))
+
+
 @commands.command("external-metrics")
 def external_metrics() -> None:
     """Show Kubernetes' autoscaler how much waits in each queue."""

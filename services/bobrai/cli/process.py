@@ -43,19 +43,24 @@ def settings(
             raise ConfigurationError(
                 f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
             )
+    prepare(loaded, process)
+    for name, nearest in unknown_variables(environment()).items():
+        log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
+    return loaded
+
+
+def prepare(loaded: Settings, process: str) -> None:
+    """Set up logs, metrics and traces of a process; raises ConfigurationError."""
     masking.hide(*credentials.of(loaded, environment()))
     logs.configure(level=loaded.log.level, format=_log_format(loaded), process=process, version=__version__)
     metrics.export_as(process, __version__)
     if process in _TRACED:
         traces.start(process, __version__, environment())
         forks.own_from(traces.descriptors)
-    for name, nearest in unknown_variables(environment()).items():
-        log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     try:
         checkpoint.arm(loaded.crash_point)
     except ValueError as error:
         raise ConfigurationError(f"BOBRAI_CRASH_POINT: {error}") from error
-    return loaded
 
 
 def _log_format(settings: Settings) -> logs.Format:

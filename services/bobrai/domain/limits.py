@@ -18,6 +18,7 @@ MAX_ERRORS_KEPT: Final = 20  # failed attempts whose error is kept, newest last
 
 MAX_PRIORITY: Final = 10
 MAX_ATTEMPTS: Final = 100
+MAX_LOSSES: Final = 1_000  # workers lost with a task: far more than machines that fail, so that one that ends them ends
 MAX_TIMEOUT_SECONDS: Final = 7 * 86_400
 MAX_DELAY_SECONDS: Final = 366 * 86_400
 MAX_IDEMPOTENCY_KEY: Final = 255  # characters

@@ -80,7 +80,7 @@ class Claim:
     priority: int
     payload: str
     max_attempts: int
-    # How many attempts of the current set came before this one: a replay starts a new set.
+    # How many attempts of the current set failed before this one: a replay starts a new set, a loss is no failure.
     failures: int
     retry: Retry
     timeout_seconds: float
@@ -88,6 +88,7 @@ class Claim:
     trace_context: str
     wait_seconds: float  # from due to claimed, by the database's clock
     age_seconds: float  # from accepted to claimed
+    losses: int = 0  # workers lost while they ran it; more than 0: it may be what they died of
 
 
 class OutcomeKind(StrEnum):

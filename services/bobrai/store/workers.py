@@ -21,6 +21,7 @@ _UNREGISTER = statement("unregister_worker")
 _LIVE = statement("live_workers")
 _EXPIRE = statement("expire_workers")
 _LOST = statement("lost_workers")
+_LOST_TASKS = statement("lost_tasks")
 _TAKE_BACK = statement("take_back")
 
 
@@ -92,11 +93,19 @@ async def expire(database: Executor, *, restart_grace_seconds: float) -> list[Re
     return await database.fetch(_EXPIRE, restart_grace_seconds)
 
 
-async def take_back(database: Executor, *, limit: int = 1000) -> list[Record]:
-    """Take back tasks that workers without a row were processing, at most ``limit``.
+async def lost_tasks(database: Executor, besides: Sequence[int], *, limit: int = 1000) -> list[int]:
+    """Return the ids of tasks that workers without a row were processing, at most ``limit``, without those given."""
+    lost = column(await database.fetch(_LOST), "id")
+    return column(await database.fetch(_LOST_TASKS, lost, limit, besides), "id") if lost else []
 
-    Returns id, attempt, type, status, queue and request_id of each: pending again, or final.
+
+async def take_back(database: Executor, *, limit: int = 1000, only: Sequence[int] | None = None) -> list[Record]:
+    """Take back tasks that workers without a row were processing, at most ``limit``, or only the given ones of them.
+
+    Returns id, attempt, type, status, queue, request_id and losses of each: pending again, or final.
     """
     # Two statements: a worker that registers and claims in between must not look like one without a row.
     lost = column(await database.fetch(_LOST), "id")
-    return await database.fetch(_TAKE_BACK, lost, limit, limits.MAX_ERRORS_KEPT) if lost else []
+    if not lost:
+        return []
+    return await database.fetch(_TAKE_BACK, lost, limit, limits.MAX_ERRORS_KEPT, limits.MAX_LOSSES, only)

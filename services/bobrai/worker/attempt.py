@@ -12,6 +12,7 @@ from bobrai.domain.task import Claim
 from bobrai.handlers.context import Context, Services
 from bobrai.handlers.handler import Handler
 from bobrai.telemetry.traces import AttemptSpan
+from bobrai.worker.isolation import Place
 from bobrai.worker.transaction import AttemptTransaction
 
 
@@ -73,6 +74,7 @@ class Attempt(Claimed):
         "context",
         "finished",
         "handler",
+        "place",
         "span",
         "started",
         "task",
@@ -85,6 +87,7 @@ class Attempt(Claimed):
     def __init__(self, claim: Claim, held: Settleable, worker_id: int, handler: Handler) -> None:
         super().__init__(claim, held, worker_id)
         self.handler = handler
+        self.place: Place | None = None  # where it runs alone; None: here
         self.task: asyncio.Task[None] | None = None  # None: it waits for a slot
         self.timer: asyncio.TimerHandle | None = None
         self.transaction: AttemptTransaction | None = None

@@ -20,7 +20,7 @@ from bobrai.runtime.outage import Outage, pause_after
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
-from bobrai.worker import meters, outcomes, telling
+from bobrai.worker import meters, outcomes, telling, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.lease import Lease
 
@@ -88,15 +88,7 @@ class Completions:
 
     async def is_settled(self, worker_id: int, outcome: Outcome) -> bool:
         """Return whether an outcome whose commit was not answered is there; waits while the database is away."""
-        while worker_id == self._lease.worker_id:
-            try:
-                found = await attempts.settled(self._database, worker_id, [outcome])
-            except Exception as error:  # noqa: BLE001 - whatever it is, the outcome must not be forgotten
-                await asyncio.sleep(self._outage.failed(error))
-            else:
-                self._outage.over()
-                return bool(found)
-        return False
+        return await unanswered.is_settled(self._database, self._lease, self._outage, worker_id, outcome)
 
     def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[str]") -> None:
         if future.cancelled():

@@ -2,7 +2,7 @@
 
 In: claims. Out: outcomes, to ``completions``. An async handler is an asyncio task, a plain one runs in a thread. What
 does not end when it is told to loses its slot and its say: another attempt takes the place, and what it returns later
-is dropped.
+is dropped. A task that was lost with a worker runs in a process of its own (`isolation.py`).
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import meters, outcomes
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
-from bobrai.worker.completions import Completions
-from bobrai.worker.progress import ProgressReports
+from bobrai.worker.child import ProcessDied
+from bobrai.worker.isolation import Isolation, Place
+from bobrai.worker.ports import Reports, Results
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.threads import HandlerThreads
 from bobrai.worker.transaction import AttemptTransaction
@@ -32,6 +33,7 @@ log = logs.get_logger(__name__)
 
 GRACE_SECONDS = 5.0  # for a handler to end after it was told to
 INTERRUPT_GRACE_SECONDS = 2.0  # the same when the process is about to exit
+_ANSWER_SECONDS = 1.0  # beyond, for the process of an isolated task to say that it has ended
 
 
 class Executor:
@@ -41,14 +43,15 @@ class Executor:
         self,
         registry: Registry,
         slots: int,
-        progress: ProgressReports,
+        progress: Reports,
         speeds: Speeds,
         new_transaction: Callable[[], AttemptTransaction],
         grace_seconds: float = GRACE_SECONDS,
         *,
         link_after_seconds: float = math.inf,
+        isolation: Isolation | None = None,
     ) -> None:
-        self.completions: Completions  # set once both exist: each hears from the other
+        self.completions: Results  # set once both exist: each hears from the other
         self.on_room: Callable[[], None] = lambda: None
         self.slots = slots
         self.running = 0
@@ -64,6 +67,7 @@ class Executor:
         self._new_transaction = new_transaction
         self._grace_seconds = grace_seconds
         self._link_after_seconds = link_after_seconds
+        self._isolation = isolation
         self._threads = HandlerThreads()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -101,6 +105,12 @@ class Executor:
             return
         attempt = Attempt(claim, held, worker_id, handler)
         self._attempts[claim.task_id] = attempt
+        if claim.losses and self._isolation is not None and not self.draining:
+            attempt.place = self._isolation.place_for(claim)
+            if attempt.place is None:
+                attempt.finished = True
+                self.completions.write(attempt, outcomes.no_place(claim))
+                return
         if self.draining:
             self._give_back(attempt)
         elif self.running < self.slots:
@@ -112,6 +122,8 @@ class Executor:
         """Forget an attempt whose outcome is written or dropped."""
         if self._attempts.get(attempt.claim.task_id) is attempt:
             del self._attempts[attempt.claim.task_id]
+        if isinstance(attempt, Attempt) and attempt.place is not None:
+            attempt.place.leave()
         attempt.held.settle()
 
     def cancel(self, task_ids: list[int]) -> None:
@@ -139,6 +151,8 @@ class Executor:
     def close(self) -> None:
         """Let go of what does not end: the event loop must not wait for it."""
         self._threads.close()
+        if self._isolation is not None:
+            self._isolation.close()
         for task in self._stuck:
             asyncio.tasks._unregister_task(task)  # noqa: SLF001 - documented for those who extend asyncio
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was reported above
@@ -179,12 +193,16 @@ class Executor:
         meter = meters.of(claim.queue, claim.type)
         meter.started.inc()
         attempt.begin(self)
-        if traces.on:
+        if traces.on and attempt.place is None:
             attempt.span = traces.attempt(claim, self._link_after_seconds)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
-        attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+        if attempt.place is None:
+            attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+            body = self._run(attempt)
+        else:
+            body = self._run_isolated(attempt, attempt.place)
         # Nothing that an earlier handler has put into its context gets into this one.
-        attempt.task = self._loop.create_task(self._run(attempt), context=self._context.copy())
+        attempt.task = self._loop.create_task(body, context=self._context.copy())
         if logs.prints(logging.DEBUG):
             log.debug("task.started", **attempt.fields())
 
@@ -213,6 +231,40 @@ class Executor:
             self._finish(attempt, outcome)
         else:
             await self._end_transaction(attempt, attempt.transaction, outcome)
+
+    async def _run_isolated(self, attempt: Attempt, place: Place) -> None:
+        """Let a process of its own run the attempt; it ends with the process at the latest."""
+        claim = attempt.claim
+        if not await place.prepare():
+            attempt.place = None
+            place.leave()
+            if attempt.cause is None:
+                attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+                await self._run(attempt)
+            else:
+                self._finish(attempt, self._ended_by(attempt, None))
+            return
+        attempt.started = time.monotonic()
+        # The process keeps the timeout by itself; this is for one that cannot.
+        late = claim.timeout_seconds + self._grace_seconds + _ANSWER_SECONDS
+        attempt.timer = self._loop.call_later(late, self._kill, attempt, place)
+        try:
+            ended = await place.run(attempt.worker_id)
+            outcome, written = ended.outcome, ended.written
+        except ProcessDied as error:
+            outcome, written = self._died(attempt, error), False
+        self._finish(attempt, None if attempt.cause is StopCause.LOST else outcome, written=written)
+
+    def _died(self, attempt: Attempt, error: ProcessDied) -> Outcome | None:
+        if attempt.cause is not None:
+            return self._ended_by(attempt, None)
+        metrics.TASK_LOSSES.labels(attempt.claim.queue, attempt.claim.type, "process_died").inc()
+        log.warning("isolation.died", error=str(error), **attempt.fields())
+        return outcomes.died(attempt.claim, str(error))
+
+    def _kill(self, attempt: Attempt, place: Place) -> None:
+        attempt.cause = attempt.cause or StopCause.TIMEOUT
+        place.kill()
 
     def _ended_by(self, attempt: Attempt, error: BaseException | None) -> Outcome | None:
         """Return the outcome of an attempt that did not simply return; None when it is to be dropped."""
@@ -289,6 +341,13 @@ class Executor:
                 self.completions.lost(attempt)
             else:
                 self.completions.write(attempt, outcomes.stopped(attempt.claim, cause))
+            return
+        if attempt.place is not None:
+            if cause is StopCause.LOST:
+                attempt.place.kill()
+            else:
+                grace = self._grace_seconds + _ANSWER_SECONDS
+                attempt.place.stop(cancelled=cause is StopCause.CANCELLED, grace_seconds=grace)
             return
         if already_told:
             return

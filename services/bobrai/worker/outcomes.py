@@ -3,6 +3,7 @@
 In: a claim and the exception, or the cause of a stop. Out: an Outcome, whose error is bounded in size.
 """
 
+import random
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -15,6 +16,7 @@ from bobrai.telemetry import masking, rendering
 from bobrai.worker.attempt import StopCause
 
 UNKNOWN_TYPE_DELAY_SECONDS = 5.0
+NO_PLACE_DELAY_SECONDS = 1.0
 _FRAMES = 40  # of each traceback, the innermost ones
 
 
@@ -35,6 +37,18 @@ def stopped(claim: Claim, cause: StopCause) -> Outcome:
 def unknown_type(claim: Claim) -> Outcome:
     """This worker has no handler for the type: give the task back for another worker."""
     return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=UNKNOWN_TYPE_DELAY_SECONDS)
+
+
+def no_place(claim: Claim) -> Outcome:
+    """This worker runs as many isolated tasks as it can: give the task back for whoever has a place first."""
+    delay = NO_PLACE_DELAY_SECONDS * random.uniform(0.5, 1.5)
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=delay)
+
+
+def died(claim: Claim, how: str) -> Outcome:
+    """The task ran alone and its process is gone: this attempt is to blame."""
+    message = f"the process that ran this attempt alone {how} (worker_lost)"
+    return again(claim, AttemptError("ProcessDied", message, reason="worker_lost"))
 
 
 def raised(claim: Claim, error: BaseException) -> Outcome:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from bobrai.broker.port import Broker
 from bobrai.domain.errors import Unavailable
 from bobrai.domain.message import Hint
+from bobrai.handlers import registry as handlers
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
@@ -27,6 +28,7 @@ from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import INTERRUPT_GRACE_SECONDS, Executor
 from bobrai.worker.heartbeat import Heartbeat
 from bobrai.worker.intake import Intake
+from bobrai.worker.isolation import Isolation
 from bobrai.worker.lease import Lease
 from bobrai.worker.progress import ProgressReports
 from bobrai.worker.speeds import Speeds
@@ -53,13 +55,17 @@ class Worker:
         self.watch = LoopWatch(settings.worker.blocked_seconds)
         self._speeds = Speeds(slots)
         places = asyncio.Semaphore(settings.database.pool_size)
+        reports = ProgressReports(database, self.lease)
+        # Handlers that were declared elsewhere than in modules cannot be found by another process.
+        isolation = Isolation(settings, reports.report) if registry is handlers.default else None
         self.executor = Executor(
             registry,
             slots,
-            ProgressReports(database, self.lease),
+            reports,
             self._speeds,
             lambda: AttemptTransaction(handlers_database, places),
             link_after_seconds=settings.trace.link_after_seconds,
+            isolation=isolation if isolation is not None and isolation.is_on else None,
         )
         self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)

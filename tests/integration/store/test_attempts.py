@@ -156,8 +156,9 @@ async def test_settled_knows_every_kind_of_end_that_was_written(store: Database,
 @pytest.mark.parametrize("kind", list(OutcomeKind))
 async def test_settled_does_not_take_a_lost_claim_for_its_own_write(store: Database, kind: OutcomeKind) -> None:
     me, other = await worker(store), await worker(store)
-    [again, last] = await submitted_one(store), await submitted_one(store, max_attempts=1)
+    [again, last] = await submitted_one(store), await submitted_one(store)
     ends = [outcome(await claimed(store, me, each), kind) for each in (again, last)]
+    await store.fetch("UPDATE tasks SET losses = $1 WHERE id = $2", limits.MAX_LOSSES - 1, last)
     await workers.unregister(store, me)
     await workers.take_back(store)
     assert [await status(store, each) for each in (again, last)] == [("pending", 1), ("failed", 1)]

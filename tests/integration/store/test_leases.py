@@ -1,10 +1,12 @@
 """Leases belong to workers: nothing is taken back because it is old, only because its worker is gone."""
 
 import asyncio
+import json
 
 import asyncpg
 import pytest
 
+from bobrai.domain import limits
 from bobrai.domain.errors import WorkerGone
 from bobrai.domain.message import Hint
 from bobrai.domain.task import OutcomeKind
@@ -42,20 +44,83 @@ async def test_a_lost_workers_tasks_are_taken_back(store: Database, history: His
     assert await workers.take_back(store) == []
 
 
-async def test_a_task_that_kills_its_workers_ends_failed(store: Database, history: History) -> None:
+async def test_a_loss_is_no_attempt(store: Database, history: History) -> None:
+    task_id = await submitted_one(store, max_attempts=1)
+    for losses in range(1, 30):
+        me = await worker(store)
+        claim = await claimed(store, me, task_id)
+        assert (claim.attempt, claim.max_attempts, claim.failures, claim.losses) == (losses, losses, 0, losses - 1)
+        await expired(store, me)
+        (row,) = await workers.take_back(store)
+        assert (row["status"], row["losses"]) == ("pending", losses)
+    last = await worker(store)
+    claim = await claimed(store, last, task_id)
+    assert await attempts.complete(store, last, [outcome(claim, OutcomeKind.DONE)])
+    row = await tasks.get(store, task_id)
+    assert (row["status"], row["losses"]) == ("done", 29)
+    assert {error["reason"] for error in json.loads(row["errors"])} == {"worker_lost"}
+
+
+async def test_attempts_that_failed_count_on_after_a_loss(store: Database, history: History) -> None:
+    """One failure, one loss, one failure: of two attempts that was the last one."""
     task_id = await submitted_one(store, max_attempts=2)
-    for expected in [("pending", 1), ("failed", 2)]:
+    me = await worker(store)
+    await attempts.end(store, me, [outcome(await claimed(store, me, task_id), OutcomeKind.RETRY)])
+    assert (await claimed(store, me, task_id)).failures == 1
+    await expired(store, me)
+    await workers.take_back(store)
+    other = await worker(store)
+    claim = await claimed(store, other, task_id)
+    assert (claim.attempt, claim.max_attempts, claim.failures) == (3, 3, 1)
+    assert await attempts.end(store, other, [outcome(claim, OutcomeKind.RETRY)]) == {task_id: "failed"}
+
+
+async def test_a_task_that_is_lost_again_waits_longer_each_time(store: Database) -> None:
+    task_id = await submitted_one(store)
+    waits = []
+    for _ in range(6):
         me = await worker(store)
         await claimed(store, me, task_id)
         await expired(store, me)
         await workers.take_back(store)
-        assert await status(store, task_id) == expected
-    (row,) = await store.fetch(
-        "SELECT errors -> -1 ->> 'reason' AS reason, (errors -> -1 ->> 'attempt')::int AS attempt,"
-        " jsonb_array_length(errors) AS errors, finished_at FROM tasks"
-    )
-    assert (row["reason"], row["attempt"], row["errors"]) == ("worker_lost", 2, 2)
+        (row,) = await store.fetch("SELECT extract(epoch FROM due_at - now())::float8 AS wait FROM outbox")
+        waits.append(row["wait"])
+    assert waits == pytest.approx([0, 1, 3, 7, 10, 10], abs=0.5)
+
+
+async def test_a_task_that_is_lost_without_end_ends_failed(store: Database, history: History) -> None:
+    me, task_id = await worker(store), await submitted_one(store)
+    await claimed(store, me, task_id)
+    await store.fetch("UPDATE tasks SET losses = $1", limits.MAX_LOSSES - 1)
+    await expired(store, me)
+    await workers.take_back(store)
+    row = await tasks.get(store, task_id)
+    assert (row["status"], row["losses"], row["attempt"]) == ("failed", limits.MAX_LOSSES, 1)
+    assert json.loads(row["errors"])[-1]["reason"] == "worker_lost"
     assert row["finished_at"] is not None
+
+
+async def test_a_replay_gives_all_attempts_and_keeps_the_suspicion(store: Database, history: History) -> None:
+    me, task_id = await worker(store), await submitted_one(store, max_attempts=2)
+    await claimed(store, me, task_id)
+    await store.fetch("UPDATE tasks SET losses = 7")
+    await expired(store, me)
+    await workers.take_back(store)
+    other = await worker(store)
+    await attempts.end(store, other, [outcome(await claimed(store, other, task_id), OutcomeKind.FAILED)])
+    await tasks.replay(store, task_id)
+    claim = await claimed(store, other, task_id)
+    assert (claim.attempt, claim.max_attempts, claim.failures, claim.losses) == (3, 4, 0, 1)
+
+
+async def test_one_lost_task_that_cannot_be_written_is_left_out_by_name(store: Database) -> None:
+    me, (one, two) = await worker(store), await submitted(store, 2)
+    for task_id in (one, two):
+        await claimed(store, me, task_id)
+    await expired(store, me)
+    assert await workers.lost_tasks(store, [one]) == [two]
+    assert [row["id"] for row in await workers.take_back(store, only=[two])] == [two]
+    assert await workers.lost_tasks(store, []) == [one]
 
 
 async def test_a_wish_to_cancel_wins_when_the_worker_is_lost(store: Database) -> None:
@@ -198,7 +263,7 @@ async def test_only_the_attempt_of_the_lost_worker_is_taken_back(store: Database
     lost_ids = [lost]
     await attempts.end(store, lost, [outcome(claim, OutcomeKind.INTERRUPTED)])
     await claimed(store, living, task_id)
-    assert await store.fetch(queries.statement("take_back"), lost_ids, 100, 20) == []
+    assert await store.fetch(queries.statement("take_back"), lost_ids, 100, 20, 1000, None) == []
     assert await status(store, task_id) == ("processing", 1)
 
 

@@ -19,13 +19,14 @@ from tests.support.servers import Servers
 DONE, DELAYED, DUE, PROCESSING, WORKERS = 60_000, 30_000, 5_000, 10_000, 20
 GONE = 1  # of the workers: its 500 tasks have no owner
 
+# The payloads of what is done fill its pages to the brim, so that what waits lies together in pages of its own.
 FILL = f"""
 INSERT INTO queues (name) SELECT 'queue' || n FROM generate_series(1, 9) AS n;
 INSERT INTO workers (queues, host, concurrency, expires_at)
     SELECT '{{default}}', 'host', 500, now() + interval '1 h' FROM generate_series(1, {WORKERS});
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at,
                    finished_at, result, run_at, created_at, priority)
-    SELECT 'type' || n % 7, CASE WHEN n % 10 = 0 THEN 'default' ELSE 'queue' || n % 10 END, '"{"x" * 60}"', 3, '{{}}',
+    SELECT 'type' || n % 7, CASE WHEN n % 10 = 0 THEN 'default' ELSE 'queue' || n % 10 END, '"{"x" * 52}"', 3, '{{}}',
            300, CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'done' END, 1, n % {WORKERS} + 1, now(),
            now() - make_interval(mins => {DONE} - n), '"ok"', now(), now() - make_interval(mins => {DONE} - n), n % 11
     FROM generate_series(1, {DONE}) AS n;
@@ -83,7 +84,9 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("release_hints", [hundred_due, [0] * 100], 1200),
     ("sweep", [hundred_due, [0] * 100], 1600),
     ("lost_workers", [], 1700),
-    ("take_back", [[GONE], 100, 20], 5000),
+    ("lost_tasks", [[GONE], 100, []], 1700),
+    ("take_back", [[GONE], 100, 20, 1000, None], 5000),
+    ("take_back", [[GONE], 100, 20, 1000, [FIRST_PROCESSING + WORKERS - 1]], 5000),
     ("task_by_id", [500], 6),
     ("read_tasks", [hundred_due], 600),
     ("tasks_by_ids", [hundred_done], 300),

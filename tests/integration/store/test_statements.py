@@ -133,6 +133,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert [row["id"] for row in listed] == [keyed[0], ids[5], ids[4]]
 
     await expired(store, me)
+    assert set(await workers.lost_tasks(store, [])) == set(ids[2:4])
     assert {row["id"] for row in await workers.take_back(store)} == set(ids[2:4])
     await workers.unregister(store, await worker(store))
     measured = await queues.measure(

@@ -16,7 +16,8 @@ WITH me AS MATERIALIZED (
               t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
               t.trace_context,
               extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
-              extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
+              extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
+              t.losses
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
@@ -25,7 +26,8 @@ SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
        t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id, t.trace_context,
        extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
-       extract(epoch FROM now() - t.created_at)::double precision AS age_seconds
+       extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
+       t.losses
 FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt) ON t.id = hint.task_id
 WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worker_id = $1;
 
@@ -87,7 +89,7 @@ SELECT id, status, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM ende
 -- the attempt of another, and the error that it leaves says so.
 WITH seen AS (
     SELECT t.id, t.status, o.kind, t.attempt = o.attempt AND t.worker_id = $1 AS ours,
-           t.errors @> jsonb_build_array(jsonb_build_object('attempt', o.attempt, 'reason', 'worker_lost')) AS taken_back
+           t.errors @> jsonb_build_array(jsonb_build_object('attempt', o.attempt, 'type', 'WorkerLost')) AS taken_back
     FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[], $4::text[]) AS o (task_id, attempt, kind) ON t.id = o.task_id
     ORDER BY t.id FOR SHARE OF t
 )

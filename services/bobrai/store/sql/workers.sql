@@ -35,21 +35,34 @@ RETURNING id, host, queues;
 SELECT DISTINCT t.worker_id AS id FROM tasks AS t
 WHERE t.status = 'processing' AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = t.worker_id);
 
+-- name: lost_tasks
+-- Some of what these workers hold, by id.
+SELECT t.id FROM tasks AS t
+WHERE t.status = 'processing' AND t.worker_id = ANY($1::bigint[]) AND t.id <> ALL($3::bigint[])
+LIMIT $2;
+
 -- name: take_back
--- What lost workers were processing: pending again, or final when the attempts are used up or a cancel was wished. No
--- order: it would be had by reading the table from its oldest row, and nothing here waits for a lock.
+-- What lost workers were processing: pending again, or final when a cancel was wished or it was lost too often. A loss is
+-- no attempt: it moves the bounds that attempts count between, while the number itself, which is the fence, goes on. Who
+-- is lost again and again waits up to 10 s, because it may be what its workers die of. $5: only these tasks. No order: it
+-- would be had by reading the table from its oldest row, and nothing here waits for a lock.
 WITH lost AS (
     SELECT t.id,
            CASE WHEN t.cancel_requested THEN 'cancelled'
-                WHEN t.attempt >= t.max_attempts THEN 'failed'
+                WHEN t.losses + 1 >= $4 THEN 'failed'
                 ELSE 'pending' END AS status
     FROM tasks AS t
     WHERE t.status = 'processing' AND t.worker_id = ANY($1::bigint[])
+      AND ($5::bigint[] IS NULL OR t.id = ANY($5::bigint[]))
     LIMIT $2 FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE tasks AS t
     SET status = next.status,
-        run_at = CASE WHEN next.status = 'pending' THEN now() ELSE t.run_at END,
+        losses = t.losses + 1,
+        attempts_before = CASE WHEN next.status = 'pending' THEN t.attempts_before + 1 ELSE t.attempts_before END,
+        max_attempts = CASE WHEN next.status = 'pending' THEN t.max_attempts + 1 ELSE t.max_attempts END,
+        run_at = CASE WHEN next.status = 'pending'
+                      THEN now() + make_interval(secs => least(10, power(2, least(t.losses, 10)) - 1)) ELSE t.run_at END,
         worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
         errors = (CASE WHEN jsonb_array_length(t.errors) >= $3 THEN t.errors - 0 ELSE t.errors END)
                  || jsonb_build_object('attempt', t.attempt, 'type', 'WorkerLost', 'reason', 'worker_lost',
@@ -59,10 +72,11 @@ WITH lost AS (
         finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
         updated_at = now()
     FROM lost AS next WHERE t.id = next.id
-    RETURNING t.id, t.attempt, t.type, t.status, t.queue, t.priority, t.run_at, t.request_id
+    RETURNING t.id, t.attempt, t.type, t.status, t.queue, t.priority, t.run_at, t.request_id, t.losses
 ), again AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM taken WHERE status = 'pending'
     ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
 )
-SELECT id, attempt, type, status, queue, request_id, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM taken;
+SELECT id, attempt, type, status, queue, request_id, losses,
+       (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM taken;

@@ -1,0 +1,134 @@
+"""A process of this worker in which tasks run alone, one after another: see `isolated.py` for its inside.
+
+In: settings, then attempts. Out: how each ended, or how the process died; the worker outlives it.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from bobrai.domain.task import Claim
+from bobrai.settings import Settings
+from bobrai.telemetry import logs
+from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop, send_settings
+
+log = logs.get_logger(__name__)
+
+_START_SECONDS: Final = 120.0  # for the imports of all handlers, on a busy machine
+_EXIT_SECONDS: Final = 2.0  # between the end of the connection and that of the process
+
+
+class ProcessDied(Exception):
+    """The process is gone before the attempt had ended; the message says how."""
+
+
+class Child:
+    """One such process; ``start`` makes it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self._process = process
+        self._channel = channel
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        threading.Thread(target=self._wait, args=(self._exited.get_loop(),), name="isolated", daemon=True).start()
+
+    @classmethod
+    async def start(cls, settings: Settings) -> "Child":
+        """Return a process that has imported the handlers; raises ProcessDied when it does not come up."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # Not a fork: it would take along what our threads have locked. A session of its own keeps a terminal's
+                # Ctrl-C from it, and lets us end what a handler has started together with it.
+                process = subprocess.Popen(  # noqa: ASYNC220, S603 - ourselves; it takes milliseconds
+                    [sys.executable, "-m", "bobrai", "isolated", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
+            send_settings(ours, settings)
+            child = cls(process, await Channel.over(ours))
+        except OSError as error:
+            ours.close()
+            raise ProcessDied(f"could not be started: {error}") from error
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                message = await child._channel.receive()
+        except TimeoutError:
+            message = None
+        except BaseException:
+            child.kill()
+            raise
+        if not isinstance(message, Ready):
+            raise ProcessDied(await child._end())
+        log.info("isolation.started", pid=process.pid)
+        return child
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can run something."""
+        return not self._exited.done()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    async def run(
+        self, claim: Claim, worker_id: int, memory_bytes: int | None, on_progress: Callable[[str], None]
+    ) -> Ended:
+        """Run an attempt and return how it ended; raises ProcessDied."""
+        self._channel.send(Run(claim, worker_id, memory_bytes))
+        while True:
+            message = await self._channel.receive()
+            match message:
+                case Progress(text):
+                    on_progress(text)
+                case Ended():
+                    return message
+                case _:
+                    raise ProcessDied(await self._end())
+
+    def stop(self, *, cancelled: bool) -> None:
+        """Ask the attempt to end."""
+        self._channel.send(Stop(cancelled))
+
+    def kill(self) -> None:
+        """End the process, and what was started in it, at once."""
+        if self.is_alive:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let an idle process end by itself."""
+        self._channel.close()
+
+    async def _end(self) -> str:
+        """Return how the process has ended, which what closed its connection need not have done."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EXIT_SECONDS):
+                await asyncio.shield(self._exited)
+        self.kill()
+        code = await asyncio.shield(self._exited)
+        self._channel.close()
+        if code >= 0:
+            return f"ended with exit code {code}"
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            return f"was ended by {name}" + (", as when memory is short" if name == "SIGKILL" else "")
+        return f"was ended by signal {-code}"
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A thread, because a handler may have put something of its own in the place of the event loop's SIGCHLD.
+        process = self._process
+        with contextlib.suppress(OSError):  # a handler that waits for any child has reaped it
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # While its id is taken nobody else can have it.
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._exited.set_result, code)

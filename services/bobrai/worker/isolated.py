@@ -1,0 +1,141 @@
+"""The inside of a process in which tasks of a worker run alone.
+
+In: attempts from the worker, over a pair of sockets, one at a time. Out: what they report, and how they ended. It ends
+with its worker, whatever a handler does. It reaches PostgreSQL for a handler's transaction only; the lease and the
+writing of outcomes stay with the worker.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from bobrai.domain.task import Outcome
+from bobrai.handlers.registry import Registry
+from bobrai.runtime.outage import Outage
+from bobrai.settings import Settings
+from bobrai.store.pool import Database
+from bobrai.worker import memory, unanswered
+from bobrai.worker.attempt import Claimed
+from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
+from bobrai.worker.executor import Executor
+from bobrai.worker.lease import Lease
+from bobrai.worker.speeds import Speeds
+from bobrai.worker.transaction import AttemptTransaction
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def end_with_worker(descriptor: int) -> socket.socket:
+    """Bind this process to its worker's life; returns the socket that leads there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no keywords
+    memory.offer_first()
+    return socket.socket(fileno=descriptor)
+
+
+async def serve(connection: socket.socket, settings: Settings, registry: Registry) -> None:
+    """Run attempts until the worker hangs up."""
+    channel = await Channel.over(connection)
+    database = Database(settings.database, pool_size=2, name="bobrai-isolated")
+    await database.open()
+    results = _Results(channel, database)
+    places = asyncio.Semaphore(1)
+    executor = Executor(
+        registry,
+        1,
+        _Reports(channel),
+        Speeds(1),
+        lambda: AttemptTransaction(database, places),
+        link_after_seconds=settings.trace.link_after_seconds,
+    )
+    executor.completions = results
+    results.on_settled = executor.settled
+    channel.send(Ready())
+    task_id = 0
+    while (message := await channel.receive()) is not None:
+        match message:
+            case Run(claim, worker_id, memory_bytes):
+                memory.allow(memory_bytes)
+                task_id, results.lease.worker_id = claim.task_id, worker_id
+                executor.admit(claim, _Held(), worker_id)
+            case Stop(cancelled=True):
+                executor.cancel([task_id])
+            case Stop():
+                executor.interrupt_all()
+    if executor.unsettled:
+        os._exit(1)  # the worker is gone, and nobody wants to know any more
+    await database.close()
+
+
+class _Held:
+    """There is no delivery here."""
+
+    def settle(self) -> None:
+        """Nothing waits for it."""
+
+
+class _Reports:
+    """Progress, on its way to the worker, which writes it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._latest: str | None = None
+
+    def report(self, _task_id: int, _attempt: int, text: str) -> None:
+        """Replace what is not sent yet; may be called from any thread."""
+        with self._lock:
+            first, self._latest = self._latest is None, text
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._send)
+
+    def take(self, _task_id: int, _attempt: int) -> str | None:
+        """Return what is not sent yet, and leave it to the outcome."""
+        with self._lock:
+            latest, self._latest = self._latest, None
+        return latest
+
+    def _send(self) -> None:
+        if (latest := self.take(0, 0)) is not None:
+            self._channel.send(Progress(latest))
+
+
+class _Results:
+    """Outcomes, on their way to the worker, which writes them."""
+
+    def __init__(self, channel: Channel, database: Database) -> None:
+        self.lease = Lease()
+        self.on_settled: Callable[[Claimed], None] = lambda _attempt: None
+        self._channel = channel
+        self._database = database
+        self._outage = Outage("completions")
+
+    def write(self, attempt: Claimed, outcome: Outcome) -> None:
+        """Send an outcome to be written."""
+        self._end(attempt, Ended(outcome))
+
+    def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:  # noqa: ARG002 - the worker knows it
+        """Send an outcome that is committed."""
+        self._end(attempt, Ended(outcome, written=True))
+
+    def lost(self, attempt: Claimed) -> None:
+        """Say that the claim was lost."""
+        self._end(attempt, Ended(None))
+
+    async def is_settled(self, worker_id: int, outcome: Outcome) -> bool:
+        """Return whether an outcome whose commit was not answered is there."""
+        return await unanswered.is_settled(self._database, self.lease, self._outage, worker_id, outcome)
+
+    def _end(self, attempt: Claimed, ended: Ended) -> None:
+        self._channel.send(ended)
+        self.on_settled(attempt)

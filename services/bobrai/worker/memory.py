@@ -1,0 +1,127 @@
+"""How much memory this process has, and may have: what /proc and the container's cgroup say.
+
+In: nothing. Out: bytes, and a plan of how many isolated tasks fit beside the worker. Where nothing can be read, as on
+other systems than Linux, there is no limit.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_STATM: Final = Path("/proc/self/statm")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_LIMITS: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+_FILE_PAGES: Final = ("active_file", "inactive_file", "total_active_file", "total_inactive_file")
+_NO_LIMIT: Final = 1 << 60  # what version 1 of cgroups says for none is near the largest number
+_MARGIN: Final = 0.1  # of the limit: for what the worker's other tasks take meanwhile
+_SMALLEST_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many isolated tasks may run at once, and the bytes of each process then, or of a single one.
+
+    None: nobody has set a limit.
+    """
+
+    places: int
+    share_bytes: int | None = None
+    whole_bytes: int | None = None
+
+
+def plan(places: int, *, limit: int | None, used: int, resident: int) -> Plan:
+    """Divide what is left of the limit: a process is as large as the worker, ``resident``, and its task's share again.
+
+    There is always one place: a task that is never tried would never end.
+    """
+    if limit is None:
+        return Plan(places)
+    room = max(limit - used - int(limit * _MARGIN), resident + _SMALLEST_BYTES)
+    fitting = max(1, min(places, room // (2 * resident)))
+    return Plan(fitting, room // fitting, room)
+
+
+def plan_here(places: int) -> Plan:
+    """Return the plan for this process as it is now."""
+    found = container()
+    resident = resident_bytes()
+    return Plan(places) if found is None else plan(places, limit=found[0], used=found[1], resident=resident)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; on systems without /proc its peak."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def container() -> tuple[int, int] | None:
+    """Return the limit of the container and what it uses now, without what can be dropped; None without a limit."""
+    found = [each for each in map(_read, _folders()) if each is not None]
+    return min(found, default=None)
+
+
+def _folders() -> Iterator[Path]:
+    """Return the cgroups that this process is in; inside a container most of their names exist outside only."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers in {"", "memory"}:
+                root = _CGROUPS / controllers
+                folder = root / name.lstrip("/")
+                yield root
+                while folder != root and root in folder.parents:
+                    yield folder
+                    folder = folder.parent
+
+
+def _read(folder: Path) -> tuple[int, int] | None:
+    for limit_name, used_name in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number either
+            limit = int((folder / limit_name).read_text(encoding="ascii"))
+            if limit < _NO_LIMIT:
+                return limit, max(0, int((folder / used_name).read_text(encoding="ascii")) - _file_pages(folder))
+    return None
+
+
+def _file_pages(folder: Path) -> int:
+    """Return the bytes of files kept in memory: the kernel gives them up before it kills."""
+    lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    found = {name: int(value) for name, value in (line.split() for line in lines) if name in _FILE_PAGES}
+    own, total = _FILE_PAGES[:2], _FILE_PAGES[2:]
+    return sum(found.get(name, 0) for name in (total if total[0] in found else own))
+
+
+def allow(limit_bytes: int | None) -> None:
+    """Let this process grow to about so many resident bytes; None: as far as it likes.
+
+    What goes beyond is a MemoryError, or the end of this process alone.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = hard
+    if limit_bytes is not None:
+        # The limit is on what is reserved, of which a part is never touched.
+        soft = _reserved_bytes() + max(_SMALLEST_BYTES, limit_bytes - resident_bytes())
+        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _reserved_bytes() -> int:
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resident_bytes()
+
+
+def offer_first() -> None:
+    """When memory is short, let the kernel end this process before its worker."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
