@@ -1,19 +1,21 @@
-"""Workers that are lost over and over, and tasks that are what they die of: the innocent end done, the culprits failed."""
+"""Workers that are lost over and over, and tasks that they die of: the innocent end done, the culprits failed."""
 
-import asyncio
 import json
 import os
-import signal
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.invariants import Expected, check
+from tests.faults.invariants import ANY_TYPE, Expected, check
 from tests.faults.service import SHORT_LEASE, Service
 from tests.support.eventually import eventually
+from tests.support.memory_limit import MemoryLimit
+from tests.support.run_folder import RunFolder
 
 LONGER_THAN_THE_LEASE = 4.0
+LIMIT_BYTES = 400 * 1024 * 1024
 DIED = frozenset({0, 1, -9, -11})
+KILLERS = {"exit": "exit code 1", "kill-from-thread": "SIGKILL", "segfault": "SIGSEGV"}  # and how each ends
 OVER_SECONDS = 90.0  # several losses in a row, each found after a lease, on a machine that is four times as slow
 
 
@@ -23,20 +25,20 @@ async def test_neighbours_of_killers_end_done_and_killers_failed(service: Servic
     for kind in ("plain", "effect", "thread"):
         service.load.submit(2 * workers, batch=10, type=kind, seconds=LONGER_THAN_THE_LEASE, max_attempts=1)
     await service.reached("status = 'processing'", 6 * workers)
-    killing = service.load.submit(killers, batch=killers, type="exit")
+    killing = [service.load.submit(1, type=kind)[0] for kind in [*KILLERS][:killers]]
     await supervised(service)
     await check(service, Expected(failed=frozenset(killing), exit_codes=DIED))
-    for row in await service.tasks("id, errors, losses, attempt, max_attempts", "type = 'exit'"):
+    for row in await service.tasks("id, type, errors, losses, attempt, max_attempts", "status = 'failed'"):
         # as many attempts as its type has, and each was by itself
         died = [error for error in json.loads(row["errors"]) if error["type"] == "ProcessDied"]
         assert len(died) == 3, row
         assert row["attempt"] == row["max_attempts"] == row["losses"] + 3
         assert {error["reason"] for error in json.loads(row["errors"])} == {"worker_lost"}
-        assert "ended with exit code 1" in died[-1]["message"]
+        assert KILLERS[row["type"]] in died[-1]["message"]
     assert service.metric("bobrai_task_losses_total") >= 1
 
 
-@pytest.fixture(params=[(1, 1), (3, 1), (2, 2), (3, 3)], ids=lambda pair: f"{pair[0]} killers, {pair[1]} workers")
+@pytest.fixture(params=[(1, 3), (2, 2), (3, 1)], ids=lambda pair: f"{pair[0]} killers, {pair[1]} workers")
 def pair(request: pytest.FixtureRequest) -> tuple[int, int]:
     return request.param  # type: ignore[no-any-return]
 
@@ -51,27 +53,37 @@ def workers(pair: tuple[int, int]) -> int:
     return pair[1]
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"), [("segfault", "SIGSEGV"), ("kill-itself", "SIGKILL"), ("kill-from-thread", "SIGKILL")]
-)
-async def test_death_of_any_kind_is_the_culprits_alone(service: Service, kind: str, how: str) -> None:
+@pytest.mark.parametrize("kind", ["hoard", "hoard-shared"])
+async def test_task_that_takes_all_memory_fails_and_its_neighbours_end_done(
+    service: Service, limited: MemoryLimit, kind: str
+) -> None:
+    """The kernel kills whatever is in the container; from then on the hoarder is ended before it comes to that."""
     service.settings |= SHORT_LEASE
-    service.start(worker=1)
+    service.start(worker=0)
+    limited.add(service.worker(ready=False).pid)
     service.load.submit(4, batch=4, type="effect", seconds=LONGER_THAN_THE_LEASE, max_attempts=1)
     await service.reached("status = 'processing'", 4)
-    [killer] = service.load.submit(1, type=kind)
-    await supervised(service)
-    await check(service, Expected(failed=frozenset({killer}), exit_codes=DIED))
-    [row] = await service.tasks("errors", f"id = {killer}")
-    assert how in json.loads(row["errors"])[-1]["message"]
+    [hoarder] = service.load.submit(1, type=kind)
+    await supervised(service, limited)
+    await check(service, Expected(failed=frozenset({hoarder}), exit_codes=DIED))
+    [row] = await service.tasks("errors, losses", f"id = {hoarder}")
+    assert row["losses"] == 1, row
+    assert "it may use" in json.loads(row["errors"])[-1]["message"], row
+
+
+@pytest.fixture
+def limited(run_folder: RunFolder) -> Iterator[MemoryLimit]:
+    limit = MemoryLimit(f"bobrai-{run_folder.free_port()}", LIMIT_BYTES)
+    yield limit
+    limit.close()
 
 
 async def test_however_often_machines_are_lost_no_task_fails(service: Service) -> None:
     service.settings |= SHORT_LEASE
     service.start(worker=2)
     for kind in ("plain", "effect", "thread"):
-        service.load.submit(8, batch=8, type=kind, seconds=3.0, max_attempts=1)
-    for _ in range(8):
+        service.load.submit(8, batch=8, type=kind, seconds=2.0, max_attempts=1)
+    for _ in range(6):
         victim = service.workers[-2]
         others = service.worker(ready=False)
         await eventually(lambda busy=victim: service.metric("bobrai_worker_slots_busy", [busy]) > 0, 20)
@@ -101,12 +113,29 @@ async def test_suspect_behaves_as_in_the_worker(service: Service) -> None:
     service.open_gate("go")
     await service.reached(f"id IN ({plain}, {effect}, {thread}) AND status = 'done'", 3)
     rows = {row["id"]: row for row in await service.tasks("id, errors, losses")}
-    reasons = {task_id: json.loads(row["errors"])[-1]["reason"] for task_id, row in rows.items() if row["errors"] != "[]"}
+    reasons = {
+        task_id: json.loads(row["errors"])[-1]["reason"] for task_id, row in rows.items() if row["errors"] != "[]"
+    }
     assert {task_id: reasons[task_id] for task_id in (slow, stuck, wrong)} == {
         slow: "timeout", stuck: "timeout", wrong: "error"
     }  # fmt: skip
     pids = {pid for _, _, pid in service.starts()}
     assert service.workers[0].pid not in pids
+
+
+async def test_sigterm_gives_back_what_runs_alone_uncounted(service: Service) -> None:
+    service.settings |= {"BOBRAI_WORKER_DRAIN_SECONDS": "0.5"}
+    service.start(worker=0)
+    service.load.submit(3, batch=3, type="effect", gate="go", max_attempts=1)
+    await suspected(service)
+    leaving = service.worker()
+    await eventually(lambda: len(service.starts()) == 3, 20)
+    leaving.terminate()
+    assert await leaving.exited() == 0
+    assert await service.count("status = 'pending' AND attempt = 0 AND losses = 1 AND errors = '[]'") == 3
+    service.open_gate("go")
+    service.worker()
+    await check(service, Expected(first_attempt_only=ANY_TYPE))
 
 
 async def test_nothing_that_runs_alone_outlives_its_worker(service: Service) -> None:
@@ -124,6 +153,21 @@ async def test_nothing_that_runs_alone_outlives_its_worker(service: Service) -> 
     await check(service)
 
 
+async def test_suspect_runs_in_the_worker_when_its_own_process_does_not_come_up(service: Service) -> None:
+    service.start(worker=0)
+    (service.folder / "only_in_workers.py").write_text(
+        "import sys\nfrom bobrai import task\nif 'isolated' in sys.argv:\n    sys.exit(3)\n"
+        "@task('only-in-workers')\nasync def only_in_workers() -> None: ...\n"
+    )
+    service.settings["BOBRAI_HANDLERS"] += ",only_in_workers"
+    service.load.submit(2, batch=2, type="effect", max_attempts=1)
+    await suspected(service)
+    worker = service.worker()
+    await check(service, Expected(first_attempt_only=ANY_TYPE, logged_errors=frozenset({"isolation.failed"})))
+    assert {pid for _, _, pid in service.starts()} == {worker.pid}
+    assert service.metric("bobrai_isolation_failures_total") == 2
+
+
 async def suspected(service: Service) -> None:
     """Make suspects of all tasks, as if a worker had been lost with them."""
     await service.database.execute("UPDATE tasks SET losses = 1")
@@ -137,13 +181,17 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def supervised(service: Service) -> None:
+async def supervised(service: Service, limited: MemoryLimit | None = None) -> None:
     """Do what a supervisor does until every task has ended: start again whatever has died."""
     count = len(service.workers)
 
     async def over() -> bool:
         for _ in range(count - sum(worker.is_running() for worker in service.workers)):
-            service.worker(ready=False)
+            if limited is not None:
+                limited.clear()
+            worker = service.worker(ready=False)
+            if limited is not None:
+                limited.add(worker.pid)
         return not await service.count("finished_at IS NULL")
 
     await eventually(over, OVER_SECONDS, message="every task ended")

@@ -135,26 +135,6 @@ async def test_handler_that_blocks_the_event_loop_keeps_its_claim(service: Servi
     assert service.metric("bobrai_handler_blocked_total", service.workers) >= 1
 
 
-async def test_task_that_kills_its_process_fails_while_its_neighbours_succeed(service: Service) -> None:
-    service.settings |= SHORT_LEASE
-    service.start(worker=1)
-    neighbours = service.load.submit(100, batch=50, type="effect", seconds=0.02)
-    [killer] = service.load.submit(1, type="exit", max_attempts=2)
-    neighbours += service.load.submit(100, batch=50, type="effect", seconds=0.02)
-
-    async def over() -> bool:
-        # what a supervisor does: start again whatever has ended
-        if not any(worker.is_running() for worker in service.workers):
-            service.worker(ready=False)
-        return not await service.count("finished_at IS NULL")
-
-    await eventually(over, 60, message="every task ended")
-    await check(service, Expected(failed=frozenset({killer}), exit_codes=frozenset({1})))
-    [row] = await service.tasks("attempt, errors", f"id = {killer}")
-    assert row["attempt"] == 2
-    assert [error["reason"] for error in reasons(row)] == ["worker_lost", "worker_lost"]
-
-
 async def test_task_that_always_fails_ends_failed_after_its_last_attempt(service: Service) -> None:
     service.start()
     failing = service.load.submit(20, batch=20, type="raise", max_attempts=3)

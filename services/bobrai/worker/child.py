@@ -60,9 +60,6 @@ class Child:
                 message = await child._channel.receive()
         except TimeoutError:
             message = None
-        except BaseException:
-            child.kill()
-            raise
         if not isinstance(message, Ready):
             raise ProcessDied(await child._end())
         log.info("isolation.started", pid=process.pid)

@@ -18,6 +18,7 @@ from bobrai.worker.child import Child, ProcessDied
 log = logs.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 60.0
+_GUARD_SECONDS: Final = 0.02  # in which a process takes some 40 MB
 
 
 class Isolation:
@@ -27,10 +28,12 @@ class Isolation:
         self.on_progress = on_progress
         self._settings = settings
         self._most = min(settings.worker.isolated, settings.worker.concurrency)
-        self._plan = memory.Plan(self._most)
+        self._container = memory.container()
+        self._plan = self._planned()
         self._places: set[Place] = set()
         self._children: set[Child] = set()
         self._idle: list[Child] = []
+        self._guarding: asyncio.Task[None] | None = None
         metrics.TASKS_ISOLATED.set_function(lambda: len(self._places))
 
     @property
@@ -41,7 +44,7 @@ class Isolation:
     def place_for(self, claim: Claim) -> "Place | None":
         """Return a place, to be freed by ``leave``; None when there is none now."""
         if not self._children:
-            self._plan = memory.plan_here(self._most)
+            self._plan = self._planned()
         plan = self._plan
         # Where the first place of several was too small for it, the next one gets all the memory there is.
         whole = plan.places > 1 and (claim.failures > 0 or claim.attempt >= claim.max_attempts)
@@ -52,6 +55,8 @@ class Isolation:
             return None
         place = Place(self, claim, plan.whole_bytes if whole else plan.share_bytes, is_whole=whole)
         self._places.add(place)
+        if self._container is not None and self._guarding is None:
+            self._guarding = asyncio.create_task(self._guard(self._container))
         return place
 
     async def take(self, *, anew: bool) -> Child:
@@ -73,6 +78,7 @@ class Isolation:
     def forget(self, child: Child) -> None:
         """End a process for good."""
         child.kill()
+        child.close()
         self._children.discard(child)
 
     def leave(self, place: "Place") -> None:
@@ -81,12 +87,29 @@ class Isolation:
 
     def close(self) -> None:
         """End all processes: those that run something at once."""
-        for child in self._idle:
-            child.close()
-            self._children.discard(child)
-        self._idle.clear()
+        while self._idle:
+            self._retire(self._idle[0])
         for child in list(self._children):
             self.forget(child)
+
+    def _planned(self) -> memory.Plan:
+        within = self._container
+        if within is None:
+            return memory.Plan(self._most)
+        resident = memory.resident_bytes()
+        return memory.plan(self._most, limit=within.limit, used=within.used(), resident=resident)
+
+    async def _guard(self, container: memory.Container) -> None:
+        """End who has taken more than its share before the kernel ends the whole container.
+
+        The limit of each process does not see what it shares, nor what it has started.
+        """
+        while self._places:
+            await asyncio.sleep(_GUARD_SECONDS)
+            if container.is_short:
+                for place in self._places:
+                    place.end_when_too_large()
+        self._guarding = None
 
     def _retire(self, child: Child) -> None:
         if child in self._idle:
@@ -106,6 +129,7 @@ class Place:
         self._child: Child | None = None
         self._given_up = False
         self._killing: asyncio.TimerHandle | None = None
+        self._too_large = ""
 
     async def prepare(self) -> bool:
         """Get a process for it; returns False when none comes up, so that the task has to run in the worker."""
@@ -131,7 +155,10 @@ class Place:
         try:
             ended = await child.run(claim, worker_id, self._memory_bytes, on_progress)
             if self._memory_bytes is not None and _lacked_memory(ended):
-                raise ProcessDied(f"had no more memory: it may use {self._memory_bytes >> 20} MiB")
+                raise ProcessDied(f"had no more memory: it may use {self._memory_bytes >> 20} MiB here")
+        except ProcessDied as error:
+            self._isolation.forget(child)
+            raise ProcessDied(self._too_large or str(error)) from None
         except BaseException:
             self._isolation.forget(child)
             raise
@@ -156,16 +183,20 @@ class Place:
         if self._child is not None:
             self._child.kill()
 
+    def end_when_too_large(self) -> None:
+        """End the process when it has taken more than it may, with all that it has started."""
+        if self._child is None or self._memory_bytes is None:
+            return
+        taken = memory.session_bytes(self._child.pid)
+        if taken > self._memory_bytes:
+            self._too_large = f"took {taken >> 20} MiB of memory: it may use {self._memory_bytes >> 20} MiB here"
+            self._child.kill()
+
     def leave(self) -> None:
         """Free the place."""
         if self._killing is not None:
             self._killing.cancel()
         self._isolation.leave(self)
-
-    @property
-    def died_by_itself(self) -> bool:
-        """Whether nobody has told the attempt to end."""
-        return not self._given_up
 
 
 def _lacked_memory(ended: Ended) -> bool:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Final
 
 _STATM: Final = Path("/proc/self/statm")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 _LIMITS: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 _FILE_PAGES: Final = ("active_file", "inactive_file", "total_active_file", "total_inactive_file")
 _NO_LIMIT: Final = 1 << 60  # what version 1 of cgroups says for none is near the largest number
@@ -46,32 +48,38 @@ def plan(places: int, *, limit: int | None, used: int, resident: int) -> Plan:
     return Plan(fitting, room // fitting, room)
 
 
-def plan_here(places: int) -> Plan:
-    """Return the plan for this process as it is now."""
-    found = container()
-    resident = resident_bytes()
-    return Plan(places) if found is None else plan(places, limit=found[0], used=found[1], resident=resident)
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What limits the memory of this process and all others beside it."""
+
+    limit: int
+    folder: Path
+    used_name: str
+
+    def used(self) -> int:
+        """Return the bytes in use now, without the pages of files, which the kernel gives up before it kills."""
+        try:
+            used = int((self.folder / self.used_name).read_text(encoding="ascii"))
+            return max(0, used - _file_pages(self.folder))
+        except (OSError, ValueError):
+            return 0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the kernel is about to kill."""
+        return self.used() > self.limit * (1 - _MARGIN / 2)
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process; on systems without /proc its peak."""
-    try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-def container() -> tuple[int, int] | None:
-    """Return the limit of the container and what it uses now, without what can be dropped; None without a limit."""
+def container() -> Container | None:
+    """Return the container that has the smallest limit; None without any."""
     found = [each for each in map(_read, _folders()) if each is not None]
-    return min(found, default=None)
+    return min(found, key=lambda each: each.limit, default=None)
 
 
 def _folders() -> Iterator[Path]:
     """Return the cgroups that this process is in; inside a container most of their names exist outside only."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in _OWN_CGROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if controllers in {"", "memory"}:
                 root = _CGROUPS / controllers
@@ -82,21 +90,41 @@ def _folders() -> Iterator[Path]:
                     folder = folder.parent
 
 
-def _read(folder: Path) -> tuple[int, int] | None:
+def _read(folder: Path) -> Container | None:
     for limit_name, used_name in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number either
             limit = int((folder / limit_name).read_text(encoding="ascii"))
             if limit < _NO_LIMIT:
-                return limit, max(0, int((folder / used_name).read_text(encoding="ascii")) - _file_pages(folder))
+                return Container(limit, folder, used_name)
     return None
 
 
 def _file_pages(folder: Path) -> int:
-    """Return the bytes of files kept in memory: the kernel gives them up before it kills."""
     lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     found = {name: int(value) for name, value in (line.split() for line in lines) if name in _FILE_PAGES}
     own, total = _FILE_PAGES[:2], _FILE_PAGES[2:]
     return sum(found.get(name, 0) for name in (total if total[0] in found else own))
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; on systems without /proc its peak."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def session_bytes(leader: int) -> int:
+    """Return the resident memory of all processes of a session."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            # proc_pid_stat(5): after the name in brackets, which may hold anything, comes field 3
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                total += int(fields[21]) * _PAGE
+    return total
 
 
 def allow(limit_bytes: int | None) -> None:
@@ -116,7 +144,7 @@ def allow(limit_bytes: int | None) -> None:
 
 def _reserved_bytes() -> int:
     try:
-        return int(_STATM.read_text(encoding="ascii").split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_STATM.read_text(encoding="ascii").split()[5]) * _PAGE
     except OSError:
         return resident_bytes()
 

@@ -20,6 +20,7 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
 from bobrai.store import queues, tasks, workers
 from bobrai.store.pool import Database
+from bobrai.telemetry.logs import captured
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import (
     claimed,
@@ -30,6 +31,7 @@ from tests.integration.store.builders import (
     submitted_one,
     worker,
 )
+from tests.support.refusing import allow, refuse
 
 MakeSettings = Callable[..., Settings]
 
@@ -88,6 +90,28 @@ async def test_the_reaper_takes_back_more_than_one_batch(
     await _age_workers(store)
     await Reaper(settings_with(), store).run_once()
     assert await store.fetch("SELECT FROM tasks WHERE status = 'processing'") == []
+
+
+async def test_a_row_that_cannot_be_written_holds_up_no_other(
+    settings_with: MakeSettings, store: Database, started_long_ago: None
+) -> None:
+    lost, ids = await worker(store), await submitted(store, 5)
+    for task_id in ids:
+        await claimed(store, lost, task_id)
+    await _age_workers(store)
+    await refuse(store, "55000", f"new.id = {ids[2]}")
+    reaper = Reaper(settings_with(), store)
+    with captured() as lines:
+        for _ in range(2):
+            await reaper.run_once()
+    assert [await status(store, task_id) for task_id in ids] == [
+        ("processing" if task_id == ids[2] else "pending", 1) for task_id in ids
+    ]
+    refused = [line for line in lines if line["event"] == "task.take_back_refused"]
+    assert [line["task_id"] for line in refused] == [ids[2]], "it is said once"
+    await allow(store)
+    await reaper.run_once()
+    assert await status(store, ids[2]) == ("pending", 1)
 
 
 async def test_after_an_outage_workers_get_one_lease_to_come_back(

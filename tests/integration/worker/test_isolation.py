@@ -1,0 +1,165 @@
+"""Places for tasks that run alone, and the processes in them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import Claim
+from bobrai.settings import Settings, load
+from bobrai.worker import memory
+from bobrai.worker.child import ProcessDied
+from bobrai.worker.isolation import Isolation
+from tests.support.databases import Database
+from tests.support.eventually import eventually
+
+HANDLERS = """
+import os, time
+from bobrai import Context, task
+
+@task("where")
+def where(ctx: Context) -> int:
+    ctx.progress({"at": 1})
+    return os.getpid()
+
+@task("wrong")
+async def wrong() -> None:
+    raise ValueError("no")
+
+@task("large")
+def large() -> int:
+    return len(b"x" * 100_000_000)
+
+@task("stay")
+def stay(ctx: Context) -> None:
+    ctx.progress("here")
+    while True:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+
+@task("end")
+async def end(payload: int) -> None:
+    os._exit(payload)
+"""
+
+
+@pytest.fixture
+def settings(database: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (tmp_path / "alone.py").write_text(HANDLERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOBRAI_DATABASE_URL", database.url)
+    return load(worker={"isolated": 4, "concurrency": 50}, top={"handlers": "alone"})
+
+
+@pytest.fixture
+async def isolation(settings: Settings, reports: list[tuple[int, int, str]]) -> AsyncIterator[Isolation]:
+    isolation = Isolation(settings, lambda *report: reports.append(report))
+    yield isolation
+    isolation.close()
+
+
+@pytest.fixture
+def reports() -> list[tuple[int, int, str]]:
+    """What handlers have reported."""
+    return []
+
+
+def claim(type_: str, payload: str = "null", *, failures: int = 0, attempt: int = 2, timeout: float = 30.0) -> Claim:
+    return Claim(1, attempt, type_, "default", 0, payload, 4, failures, Retry(), timeout, "", "", 0.0, 0.0, losses=1)
+
+
+async def run(isolation: Isolation, wanted: Claim) -> Any:
+    place = isolation.place_for(wanted)
+    assert place is not None
+    try:
+        assert await place.prepare()
+        return await place.run(worker_id=1)
+    finally:
+        place.leave()
+
+
+async def test_a_process_is_kept_for_the_next_task_unless_one_failed_in_it(
+    isolation: Isolation, reports: list[tuple[int, int, str]]
+) -> None:
+    first = await run(isolation, claim("where"))
+    assert first.outcome.result == (await run(isolation, claim("where"))).outcome.result
+    assert int(first.outcome.result) != os.getpid()
+    assert reports == [(1, 2, '{"at":1}')] * 2
+    assert (await run(isolation, claim("wrong"))).outcome.error.type == "ValueError"
+    assert first.outcome.result != (await run(isolation, claim("where"))).outcome.result
+
+
+async def test_how_a_process_died_is_told(isolation: Isolation) -> None:
+    with pytest.raises(ProcessDied, match="ended with exit code 7"):
+        await run(isolation, claim("end", "7"))
+    with pytest.raises(ProcessDied, match="ended with exit code 0"):
+        await run(isolation, claim("end", "0"))
+
+
+async def test_there_are_as_many_places_as_the_setting_says(isolation: Isolation) -> None:
+    places = [isolation.place_for(claim("where")) for _ in range(5)]
+    assert [place is not None for place in places] == [True] * 4 + [False]
+    assert places[0] is not None
+    places[0].leave()
+    assert isolation.place_for(claim("where")) is not None
+
+
+@pytest.fixture
+async def limited(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Isolation]:
+    """Isolation in a container that has memory for two tasks of 50 MB, or for a single one of over 100 MB."""
+    monkeypatch.setattr(Isolation, "_planned", lambda _self: memory.Plan(2, 110_000_000, 300_000_000))
+    isolation = Isolation(settings, lambda *_: None)
+    yield isolation
+    isolation.close()
+
+
+async def test_what_failed_in_a_share_of_the_memory_gets_all_of_it(limited: Isolation) -> None:
+    with pytest.raises(ProcessDied, match="had no more memory: it may use"):
+        await run(limited, claim("large"))
+    assert (await run(limited, claim("large", failures=1))).outcome.result == "100000000"
+    assert (await run(limited, claim("large", attempt=4))).outcome.result == "100000000"  # its last one
+
+
+async def test_what_gets_all_memory_is_alone_with_it(limited: Isolation) -> None:
+    shared = limited.place_for(claim("where"))
+    assert shared is not None
+    assert limited.place_for(claim("where", failures=1)) is None
+    shared.leave()
+    whole = limited.place_for(claim("where", failures=1))
+    assert whole is not None
+    assert limited.place_for(claim("where")) is None
+    whole.leave()
+    assert limited.place_for(claim("where")) is not None
+
+
+async def test_an_idle_process_ends_after_a_while(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bobrai.worker.isolation._IDLE_SECONDS", 0.1)
+    pid = int((await run(isolation, claim("where"))).outcome.result)
+    await eventually(lambda: not _runs(pid))
+
+
+async def test_a_task_is_ended_with_its_process_when_it_does_not_answer(
+    isolation: Isolation, reports: list[tuple[int, int, str]]
+) -> None:
+    place = isolation.place_for(claim("stay"))
+    assert place is not None
+    assert await place.prepare()
+    running = asyncio.create_task(place.run(worker_id=1))
+    await eventually(lambda: reports)
+    place.kill()
+    with pytest.raises(ProcessDied, match="SIGKILL"):
+        await running
+    place.leave()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
