@@ -25,16 +25,16 @@ class Span(Protocol):
     def trace_id(self) -> str:
         """The id under which a trace shows it, as 32 hexadecimal digits."""
 
+    @property
+    def context(self) -> str:
+        """Where it stands in its trace: traceparent, and tracestate after a space."""
+
     def enter(self) -> None:
         """Make it the current span of this asyncio task, until the task ends."""
 
 
 class ServerSpan(Span, Protocol):
     """A request that is being answered."""
-
-    @property
-    def context(self) -> str:
-        """Where it stands in its trace: traceparent, and tracestate after a space."""
 
     def end(self, status: int) -> None:
         """It was answered."""
@@ -59,7 +59,7 @@ class Origin(Protocol):
 
     @property
     def trace_context(self) -> str:
-        """As `ServerSpan.context`."""
+        """As `Span.context`."""
 
     @property
     def age_seconds(self) -> float:
@@ -79,6 +79,9 @@ class Tracer(Protocol):
 
     def attempt(self, claim: Claim, link_after_seconds: float) -> AttemptSpan:
         """Begin an attempt."""
+
+    def within(self, context: str) -> AttemptSpan:
+        """Return an attempt that another process began, and ends."""
 
     def descriptors(self) -> Iterable[int]:
         """Return the descriptors of its open connections."""
@@ -145,6 +148,11 @@ def publish(
 def attempt(claim: Claim, link_after_seconds: float) -> AttemptSpan | None:
     """Begin an attempt (see `Tracer`)."""
     return None if _tracer is None else _tracer.attempt(claim, link_after_seconds)
+
+
+def within(context: str) -> AttemptSpan | None:
+    """Return an attempt that another process began, and ends (see `Tracer`); None when that makes no traces."""
+    return None if _tracer is None or not context else _tracer.within(context)
 
 
 def _wanted(environ: Mapping[str, str]) -> tuple[str, str]:

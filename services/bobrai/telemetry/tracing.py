@@ -113,6 +113,10 @@ class OpenTelemetry:
             )
         )
 
+    def within(self, context: str) -> "_AttemptSpan":
+        """Return an attempt that another process began."""
+        return _AttemptSpan(trace.get_current_span(_context(context)))
+
     def descriptors(self) -> Iterator[int]:
         """Return the descriptors of the connections that wait for the next spans."""
         for adapter in self._session.adapters.values() if self._session is not None else ():
@@ -141,6 +145,13 @@ class _Span:
         """The id under which a trace shows it."""
         return f"{self._ids.trace_id:032x}" if self._ids.trace_flags.sampled else ""
 
+    @property
+    def context(self) -> str:
+        """Where it stands in its trace: traceparent, and tracestate after a space."""
+        ids = self._ids
+        parent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags & 3:02x}"
+        return f"{parent} {ids.trace_state.to_header()}" if ids.trace_state else parent
+
     def enter(self) -> None:
         """Make it the current span of this asyncio task, until the task ends."""
         context.attach(trace.set_span_in_context(self._span))
@@ -151,13 +162,6 @@ class _Span:
 
 
 class _ServerSpan(_Span):
-    @property
-    def context(self) -> str:
-        """Where it stands in its trace: traceparent, and tracestate after a space."""
-        ids = self._ids
-        parent = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags & 3:02x}"
-        return f"{parent} {ids.trace_state.to_header()}" if ids.trace_state else parent
-
     def end(self, status: int) -> None:
         """It was answered."""
         if self._span.is_recording():

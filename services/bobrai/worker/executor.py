@@ -8,7 +8,6 @@ is dropped. A task that was lost with a worker runs in a process of its own (`is
 import asyncio
 import contextvars
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
+from bobrai.telemetry.traces import AttemptSpan
 from bobrai.worker import meters, outcomes
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.child import ProcessDied
@@ -48,7 +48,7 @@ class Executor:
         new_transaction: Callable[[], AttemptTransaction],
         grace_seconds: float = GRACE_SECONDS,
         *,
-        link_after_seconds: float = math.inf,
+        new_span: Callable[[Claim], AttemptSpan | None] = lambda _claim: None,
         isolation: Isolation | None = None,
     ) -> None:
         self.completions: Results  # set once both exist: each hears from the other
@@ -66,7 +66,7 @@ class Executor:
         self._speeds = speeds
         self._new_transaction = new_transaction
         self._grace_seconds = grace_seconds
-        self._link_after_seconds = link_after_seconds
+        self._new_span = new_span
         self._isolation = isolation
         self._threads = HandlerThreads()
         self._loop = asyncio.get_running_loop()
@@ -193,8 +193,8 @@ class Executor:
         meter = meters.of(claim.queue, claim.type)
         meter.started.inc()
         attempt.begin(self)
-        if traces.on and attempt.place is None:
-            attempt.span = traces.attempt(claim, self._link_after_seconds)
+        if traces.on:
+            attempt.span = self._new_span(claim)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
         if attempt.place is None:
             attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
@@ -249,7 +249,7 @@ class Executor:
         late = claim.timeout_seconds + self._grace_seconds + _ANSWER_SECONDS
         attempt.timer = self._loop.call_later(late, self._kill, attempt, place)
         try:
-            ended = await place.run(attempt.worker_id)
+            ended = await place.run(attempt.worker_id, "" if attempt.span is None else attempt.span.context)
             outcome, written = ended.outcome, ended.written
         except ProcessDied as error:
             outcome, written = self._died(attempt, error), False

@@ -21,6 +21,7 @@ from bobrai.handlers.registry import Registry
 from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
 from bobrai.store.pool import Database
+from bobrai.telemetry import traces
 from bobrai.worker import memory, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
@@ -54,7 +55,7 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
         _Reports(channel),
         Speeds(1),
         lambda: AttemptTransaction(database, places),
-        link_after_seconds=settings.trace.link_after_seconds,
+        new_span=lambda claim: traces.within(claim.trace_context),
     )
     executor.completions = results
     results.on_settled = executor.settled

@@ -6,6 +6,7 @@ ran a task to its end is kept for the next one for a while.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from bobrai.domain.task import Claim
@@ -18,6 +19,7 @@ from bobrai.worker.child import Child, ProcessDied
 log = logs.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 60.0
+_LEAVE_SECONDS: Final = 5.0
 _GUARD_SECONDS: Final = 0.02  # in which a process takes some 40 MB
 
 
@@ -73,10 +75,15 @@ class Isolation:
     def put_back(self, child: Child) -> None:
         """Keep a process for the next task, for a while."""
         self._idle.append(child)
-        asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire, child)
+        asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire_idle, child)
+
+    def retire(self, child: Child) -> None:
+        """Let a process end by itself, with a moment to send its spans."""
+        child.close()
+        asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.forget, child)
 
     def forget(self, child: Child) -> None:
-        """End a process for good."""
+        """End a process at once."""
         child.kill()
         child.close()
         self._children.discard(child)
@@ -86,9 +93,8 @@ class Isolation:
         self._places.discard(place)
 
     def close(self) -> None:
-        """End all processes: those that run something at once."""
-        while self._idle:
-            self._retire(self._idle[0])
+        """End all processes."""
+        self._idle.clear()
         for child in list(self._children):
             self.forget(child)
 
@@ -111,11 +117,10 @@ class Isolation:
                     place.end_when_too_large()
         self._guarding = None
 
-    def _retire(self, child: Child) -> None:
+    def _retire_idle(self, child: Child) -> None:
         if child in self._idle:
             self._idle.remove(child)
-            child.close()
-            self._children.discard(child)
+            self.retire(child)
 
 
 class Place:
@@ -141,9 +146,12 @@ class Place:
             return False
         return True
 
-    async def run(self, worker_id: int) -> Ended:
-        """Run the attempt and return how it ended; raises ProcessDied. ``prepare`` comes first."""
-        child, claim = self._child, self._claim
+    async def run(self, worker_id: int, trace_context: str = "") -> Ended:
+        """Run the attempt and return how it ended; raises ProcessDied. ``prepare`` comes first.
+
+        ``trace_context`` says where the attempt's span stands.
+        """
+        child, claim = self._child, replace(self._claim, trace_context=trace_context)
         if child is None or self._given_up:
             if child is not None:
                 self._isolation.put_back(child)
@@ -164,7 +172,7 @@ class Place:
             raise
         if self._given_up or (ended.outcome is not None and ended.outcome.error is not None):
             # What was told to end may go on in there, and what failed may have left anything.
-            self._isolation.forget(child)
+            self._isolation.retire(child)
         else:
             self._isolation.put_back(child)
         self._child = None

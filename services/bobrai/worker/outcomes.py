@@ -16,7 +16,7 @@ from bobrai.telemetry import masking, rendering
 from bobrai.worker.attempt import StopCause
 
 UNKNOWN_TYPE_DELAY_SECONDS = 5.0
-NO_PLACE_DELAY_SECONDS = 1.0
+NO_PLACE_DELAY_SECONDS = 2.0
 _FRAMES = 40  # of each traceback, the innermost ones
 
 

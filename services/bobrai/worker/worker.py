@@ -19,7 +19,7 @@ from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
 from bobrai.store import outbox, workers
 from bobrai.store.pool import Database
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import recycle
 from bobrai.worker.blocked import LoopWatch
 from bobrai.worker.claims import Claims
@@ -64,7 +64,7 @@ class Worker:
             reports,
             self._speeds,
             lambda: AttemptTransaction(handlers_database, places),
-            link_after_seconds=settings.trace.link_after_seconds,
+            new_span=lambda claim: traces.attempt(claim, settings.trace.link_after_seconds),
             isolation=isolation if isolation is not None and isolation.is_on else None,
         )
         self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bobrai.domain.errors import DatabaseUnavailable
-from bobrai.store import migrate
+from bobrai.store import migrate, tasks, workers
 from tests.integration.store.builders import submitted
 from tests.integration.store.conftest import opened
 from tests.support.databases import Database as OwnDatabase
@@ -53,6 +53,27 @@ async def test_a_schema_newer_than_this_code_is_accepted(database: OwnDatabase) 
     await asyncio.wait_for(migrate.wait_for_schema(database.url), 10)
     assert await migrate.version(database.url) == "9999"
     assert await usable(database.url)
+
+
+async def test_rows_of_the_first_schema_are_kept_and_go_on(empty_database: OwnDatabase) -> None:
+    """What was running is taken back as it was, with the attempts that it had left."""
+    first = Path(migrate.__file__).with_name("migrations") / "versions" / "0001_initial.sql"
+    await empty_database.execute(first.read_text())
+    await empty_database.execute(
+        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('0001');"
+        "INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id,"
+        " finished_at) SELECT 'echo', 'default', '1', 3, '{}', 300, status, attempt, 77, finished_at FROM (VALUES"
+        " ('pending', 0, NULL), ('processing', 3, NULL), ('failed', 3, now())) AS rows (status, attempt, finished_at)"
+    )
+    assert await migrate.migrate(empty_database.url) is True
+    store = await opened(empty_database.url)
+    try:
+        assert [row["status"] for row in await workers.take_back(store)] == ["pending"]
+        await tasks.replay(store, 3)
+        rows = await store.fetch("SELECT status, attempt, attempts_before, max_attempts, losses FROM tasks ORDER BY id")
+    finally:
+        await store.close()
+    assert [tuple(row) for row in rows] == [("pending", 0, 0, 3, 0), ("pending", 3, 1, 4, 1), ("pending", 3, 3, 6, 0)]
 
 
 async def test_waiting_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:

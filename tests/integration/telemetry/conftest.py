@@ -17,7 +17,7 @@ from tests.support.processes import Process, Processes
 from tests.support.rabbitmq import VirtualHost
 
 HANDLERS = """
-import asyncio, logging, sys, threading
+import asyncio, logging, os, sys, threading
 import structlog
 from bobrai import Context, PermanentFailure, Retry, task
 
@@ -64,6 +64,16 @@ async def spanning(payload: dict) -> None:
     from opentelemetry import trace
     with trace.get_tracer("mine").start_as_current_span("own work"):
         log.info("inside")
+
+@task("spanning-then-raising")
+async def spanning_then_raising(payload: dict) -> None:
+    from opentelemetry import trace
+    with trace.get_tracer("mine").start_as_current_span("own work that fails"):
+        raise ValueError("no")
+
+@task("deadly")
+async def deadly(payload: dict) -> None:
+    os._exit(1)
 
 @task("spanning-thread")
 def spanning_thread(payload: dict) -> None:

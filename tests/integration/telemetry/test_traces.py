@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.telemetry.conftest import Service
+from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
 from tests.support.otlp_receiver import OtlpReceiver, Span
 
@@ -157,6 +158,23 @@ def test_handlers_have_the_attempts_span(traced: Callable[..., Service], receive
         assert own.parent_id == one(receiver, "process default", bobrai__task__id=task_id).span_id
         (line,) = [line for line in service.lines() if line["event"] == "inside" and line["task_id"] == task_id]
         assert line["span_id"] == own.span_id
+
+
+async def test_what_runs_alone_is_in_the_attempts_span(
+    traced: Callable[..., Service], receiver: OtlpReceiver, database: Database
+) -> None:
+    service = traced()
+    kinds = ("spanning", "spanning-then-raising", "deadly")
+    ids = [service.submit(kind, headers=SAMPLED, delay_seconds=3600, max_attempts=1) for kind in kinds]
+    await database.execute("UPDATE tasks SET losses = 1, run_at = now()")
+    await database.execute("UPDATE outbox SET due_at = now()")
+    await database.execute("NOTIFY bobrai_outbox")
+    assert [service.final(task_id)["status"] for task_id in ids] == ["done", "failed", "failed"]
+    spans = [one(receiver, "process default", bobrai__task__id=task_id) for task_id in ids]
+    assert [span.attributes.get("error.type") for span in spans] == [None, "ValueError", "ProcessDied"]
+    for span, name in zip(spans, ("own work", "own work that fails"), strict=False):
+        own = one(receiver, name)
+        assert (own.trace_id, own.parent_id) == (span.trace_id, span.span_id)
 
 
 def test_a_batch_from_many_requests_has_links(service: Service, receiver: OtlpReceiver) -> None:
