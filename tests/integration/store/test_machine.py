@@ -326,10 +326,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def _finish_all(self) -> None:
         me = await worker(self.store)
-        await self._all_due()
         for other in self.expected.living:
             await workers.unregister(self.store, other)
         await workers.take_back(self.store)
+        await self._all_due()
         await outbox.sweep(self.store, await outbox.unheld(self.store, "default", -1.0, 1000))
         claims = await attempts.claim(self.store, me, await self._take(1000))
         await attempts.complete(self.store, me, [outcome(claim, OutcomeKind.DONE) for claim in claims])
