@@ -9,6 +9,8 @@ from tests.support.processes import Process
 
 # what the reaper of a short lease must keep: lease, a reap period, a restart of a busy machine's process
 TAKEN_BACK_SECONDS = 20.0
+# also what was lost before, so that one process's id shows all that a worker ran
+IN_THE_WORKER = {"BOBRAI_WORKER_ISOLATED": "0"}
 
 
 async def test_killed_worker_loses_no_task(service: Service) -> None:
@@ -27,7 +29,7 @@ async def test_killed_worker_loses_no_task(service: Service) -> None:
 
 async def test_frozen_workers_late_result_is_refused(service: Service) -> None:
     # as many slots as tasks: a free one would draw hints to the frozen worker, which is the next case
-    service.settings |= SHORT_LEASE | {"BOBRAI_WORKER_CONCURRENCY": "8"}
+    service.settings |= SHORT_LEASE | IN_THE_WORKER | {"BOBRAI_WORKER_CONCURRENCY": "8"}
     service.start(worker=1)
     frozen = service.workers[0]
     service.load.submit(4, type="stubborn", gate="go")
@@ -49,7 +51,7 @@ async def test_frozen_workers_late_result_is_refused(service: Service) -> None:
 async def test_worker_that_does_not_know_that_it_is_lost_overwrites_nothing(service: Service) -> None:
     # no heartbeat tells it in time: only the fence in the database stands between its outcomes and the rows
     service.settings |= {"BOBRAI_WORKER_HEARTBEAT_SECONDS": "15", "BOBRAI_WORKER_LEASE_SECONDS": "60"}
-    service.settings["BOBRAI_WORKER_CONCURRENCY"] = "12"
+    service.settings |= IN_THE_WORKER | {"BOBRAI_WORKER_CONCURRENCY": "12"}
     service.start(worker=1)
     lost = service.workers[0]
     for kind in ("plain", "effect", "thread"):
