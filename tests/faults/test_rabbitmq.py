@@ -33,7 +33,8 @@ async def test_5000_submits_succeed_while_all_of_rabbitmq_is_down_and_finish_on_
     clustered.start(worker=2)
     cluster = cluster_of(clustered)
     with clustered.load.flowing(batch=3, seconds=0.01):
-        await clustered.reached("status = 'done'", 50)
+        # RabbitMQ may lose a queue, and what it has confirmed, when all nodes die within a second of its declaration
+        await clustered.reached("status = 'done'", 500)
         cluster.kill_all()
         before = time.monotonic()
         clustered.load.submit(5000, threads=8, keyed=False)

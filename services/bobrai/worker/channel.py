@@ -19,11 +19,11 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 class Run(msgspec.Struct, tag=True):
-    """To the process: run this attempt. It may take ``memory_bytes`` in all; None is no limit."""
+    """To the process: run this attempt. It may reserve ``spare_bytes`` of memory; None is no limit."""
 
     claim: Claim
     worker_id: int
-    memory_bytes: int | None
+    spare_bytes: int | None
 
 
 class Stop(msgspec.Struct, tag=True):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from bobrai.domain.task import Claim
@@ -39,8 +40,11 @@ class Child:
         threading.Thread(target=self._wait, args=(self._exited.get_loop(),), name="isolated", daemon=True).start()
 
     @classmethod
-    async def start(cls, settings: Settings) -> "Child":
-        """Return a process that has imported the handlers; raises ProcessDied when it does not come up."""
+    async def start(cls, settings: Settings, folder: Path) -> "Child":
+        """Return a process that has imported the handlers; raises ProcessDied when it does not come up.
+
+        ``folder`` is where their modules are looked for, which a handler may have left.
+        """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -48,7 +52,7 @@ class Child:
                 # Ctrl-C from it, and lets us end what a handler has started together with it.
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - ourselves; it takes milliseconds
                     [sys.executable, "-m", "bobrai", "isolated", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
+                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd=folder,
                 )  # fmt: skip
             send_settings(ours, settings)
             child = cls(process, await Channel.over(ours))
@@ -76,10 +80,10 @@ class Child:
         return self._process.pid
 
     async def run(
-        self, claim: Claim, worker_id: int, memory_bytes: int | None, on_progress: Callable[[str], None]
+        self, claim: Claim, worker_id: int, spare_bytes: int | None, on_progress: Callable[[str], None]
     ) -> Ended:
         """Run an attempt and return how it ended; raises ProcessDied."""
-        self._channel.send(Run(claim, worker_id, memory_bytes))
+        self._channel.send(Run(claim, worker_id, spare_bytes))
         while True:
             message = await self._channel.receive()
             match message:

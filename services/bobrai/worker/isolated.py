@@ -63,8 +63,8 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     task_id = 0
     while (message := await channel.receive()) is not None:
         match message:
-            case Run(claim, worker_id, memory_bytes):
-                memory.allow(memory_bytes)
+            case Run(claim, worker_id, spare_bytes):
+                memory.allow(spare_bytes)
                 task_id, results.lease.worker_id = claim.task_id, worker_id
                 executor.admit(claim, _Held(), worker_id)
             case Stop(cancelled=True):

@@ -7,6 +7,7 @@ ran a task to its end is kept for the next one for a while.
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from bobrai.domain.task import Claim
@@ -15,12 +16,12 @@ from bobrai.telemetry import logs, metrics
 from bobrai.worker import memory
 from bobrai.worker.channel import Ended
 from bobrai.worker.child import Child, ProcessDied
+from bobrai.worker.guard import MemoryGuard
 
 log = logs.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 60.0
 _LEAVE_SECONDS: Final = 5.0
-_GUARD_SECONDS: Final = 0.02  # in which a process takes some 40 MB
 
 
 class Isolation:
@@ -30,12 +31,13 @@ class Isolation:
         self.on_progress = on_progress
         self._settings = settings
         self._most = min(settings.worker.isolated, settings.worker.concurrency)
-        self._container = memory.container()
+        self.container = memory.container()
+        self.guard = MemoryGuard()
         self._plan = self._planned()
         self._places: set[Place] = set()
         self._children: set[Child] = set()
         self._idle: list[Child] = []
-        self._guarding: asyncio.Task[None] | None = None
+        self._folder = Path.cwd()
         metrics.TASKS_ISOLATED.set_function(lambda: len(self._places))
 
     @property
@@ -57,8 +59,6 @@ class Isolation:
             return None
         place = Place(self, claim, plan.whole_bytes if whole else plan.share_bytes, is_whole=whole)
         self._places.add(place)
-        if self._container is not None and self._guarding is None:
-            self._guarding = asyncio.create_task(self._guard(self._container))
         return place
 
     async def take(self, *, anew: bool) -> Child:
@@ -68,7 +68,7 @@ class Isolation:
             if child.is_alive and not anew:
                 return child
             self.forget(child)
-        child = await Child.start(self._settings)
+        child = await Child.start(self._settings, self._folder)
         self._children.add(child)
         return child
 
@@ -99,23 +99,11 @@ class Isolation:
             self.forget(child)
 
     def _planned(self) -> memory.Plan:
-        within = self._container
+        within = self.container
         if within is None:
             return memory.Plan(self._most)
         resident = memory.resident_bytes()
         return memory.plan(self._most, limit=within.limit, used=within.used(), resident=resident)
-
-    async def _guard(self, container: memory.Container) -> None:
-        """End who has taken more than its share before the kernel ends the whole container.
-
-        The limit of each process does not see what it shares, nor what it has started.
-        """
-        while self._places:
-            await asyncio.sleep(_GUARD_SECONDS)
-            if container.is_short:
-                for place in self._places:
-                    place.end_when_too_large()
-        self._guarding = None
 
     def _retire_idle(self, child: Child) -> None:
         if child in self._idle:
@@ -160,16 +148,22 @@ class Place:
         def on_progress(text: str) -> None:
             self._isolation.on_progress(claim.task_id, claim.attempt, text)
 
+        container, guard = self._isolation.container, self._isolation.guard
+        if self._memory_bytes is not None:
+            guard.watch(child.pid, self._memory_bytes, self._end_too_large)
         try:
-            ended = await child.run(claim, worker_id, self._memory_bytes, on_progress)
-            if self._memory_bytes is not None and _lacked_memory(ended):
-                raise ProcessDied(f"had no more memory: it may use {self._memory_bytes >> 20} MiB here")
+            # No attempt needs to reserve more at once than the whole container has; what it takes is the guard's.
+            ended = await child.run(claim, worker_id, None if container is None else container.limit, on_progress)
+            if container is not None and _lacked_memory(ended):
+                raise ProcessDied(f"had no more memory: it may use {(self._memory_bytes or 0) >> 20} MiB here")
         except ProcessDied as error:
             self._isolation.forget(child)
             raise ProcessDied(self._too_large or str(error)) from None
         except BaseException:
             self._isolation.forget(child)
             raise
+        finally:
+            guard.forget(child.pid)
         if self._given_up or (ended.outcome is not None and ended.outcome.error is not None):
             # What was told to end may go on in there, and what failed may have left anything.
             self._isolation.retire(child)
@@ -191,14 +185,11 @@ class Place:
         if self._child is not None:
             self._child.kill()
 
-    def end_when_too_large(self) -> None:
-        """End the process when it has taken more than it may, with all that it has started."""
-        if self._child is None or self._memory_bytes is None:
-            return
-        taken = memory.session_bytes(self._child.pid)
-        if taken > self._memory_bytes:
-            self._too_large = f"took {taken >> 20} MiB of memory: it may use {self._memory_bytes >> 20} MiB here"
-            self._child.kill()
+    def _end_too_large(self, taken: int) -> None:
+        child, may = self._child, self._memory_bytes or 0
+        if child is not None:
+            self._too_large = f"took {taken >> 20} MiB of memory: it may use {may >> 20} MiB here"
+            child.kill()
 
     def leave(self) -> None:
         """Free the place."""

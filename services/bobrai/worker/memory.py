@@ -64,11 +64,6 @@ class Container:
         except (OSError, ValueError):
             return 0
 
-    @property
-    def is_short(self) -> bool:
-        """Whether the kernel is about to kill."""
-        return self.used() > self.limit * (1 - _MARGIN / 2)
-
 
 def container() -> Container | None:
     """Return the container that has the smallest limit; None without any."""
@@ -115,28 +110,26 @@ def resident_bytes() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def session_bytes(leader: int) -> int:
-    """Return the resident memory of all processes of a session."""
-    total = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
-            # proc_pid_stat(5): after the name in brackets, which may hold anything, comes field 3
-            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == leader:
-                total += int(fields[21]) * _PAGE
-    return total
+def session_bytes() -> dict[int, int]:
+    """Return the resident memory of every session that this process sees, by the id of its leader."""
+    found: dict[int, int] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - it is done often
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+                # proc_pid_stat(5): after the name in brackets, which may hold anything, comes field 3
+                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - the same
+                    fields = file.read().rpartition(b")")[2].split()
+                session = int(fields[3])
+                found[session] = found.get(session, 0) + int(fields[21]) * _PAGE
+    return found
 
 
-def allow(limit_bytes: int | None) -> None:
-    """Let this process grow to about so many resident bytes; None: as far as it likes.
-
-    What goes beyond is a MemoryError, or the end of this process alone.
-    """
+def allow(spare_bytes: int | None) -> None:
+    """Let this process reserve so many bytes more than now; None: as many as it likes. Beyond is a MemoryError."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = hard
-    if limit_bytes is not None:
-        # The limit is on what is reserved, of which a part is never touched.
-        soft = _reserved_bytes() + max(_SMALLEST_BYTES, limit_bytes - resident_bytes())
+    if spare_bytes is not None:
+        soft = _reserved_bytes() + spare_bytes
         soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

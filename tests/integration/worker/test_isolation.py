@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.databases import Database
 from tests.support.eventually import eventually
 
 HANDLERS = """
-import os, time
+import os, threading, time
 from bobrai import Context, task
 
 @task("where")
@@ -31,7 +32,21 @@ async def wrong() -> None:
 
 @task("large")
 def large() -> int:
-    return len(b"x" * 100_000_000)
+    kept = [b"x" * 1_000_000 for _ in range(100)]
+    time.sleep(0.2)
+    return sum(map(len, kept))
+
+@task("huge")
+def huge() -> int:
+    return len(bytearray(10_000_000_000_000))
+
+@task("crowded")
+def crowded() -> int:
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait) for _ in range(30)]
+    [thread.start() for thread in threads]
+    done.set()
+    return len(threads)
 
 @task("stay")
 def stay(ctx: Context) -> None:
@@ -113,16 +128,27 @@ async def test_there_are_as_many_places_as_the_setting_says(isolation: Isolation
 async def limited(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Isolation]:
     """Isolation in a container that has memory for two tasks of 50 MB, or for a single one of over 100 MB."""
     monkeypatch.setattr(Isolation, "_planned", lambda _self: memory.Plan(2, 110_000_000, 300_000_000))
+    monkeypatch.setattr(memory, "container", lambda: memory.Container(400_000_000, Path("/"), "none"))
     isolation = Isolation(settings, lambda *_: None)
     yield isolation
     isolation.close()
 
 
 async def test_what_failed_in_a_share_of_the_memory_gets_all_of_it(limited: Isolation) -> None:
-    with pytest.raises(ProcessDied, match="had no more memory: it may use"):
+    with pytest.raises(ProcessDied, match="of memory: it may use 104 MiB here"):
         await run(limited, claim("large"))
     assert (await run(limited, claim("large", failures=1))).outcome.result == "100000000"
     assert (await run(limited, claim("large", attempt=4))).outcome.result == "100000000"  # its last one
+
+
+async def test_what_reserves_more_than_there_is_fails(limited: Isolation) -> None:
+    with pytest.raises(ProcessDied, match="had no more memory: it may use 104 MiB here"):
+        await run(limited, claim("huge"))
+
+
+async def test_what_only_reserves_memory_goes_on(limited: Isolation) -> None:
+    """Thirty threads reserve 240 MiB for their stacks, and take next to nothing."""
+    assert (await run(limited, claim("crowded"))).outcome.result == "30"
 
 
 async def test_what_gets_all_memory_is_alone_with_it(limited: Isolation) -> None:
