@@ -8,8 +8,6 @@ import asyncio
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -126,26 +124,6 @@ async def kill_itself(ctx: Context, payload: Work) -> None:
     """End the process as the kernel does when memory is short."""
     _started(ctx)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-@task("hoard", retry=QUICK)
-async def hoard(ctx: Context, payload: Work) -> None:
-    """Take memory until somebody is killed for it."""
-    _started(ctx)
-    taken = []
-    while True:
-        taken.append(b"x" * 4_000_000)
-        await asyncio.sleep(0)
-
-
-@task("hoard-shared", retry=QUICK)
-def hoard_shared(ctx: Context, payload: Work) -> None:
-    """Take memory in many processes, each of which has little."""
-    _started(ctx)
-    program = "import mmap, time; there = mmap.mmap(-1, 8_000_000); there.write(b'x' * 8_000_000); time.sleep(600)"
-    while True:
-        subprocess.Popen([sys.executable, "-S", "-c", program])
-        time.sleep(0.02)
 
 
 @task("kill-from-thread", retry=QUICK)

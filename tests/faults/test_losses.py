@@ -2,18 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.invariants import ANY_TYPE, Expected, check
 from tests.faults.service import SHORT_LEASE, Service
 from tests.support.eventually import eventually
-from tests.support.memory_limit import MemoryLimit
-from tests.support.run_folder import RunFolder
 
 LONGER_THAN_THE_LEASE = 4.0
-LIMIT_BYTES = 400 * 1024 * 1024
 DIED = frozenset({0, 1, -9, -11})
 KILLERS = {"exit": "exit code 1", "kill-from-thread": "SIGKILL", "segfault": "SIGSEGV"}  # and how each ends
 OVER_SECONDS = 90.0  # several losses in a row, each found after a lease, on a machine that is four times as slow
@@ -51,31 +47,6 @@ def killers(pair: tuple[int, int]) -> int:
 @pytest.fixture
 def workers(pair: tuple[int, int]) -> int:
     return pair[1]
-
-
-@pytest.mark.parametrize("kind", ["hoard", "hoard-shared"])
-async def test_task_that_takes_all_memory_fails_and_its_neighbours_end_done(
-    service: Service, limited: MemoryLimit, kind: str
-) -> None:
-    """The kernel kills whatever is in the container; from then on the hoarder is ended before it comes to that."""
-    service.settings |= SHORT_LEASE
-    service.start(worker=0)
-    limited.add(service.worker(ready=False).pid)
-    service.load.submit(4, batch=4, type="effect", seconds=LONGER_THAN_THE_LEASE, max_attempts=1)
-    await service.reached("status = 'processing'", 4)
-    [hoarder] = service.load.submit(1, type=kind)
-    await supervised(service, limited)
-    await check(service, Expected(failed=frozenset({hoarder}), exit_codes=DIED))
-    [row] = await service.tasks("errors, losses", f"id = {hoarder}")
-    assert row["losses"] == 1, row
-    assert "it may use" in json.loads(row["errors"])[-1]["message"], row
-
-
-@pytest.fixture
-def limited(run_folder: RunFolder) -> Iterator[MemoryLimit]:
-    limit = MemoryLimit(f"bobrai-{run_folder.free_port()}", LIMIT_BYTES)
-    yield limit
-    limit.close()
 
 
 async def test_however_often_machines_are_lost_no_task_fails(service: Service) -> None:
@@ -181,17 +152,13 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def supervised(service: Service, limited: MemoryLimit | None = None) -> None:
+async def supervised(service: Service) -> None:
     """Do what a supervisor does until every task has ended: start again whatever has died."""
     count = len(service.workers)
 
     async def over() -> bool:
         for _ in range(count - sum(worker.is_running() for worker in service.workers)):
-            if limited is not None:
-                limited.clear()
-            worker = service.worker(ready=False)
-            if limited is not None:
-                limited.add(worker.pid)
+            service.worker(ready=False)
         return not await service.count("finished_at IS NULL")
 
     await eventually(over, OVER_SECONDS, message="every task ended")
