@@ -86,7 +86,7 @@ async def dispatcher_dies(service: Service, point: str) -> None:
 
 
 @pytest.mark.crashes_at("worker.claimed")
-async def test_worker_killed_after_claim_costs_one_attempt(service: Service) -> None:
+async def test_worker_killed_after_claim_starts_no_handler_twice(service: Service) -> None:
     starts = await worker_dies(service, "worker.claimed")
     assert all(attempt > 1 for _task, attempt, _pid in starts), "a handler started before the crash"
 
@@ -98,7 +98,7 @@ async def test_worker_killed_before_writing_the_outcome_runs_the_next_attempt(se
 
 
 async def worker_dies(service: Service, point: str) -> list[tuple[int, int, int]]:
-    """The worker dies with claims: each costs an attempt; returns the starts of the tasks that it held."""
+    """The worker dies with claims, each of which is lost; returns the starts of the tasks that it held."""
     service.settings |= SHORT_LEASE
     service.start(worker=0)
     doomed = service.worker(**crash_at(point))
