@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.invariants import ANY_TYPE, Expected, check
+from tests.faults.invariants import CUTS_SURVIVED, WITHOUT_TRANSACTION, Expected, check
 from tests.faults.service import Service
 from tests.support.databases import Database
 from tests.support.eventually import eventually
@@ -17,8 +17,6 @@ from tests.support.run_folder import RunFolder
 from tests.support.tcp_proxy import TcpProxy
 
 MakeProxy = Callable[[str, int], TcpProxy]
-# A handler whose own transaction is cut off can only run again, in the next attempt.
-WITHOUT_TRANSACTION = ANY_TYPE - {"effect"}
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ async def test_a_change_of_roles_is_followed_without_a_restart(
     await service.prepare()
     service.start(worker=2)
     try:
-        with service.load.flowing(seconds=0.01):
+        with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
             for _ in range(2):
                 await service.reached("status = 'done'", await service.count() + 30)
                 pair.switch()

@@ -4,15 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.invariants import ANY_TYPE, Expected, check
+from tests.faults.invariants import CUTS_SURVIVED, WITHOUT_TRANSACTION, Expected, check
 from tests.faults.service import Service, behind
 from tests.support.eventually import eventually
 from tests.support.pgbouncer import PgBouncerServer
 from tests.support.postgres import PostgresServer, StopMode
 from tests.support.tcp_proxy import TcpProxy
-
-# A handler whose own transaction is cut off can only run again, in the next attempt.
-WITHOUT_TRANSACTION = ANY_TYPE - {"effect"}
 
 MakeProxy = Callable[[str, int], TcpProxy]
 
@@ -23,7 +20,7 @@ async def test_restarted_postgres_costs_no_task_and_no_attempt(
 ) -> None:
     service = on_private_database
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         private_postgres.restart(mode)
         await service.reached("status = 'done'", await service.count() + 30)
@@ -33,7 +30,7 @@ async def test_restarted_postgres_costs_no_task_and_no_attempt(
 async def test_postgres_away_is_waited_for(on_private_database: Service, private_postgres: PostgresServer) -> None:
     service = on_private_database
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         private_postgres.stop("fast")
         await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
@@ -50,7 +47,7 @@ async def test_frozen_postgres_makes_nothing_hang(
 ) -> None:
     service = on_private_database
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         private_postgres.freeze()
         await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
@@ -65,7 +62,7 @@ async def test_restarted_pgbouncer_costs_no_task_and_no_attempt(
 ) -> None:
     service = on_private_database
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         for _ in range(3):
             await service.reached("status = 'done'", await service.count() + 30)
             private_pgbouncer.restart()
@@ -75,7 +72,7 @@ async def test_restarted_pgbouncer_costs_no_task_and_no_attempt(
 
 async def test_backends_ended_by_an_administrator_cost_no_attempt(service: Service) -> None:
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         for _ in range(5):
             await service.reached("status = 'done'", await service.count("status = 'done'") + 30)
             ended = await service.database.fetchval(
@@ -90,7 +87,7 @@ async def test_connections_cut_on_the_way_cost_no_attempt(service: Service, tcp_
     pooled = behind(tcp_proxy, service, "BOBRAI_DATABASE_URL")
     direct = behind(tcp_proxy, service, "BOBRAI_DATABASE_DIRECT_URL")
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         for _ in range(5):
             await service.reached("status = 'done'", await service.count("status = 'done'") + 30)
             assert pooled.cut() + direct.cut() > 0
@@ -100,7 +97,7 @@ async def test_connections_cut_on_the_way_cost_no_attempt(service: Service, tcp_
 async def test_answers_lost_on_the_way_cost_no_task_and_no_attempt(service: Service, tcp_proxy: MakeProxy) -> None:
     pooled = behind(tcp_proxy, service, "BOBRAI_DATABASE_URL")
     service.start(worker=2)
-    with service.load.flowing(threads=4):
+    with service.load.flowing(threads=4, max_attempts=CUTS_SURVIVED):
         for _ in range(8):
             await service.reached("status = 'done'", await service.count("status = 'done'") + 20)
             # whatever is under way when the line is cut was carried out, and nobody heard of it
@@ -116,7 +113,7 @@ async def test_answers_lost_on_the_way_cost_no_task_and_no_attempt(service: Serv
 async def test_silent_way_to_postgres_is_noticed_and_waited_for(service: Service, tcp_proxy: MakeProxy) -> None:
     pooled = behind(tcp_proxy, service, "BOBRAI_DATABASE_URL")
     service.start(worker=2)
-    with service.load.flowing(seconds=0.01):
+    with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         pooled.blackhole()
         await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
