@@ -37,8 +37,10 @@ class Ready(msgspec.Struct, tag=True):
 
 
 class Progress(msgspec.Struct, tag=True):
-    """To the worker: what the handler reports."""
+    """To the worker: what a handler reports of its attempt, which may be over."""
 
+    task_id: int
+    attempt: int
     text: str
 
 

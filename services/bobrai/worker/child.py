@@ -80,15 +80,15 @@ class Child:
         return self._process.pid
 
     async def run(
-        self, claim: Claim, worker_id: int, spare_bytes: int | None, on_progress: Callable[[str], None]
+        self, claim: Claim, worker_id: int, spare_bytes: int | None, on_progress: Callable[[int, int, str], None]
     ) -> Ended:
         """Run an attempt and return how it ended; raises ProcessDied."""
         self._channel.send(Run(claim, worker_id, spare_bytes))
         while True:
             message = await self._channel.receive()
             match message:
-                case Progress(text):
-                    on_progress(text)
+                case Progress(task_id, attempt, text):
+                    on_progress(task_id, attempt, text)
                 case Ended():
                     return message
                 case _:

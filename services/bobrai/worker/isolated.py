@@ -90,25 +90,27 @@ class _Reports:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._latest: str | None = None
+        self._latest: dict[tuple[int, int], str] = {}  # by task and attempt: a thread may report of one that is over
 
-    def report(self, _task_id: int, _attempt: int, text: str) -> None:
+    def report(self, task_id: int, attempt: int, text: str) -> None:
         """Replace what is not sent yet; may be called from any thread."""
         with self._lock:
-            first, self._latest = self._latest is None, text
+            first = not self._latest
+            self._latest[task_id, attempt] = text
         if first:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._send)
 
-    def take(self, _task_id: int, _attempt: int) -> str | None:
+    def take(self, task_id: int, attempt: int) -> str | None:
         """Return what is not sent yet, and leave it to the outcome."""
         with self._lock:
-            latest, self._latest = self._latest, None
-        return latest
+            return self._latest.pop((task_id, attempt), None)
 
     def _send(self) -> None:
-        if (latest := self.take(0, 0)) is not None:
-            self._channel.send(Progress(latest))
+        with self._lock:
+            latest, self._latest = self._latest, {}
+        for (task_id, attempt), text in latest.items():
+            self._channel.send(Progress(task_id, attempt, text))
 
 
 class _Results:

@@ -33,17 +33,12 @@ class Isolation:
         self._most = min(settings.worker.isolated, settings.worker.concurrency)
         self.container = memory.container()
         self.guard = MemoryGuard()
-        self._plan = self._planned()
+        self._plan = memory.Plan(self._most)
         self._places: set[Place] = set()
         self._children: set[Child] = set()
         self._idle: list[Child] = []
         self._folder = Path.cwd()
         metrics.TASKS_ISOLATED.set_function(lambda: len(self._places))
-
-    @property
-    def is_on(self) -> bool:
-        """Whether tasks that were lost run alone."""
-        return self._most > 0
 
     def place_for(self, claim: Claim) -> "Place | None":
         """Return a place, to be freed by ``leave``; None when there is none now."""
@@ -99,11 +94,8 @@ class Isolation:
             self.forget(child)
 
     def _planned(self) -> memory.Plan:
-        within = self.container
-        if within is None:
-            return memory.Plan(self._most)
-        resident = memory.resident_bytes()
-        return memory.plan(self._most, limit=within.limit, used=within.used(), resident=resident)
+        limit, used = (None, 0) if self.container is None else (self.container.limit, self.container.used())
+        return memory.plan(self._most, limit=limit, used=used, resident=memory.resident_bytes())
 
     def _retire_idle(self, child: Child) -> None:
         if child in self._idle:
@@ -145,15 +137,13 @@ class Place:
                 self._isolation.put_back(child)
             raise ProcessDied("was not needed any more")
 
-        def on_progress(text: str) -> None:
-            self._isolation.on_progress(claim.task_id, claim.attempt, text)
-
         container, guard = self._isolation.container, self._isolation.guard
         if self._memory_bytes is not None:
             guard.watch(child.pid, self._memory_bytes, self._end_too_large)
         try:
             # No attempt needs to reserve more at once than the whole container has; what it takes is the guard's.
-            ended = await child.run(claim, worker_id, None if container is None else container.limit, on_progress)
+            spare_bytes = None if container is None else container.limit
+            ended = await child.run(claim, worker_id, spare_bytes, self._isolation.on_progress)
             if container is not None and _lacked_memory(ended):
                 raise ProcessDied(f"had no more memory: it may use {(self._memory_bytes or 0) >> 20} MiB here")
         except ProcessDied as error:

@@ -57,7 +57,7 @@ class Worker:
         places = asyncio.Semaphore(settings.database.pool_size)
         reports = ProgressReports(database, self.lease)
         # Handlers that were declared elsewhere than in modules cannot be found by another process.
-        isolation = Isolation(settings, reports.report) if registry is handlers.default else None
+        isolates = settings.worker.isolated > 0 and registry is handlers.default
         self.executor = Executor(
             registry,
             slots,
@@ -65,7 +65,7 @@ class Worker:
             self._speeds,
             lambda: AttemptTransaction(handlers_database, places),
             new_span=lambda claim: traces.attempt(claim, settings.trace.link_after_seconds),
-            isolation=isolation if isolation is not None and isolation.is_on else None,
+            isolation=Isolation(settings, reports.report) if isolates else None,
         )
         self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)

@@ -1,11 +1,13 @@
 """Places for tasks that run alone, and the processes in them."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bobrai.domain.retry import Retry
@@ -47,6 +49,14 @@ def crowded() -> int:
     [thread.start() for thread in threads]
     done.set()
     return len(threads)
+
+@task("talks-on")
+def talks_on(ctx: Context) -> None:
+    def talk():
+        while True:
+            ctx.progress("still here")
+            time.sleep(0.01)
+    threading.Thread(target=talk, daemon=True).start()
 
 @task("stay")
 def stay(ctx: Context) -> None:
@@ -109,6 +119,22 @@ async def test_a_process_is_kept_for_the_next_task_unless_one_failed_in_it(
     assert first.outcome.result != (await run(isolation, claim("where"))).outcome.result
 
 
+async def test_a_report_after_the_end_is_not_taken_for_the_next_tasks(
+    isolation: Isolation, reports: list[tuple[int, int, str]]
+) -> None:
+    await run(isolation, claim("talks-on", attempt=2))
+    reports.clear()
+    attempts = itertools.count(3)
+
+    async def heard_of_it() -> bool:
+        await run(isolation, claim("where", attempt=next(attempts)))
+        return any(text == '"still here"' for _, _, text in reports)
+
+    await eventually(heard_of_it)
+    assert {(task_id, attempt) for task_id, attempt, text in reports if text == '"still here"'} == {(1, 2)}
+    assert [attempt for _, attempt, text in reports if text == '{"at":1}'] == list(range(3, next(attempts)))
+
+
 async def test_how_a_process_died_is_told(isolation: Isolation) -> None:
     with pytest.raises(ProcessDied, match="ended with exit code 7"):
         await run(isolation, claim("end", "7"))
@@ -166,7 +192,7 @@ async def test_what_gets_all_memory_is_alone_with_it(limited: Isolation) -> None
 async def test_an_idle_process_ends_after_a_while(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bobrai.worker.isolation._IDLE_SECONDS", 0.1)
     pid = int((await run(isolation, claim("where"))).outcome.result)
-    await eventually(lambda: not _runs(pid))
+    await eventually(lambda: not psutil.pid_exists(pid))
 
 
 async def test_a_task_is_ended_with_its_process_when_it_does_not_answer(
@@ -181,11 +207,3 @@ async def test_a_task_is_ended_with_its_process_when_it_does_not_answer(
     with pytest.raises(ProcessDied, match="SIGKILL"):
         await running
     place.leave()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
