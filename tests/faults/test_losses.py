@@ -1,8 +1,8 @@
 """Workers that are lost over and over, and tasks that they die of: the innocent end done, the culprits failed."""
 
 import json
-import os
 
+import psutil
 import pytest
 
 from tests.faults.invariants import ANY_TYPE, Expected, check
@@ -118,7 +118,7 @@ async def test_nothing_that_runs_alone_outlives_its_worker(service: Service) -> 
     await eventually(lambda: len(service.starts()) == 2)
     alone = [pid for _, _, pid in service.starts()]
     service.workers[0].kill()
-    await eventually(lambda: not any(map(is_running, alone)), message="the processes are gone")
+    await eventually(lambda: not any(map(psutil.pid_exists, alone)), message="the processes are gone")
     await service.database.execute("UPDATE tasks SET payload = '{}' WHERE finished_at IS NULL")
     service.worker()
     await check(service)
@@ -142,14 +142,6 @@ async def test_suspect_runs_in_the_worker_when_its_own_process_does_not_come_up(
 async def suspected(service: Service) -> None:
     """Make suspects of all tasks, as if a worker had been lost with them."""
     await service.database.execute("UPDATE tasks SET losses = 1")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def supervised(service: Service) -> None:

@@ -77,6 +77,15 @@ class Image:
         docker("build", *options, str(context), timeout=BUILD_SECONDS)
         return cls(reference)
 
+    @classmethod
+    def with_handlers(cls, reference: str, worker: "Image", module: str, text: str, folder: Path) -> Self:
+        """Build what a user builds: the worker's image with a module of handlers, made in the given empty folder."""
+        (folder / f"{module}.py").write_text(text)
+        (folder / "Dockerfile").write_text(
+            f"FROM {worker.reference}\nCOPY {module}.py /app/\nENV BOBRAI_HANDLERS={module}\n"
+        )
+        return cls.build(reference, "Dockerfile", folder)
+
     def inspect(self) -> dict[str, Any]:
         """What the engine knows of it."""
         found: list[dict[str, Any]] = json.loads(docker("image", "inspect", self.reference).stdout)

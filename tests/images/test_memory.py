@@ -45,11 +45,7 @@ LONGEST_SECONDS = 180.0
 @pytest.fixture(scope="module")
 def hoarding_image(worker_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     folder = tmp_path_factory.mktemp("hoarding-image")
-    (folder / "hoarders.py").write_text(HANDLERS)
-    (folder / "Dockerfile").write_text(
-        f"FROM {worker_image.reference}\nCOPY hoarders.py /app/\nENV BOBRAI_HANDLERS=hoarders\n"
-    )
-    image = Image.build("bobrai-hoarding-worker:tested", "Dockerfile", folder)
+    image = Image.with_handlers("bobrai-hoarding-worker:tested", worker_image, "hoarders", HANDLERS, folder)
     yield image
     image.remove()
 

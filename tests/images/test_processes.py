@@ -30,11 +30,7 @@ async def nap(seconds: float) -> str:
 def own_image(worker_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """What a user builds: the worker's image with handlers of their own."""
     folder = tmp_path_factory.mktemp("own-image")
-    (folder / "tasks.py").write_text(HANDLERS)
-    (folder / "Dockerfile").write_text(
-        f"FROM {worker_image.reference}\nCOPY tasks.py /app/\nENV BOBRAI_HANDLERS=tasks\n"
-    )
-    image = Image.build("bobrai-own-worker:tested", "Dockerfile", folder)
+    image = Image.with_handlers("bobrai-own-worker:tested", worker_image, "tasks", HANDLERS, folder)
     yield image
     image.remove()
 
