@@ -19,7 +19,7 @@ from bobrai.runtime import signals
 if TYPE_CHECKING:  # it is imported before signals can be answered
     import asyncio
 
-_OPEN: Final = "/dev/fd"
+_OPEN: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112 - as below
 
 _own: dict[int, tuple[int, int]] = {}  # descriptor ▶ which file it is, to know a number that has been used again
 _sources: list[Callable[[], Iterable[int]]] = []

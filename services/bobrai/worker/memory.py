@@ -1,15 +1,17 @@
 """How much memory this process has, and may have: what /proc and the container's cgroup say.
 
 In: nothing. Out: bytes, and a plan of how many isolated tasks fit beside the worker. Where nothing can be read, as on
-other systems than Linux, there is no limit.
+other systems than Linux, there is no limit. A container without one shares the machine's memory, and when that is
+short Kubernetes has the kernel end the container as a whole, so that the machine's size is its limit then.
 """
 
 import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,8 @@ _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
+_MACHINE: Final = Path("/proc/meminfo")
+_ENDS_AS_ONE: Final = "memory.oom.group"  # version 2 only
 _LIMITS: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 _FILE_PAGES: Final = ("active_file", "inactive_file", "total_active_file", "total_inactive_file")
 _NO_LIMIT: Final = 1 << 60  # what version 1 of cgroups says for none is near the largest number
@@ -53,21 +57,22 @@ class Container:
     """What limits the memory of this process and all others beside it."""
 
     limit: int
-    folder: Path
-    used_name: str
+    read_used: Callable[[], int]
 
     def used(self) -> int:
         """Return the bytes in use now, without the pages of files, which the kernel gives up before it kills."""
         try:
-            used = int((self.folder / self.used_name).read_text(encoding="ascii"))
-            return max(0, used - _file_pages(self.folder))
-        except (OSError, ValueError):
+            return max(0, self.read_used())
+        except (OSError, ValueError, KeyError):
             return 0
 
 
 def container() -> Container | None:
     """Return the container that has the smallest limit; None without any."""
-    found = [each for each in map(_read, _folders()) if each is not None]
+    folders = list(_folders())
+    found = [each for each in map(_read, folders) if each is not None]
+    if not found and any(map(_ends_as_one, folders)):
+        return _machine()
     return min(found, key=lambda each: each.limit, default=None)
 
 
@@ -90,8 +95,30 @@ def _read(folder: Path) -> Container | None:
         with contextlib.suppress(OSError, ValueError):  # "max" is no number either
             limit = int((folder / limit_name).read_text(encoding="ascii"))
             if limit < _NO_LIMIT:
-                return Container(limit, folder, used_name)
+                return Container(limit, partial(_used, folder, used_name))
     return None
+
+
+def _used(folder: Path, name: str) -> int:
+    return int((folder / name).read_text(encoding="ascii")) - _file_pages(folder)
+
+
+def _ends_as_one(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / _ENDS_AS_ONE).read_text(encoding="ascii").strip() == "1"
+    return False
+
+
+def _machine() -> Container | None:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        limit = _machine_bytes("MemTotal")
+        return Container(limit, lambda: limit - _machine_bytes("MemAvailable"))
+    return None
+
+
+def _machine_bytes(name: str) -> int:
+    lines = _MACHINE.read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
 
 
 def _file_pages(folder: Path) -> int:

@@ -81,6 +81,21 @@ def test_without_cgroups_there_is_no_limit(tmp_path: Path, monkeypatch: pytest.M
     assert memory.container() is None
 
 
+@pytest.mark.parametrize(("ends_as_one", "expected"), [("1", (1000 * MIB, 400 * MIB)), ("0", None)])
+def test_a_container_without_a_limit_that_the_kernel_ends_as_one_has_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_as_one: str, expected: tuple[int, int] | None
+) -> None:
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 1024000 kB\nMemFree: 1 kB\nMemAvailable: 614400 kB\n")
+    group(tmp_path, "max", 900 * MIB, version=2)
+    (tmp_path / "memory.oom.group").write_text(f"{ends_as_one}\n")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_MACHINE", tmp_path / "meminfo")
+    found = memory.container()
+    assert (found and (found.limit, found.used())) == expected
+
+
 async def test_the_memory_of_a_session_is_that_of_all_its_processes() -> None:
     program = (
         "import subprocess, sys\n"
