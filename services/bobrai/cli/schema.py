@@ -46,18 +46,19 @@ async def bring_to_head(
 async def wait_for_head(settings: Settings) -> None:
     """Return once the schema is at this release's revision or newer."""
     log.info("schema.awaited", revision=migrate.head())
-    await migrate.wait_for_schema(settings.database.direct())
+    url = settings.database.direct()
+    await _once_up(lambda: migrate.check(url), math.inf)
 
 
 async def _once_up(attempt: Callable[[], Awaitable[Result]], until: float) -> Result:
-    said = False
+    said = ""
     while True:
         try:
             return await attempt()
         except DatabaseUnavailable as error:
             if time.monotonic() > until:
                 raise
-            if not said:
-                log.warning("database.awaited", error=str(error))
-                said = True
+            if said != str(error):
+                said = str(error)
+                log.warning("database.awaited", error=said)
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,28 +1,30 @@
-"""Brings the schema to this release's version, or waits until somebody else has.
+"""Brings the schema to this release's version, or says that it is not there yet.
 
 In: a direct DSN, never a pooler's: the advisory lock belongs to a session. Out: a schema at head. Revisions are plain
 SQL under ``migrations/versions``, numbered 0001, 0002, …; a schema newer than this code is accepted, because releases
 only expand what their predecessor needs.
 """
 
-import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable
+from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing
 from bobrai.store.connecting import Connector
 from bobrai.store.pool import driver_errors
 
 _LOCK = 0x626F627261690001  # "bobrai", then this lock's number; any constant that nobody else uses
 _CONNECT_TIMEOUT_SECONDS = 5.0
+_MAKE_ONE = "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set BOBRAI_DATABASE_URL to it"
 
 
 def _config() -> Config:
@@ -40,23 +42,48 @@ def head() -> str:
 async def version(url: str) -> str:
     """Return the schema's revision, an empty string before the first one.
 
-    Raises DatabaseUnavailable, and ConfigurationError for a database that cannot hold every text.
+    Raises DatabaseUnavailable, and ConfigurationError for a database that cannot be ours.
     """
     with driver_errors():
-        connection = await Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
+        try:
+            connection = await Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
+        except asyncpg.FeatureNotSupportedError as error:
+            raise ConfigurationError(f"the database cannot speak UTF-8 ({error}); {_MAKE_ONE}") from error
         try:
             encoding = await connection.fetchval("SHOW server_encoding")
             if encoding != "UTF8":
                 name = await connection.fetchval("SELECT current_database()")
                 raise ConfigurationError(
-                    f"the database {name!r} has the encoding {encoding}, which cannot store every text; make one "
-                    "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set BOBRAI_DATABASE_URL to it"
+                    f"the database {name!r} has the encoding {encoding}, which cannot store every text; {_MAKE_ONE}"
                 )
             if not await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
                 return ""
-            return str(await connection.fetchval("SELECT max(version_num) FROM alembic_version") or "")
+            found = str(await connection.fetchval("SELECT max(version_num) FROM alembic_version") or "")
+            if found:
+                _check(found, has_tables=await connection.fetchval("SELECT to_regclass('tasks') IS NOT NULL"))
+            return found
         finally:
             await connection.close(timeout=5.0)
+
+
+def _check(revision: str, *, has_tables: bool) -> None:
+    if not re.fullmatch(r"\d{4}", revision):
+        raise ConfigurationError(
+            f"the table alembic_version holds {revision!r}, which is another application's: give bobrAI a database, "
+            "or a schema of its own by the role's search_path"
+        )
+    if not has_tables:
+        raise ConfigurationError(
+            f"the schema is said to be at revision {revision}, but its tables are gone: restore them, or "
+            "DROP TABLE alembic_version and run `bobrai migrate`"
+        )
+
+
+async def check(url: str) -> None:
+    """Raise SchemaMissing when the schema is older than this release; and else as ``version`` does."""
+    found = await version(url)
+    if found < head():
+        raise SchemaMissing(f"the schema is at revision {found or 'none'} and {head()} is needed: run `bobrai migrate`")
 
 
 async def migrate(url: str) -> bool:
@@ -66,6 +93,15 @@ async def migrate(url: str) -> bool:
     """
     if await version(url) >= head():
         return False
+    try:
+        return await _migrate(url)
+    except SchemaMissing as error:  # its message is for those who wait for us
+        raise DatabaseUnavailable(f"the migration was refused: {error.__cause__}", error.sqlstate) from error
+    except CommandError as error:
+        raise ConfigurationError(f"the schema cannot be migrated: {error}") from error
+
+
+async def _migrate(url: str) -> bool:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         poolclass=NullPool,
@@ -119,15 +155,3 @@ def _revision(connection: Connection) -> str:
     found = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar() if present else ""
     connection.commit()
     return str(found or "")
-
-
-async def wait_for_schema(url: str, *, poll_seconds: float = 1.0) -> None:
-    """Return once the schema is at head or newer; waits out a database that is away."""
-    wanted = head()
-    while True:
-        try:
-            if await version(url) >= wanted:
-                return
-        except DatabaseUnavailable:
-            pass  # the caller's log says that we wait; a database that is not up yet is what waiting is for
-        await asyncio.sleep(poll_seconds)

@@ -5,12 +5,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.cli import schema
+from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable
+from bobrai.settings import Settings, load
 from bobrai.store import migrate, tasks, workers
+from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.store.builders import submitted
 from tests.integration.store.conftest import opened
 from tests.support.databases import Database as OwnDatabase
@@ -50,7 +56,7 @@ async def test_a_schema_newer_than_this_code_is_accepted(database: OwnDatabase) 
     """During a rollout the new release migrates first, and processes of the old one restart after that."""
     await database.execute("UPDATE alembic_version SET version_num = '9999'")
     assert await migrate.migrate(database.url) is False
-    await asyncio.wait_for(migrate.wait_for_schema(database.url), 10)
+    await migrate.check(database.url)
     assert await migrate.version(database.url) == "9999"
     assert await usable(database.url)
 
@@ -76,23 +82,62 @@ async def test_rows_of_the_first_schema_are_kept_and_go_on(empty_database: OwnDa
     assert [tuple(row) for row in rows] == [("pending", 0, 0, 3, 0), ("pending", 3, 1, 4, 1), ("pending", 3, 3, 6, 0)]
 
 
-async def test_waiting_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:
-    waiting = asyncio.ensure_future(migrate.wait_for_schema(empty_database.url, poll_seconds=0.01))
-    await eventually(lambda: _asked(empty_database))
-    assert not waiting.done()
-    await migrate.migrate(empty_database.url)
-    await asyncio.wait_for(waiting, 10)
+async def test_waiting_says_why_and_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:
+    with capture_logs() as logs:
+        waiting = asyncio.ensure_future(schema.wait_for_head(settings_of(empty_database.url)))
+        await eventually(lambda: any(line["event"] == "database.awaited" for line in logs))
+        assert not waiting.done()
+        await migrate.migrate(empty_database.url)
+        await asyncio.wait_for(waiting, 10)
+    assert [line["error"] for line in logs if line["event"] == "database.awaited"] == [
+        f"the schema is at revision none and {migrate.head()} is needed: run `bobrai migrate`"
+    ]
 
 
-async def _asked(database: OwnDatabase) -> bool:
-    return await migrate.version(database.url) == ""
+def settings_of(url: str) -> Settings:
+    return load(database={"url": url})
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        ("ae1027a6acf", "another application's"),
+        ("1", "another application's"),
+        ("0001", "its tables are gone"),
+        (migrate.head(), "its tables are gone"),
+    ],
+)
+async def test_a_revision_that_cannot_be_ours_is_said_in_one_line(
+    empty_database: OwnDatabase, revision: str, says: str
+) -> None:
+    await empty_database.execute(
+        f"CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('{revision}')"
+    )
+    for command in (migrate.migrate, migrate.check):
+        with pytest.raises(ConfigurationError, match=says) as raised:
+            await command(empty_database.url)
+        assert "\n" not in str(raised.value)
+
+
+async def test_a_revision_that_nobody_knows_is_said_in_one_line(database: OwnDatabase) -> None:
+    await database.execute("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(ConfigurationError, match="cannot be migrated: Can't locate revision identified by '0000'"):
+        await migrate.migrate(database.url)
+
+
+async def test_what_refuses_a_migration_is_not_told_to_migrate(empty_database: OwnDatabase) -> None:
+    name = urlsplit(empty_database.url).path.strip("/")
+    await empty_database.execute(f"ALTER DATABASE {name} SET search_path = ''")
+    with pytest.raises(DatabaseUnavailable, match="no schema has been selected to create in") as raised:
+        await migrate.migrate(empty_database.url)
+    assert "bobrai migrate" not in str(raised.value)
 
 
 async def test_a_database_that_is_away_is_waited_for_or_reported(free_port: object) -> None:
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/none"  # type: ignore[operator]
     with pytest.raises(DatabaseUnavailable):
         await migrate.migrate(url)
-    waiting = asyncio.ensure_future(migrate.wait_for_schema(url, poll_seconds=0.01))
+    waiting = asyncio.ensure_future(schema.wait_for_head(settings_of(url)))
     done, _ = await asyncio.wait([waiting], timeout=0.3)
     assert not done
     waiting.cancel()
@@ -119,15 +164,10 @@ def test_revisions_are_numbered_plain_sql_beside_their_module() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--wait"]], ids=["migrate", "wait"])
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 async def test_a_database_that_cannot_store_every_text_is_refused_in_one_line(
-    empty_database: OwnDatabase, arguments: list[str], encoding: str
+    empty_database: OwnDatabase, arguments: list[str]
 ) -> None:
-    name = f"{empty_database.name}_{encoding.lower()}"
-    await empty_database.execute(
-        f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
-    )
-    try:
+    async with encoded(empty_database, "LATIN1") as name:
         ended = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "bobrai", "migrate", *arguments],
@@ -137,11 +177,29 @@ async def test_a_database_that_cannot_store_every_text_is_refused_in_one_line(
             timeout=60,
             check=False,
         )
-    finally:
-        await empty_database.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[0].startswith(f"bobrai: the database {name!r} has the encoding {encoding}")
+    assert ended.stderr.splitlines()[0].startswith(f"bobrai: the database {name!r} has the encoding LATIN1")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "EUC_JP", "MULE_INTERNAL"])
+async def test_so_is_every_other_encoding(empty_database: OwnDatabase, encoding: str) -> None:
+    async with encoded(empty_database, encoding) as name:
+        with pytest.raises(ConfigurationError, match="ENCODING 'UTF8'"):
+            await migrate.check(with_database(empty_database.url, name))
+
+
+@asynccontextmanager
+async def encoded(database: OwnDatabase, encoding: str) -> AsyncIterator[str]:
+    """A database with this encoding; its name."""
+    name = f"{database.name}_{encoding.lower()}"
+    await database.execute(
+        f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    try:
+        yield name
+    finally:
+        await database.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def test_a_role_that_may_not_migrate_is_told_so(empty_database: OwnDatabase) -> None:
