@@ -17,7 +17,7 @@ import msgspec
 from bobrai.api.admission import Admission
 from bobrai.api.problems import Fault, pointer, shorten
 from bobrai.domain import limits
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import TaskType
 from bobrai.settings import ApiSettings
 from bobrai.store import queues, task_types
@@ -127,7 +127,7 @@ class Catalog:
         if not self.loaded:
             try:
                 await self.run_once()
-            except DatabaseUnavailable as error:
+            except (DatabaseUnavailable, StoreRejected) as error:
                 log.debug("catalog.empty", error=str(error))  # its loop says so, once
 
     async def make_queues(self, names: Iterable[str]) -> bool:

@@ -44,14 +44,23 @@ class Executor(Protocol):
 # SQLSTATE classes that say something of the values: data exceptions, integrity constraints, limits of one value or row.
 # The driver's own encoding errors are of class 22 too. All else is the server's, whatever it is.
 _VALUES = frozenset({"22", "23", "54"})
-# Keys whose values are drawn from a sequence: a client cannot have caused a conflict there.
-_DRAWN_KEYS = frozenset({"tasks_pkey", "outbox_pkey", "workers_pkey"})
+# Of these classes, but the server's: a sequence has come to its end, or a key that is drawn from one is taken already.
+_SEQUENCE_ENDED = "2200H"
+_KEY_TAKEN = "23505"
+_DRAWN_KEYS_OF = frozenset({"tasks", "outbox", "workers"})
+# The same: the server has used up its transaction ids. It says so with the code of a row that is too large, 54000.
+_OUT_OF_IDS = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})  # no such table, column, function, schema
-# These speak of the server, the session or the statement, never of one row among many.
-_FOR_ALL = frozenset({"08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "57"})
+# These speak of the server, the session or the statement, never of one row among many. (22 and 54: what of them is the
+# server's.)
+_FOR_ALL = frozenset({"08", "0A", "22", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "57"})
 _PERHAPS_ONE_ROW = frozenset({"42501", "57014"})  # a row's security policy, a row's lock
 # After these a session is of no more use: its server is read-only or ends, or its own state is broken.
 _LOST_SESSIONS = frozenset({"08", "25", "26", "57", "58", "XX"})
+# After these it may be: another client of the pooler may have left a role or a search_path in the server's session. As
+# it is rather the tables' fault, which lasts, sessions are given up for it one after the other.
+_PERHAPS_LOST_SESSIONS = frozenset({"3F", "42"})
+_SUSPECT_SECONDS = 0.3
 
 
 @contextmanager
@@ -71,7 +80,7 @@ def driver_errors() -> Iterator[None]:
 def _from_server(error: asyncpg.PostgresError, sqlstate: str) -> StoreRejected | DatabaseUnavailable:
     told = _told(error, sqlstate)
     kind = sqlstate[:2]
-    if kind in _VALUES and error.constraint_name not in _DRAWN_KEYS:
+    if kind in _VALUES and not _is_servers(error, sqlstate):
         return StoreRejected(told)
     if sqlstate in _SCHEMA:
         return SchemaMissing(
@@ -79,6 +88,13 @@ def _from_server(error: asyncpg.PostgresError, sqlstate: str) -> StoreRejected |
         )
     perhaps_one_row = kind not in _FOR_ALL or sqlstate in _PERHAPS_ONE_ROW
     return DatabaseUnavailable(told, sqlstate, perhaps_one_row=perhaps_one_row)
+
+
+def _is_servers(error: asyncpg.PostgresError, sqlstate: str) -> bool:
+    if sqlstate == _KEY_TAKEN:
+        return error.table_name in _DRAWN_KEYS_OF
+    # The name of PostgreSQL's own function, because its message is in the server's language.
+    return sqlstate == _SEQUENCE_ENDED or error.server_source_function in _OUT_OF_IDS
 
 
 def _told(error: Exception, sqlstate: str = "") -> str:
@@ -95,6 +111,7 @@ class Database:
         self._name = name
         self._pool: asyncpg.Pool[Record] | None = None
         self._waiting = 0
+        self._suspected_at = -_SUSPECT_SECONDS
         self._renew_at: WeakKeyDictionary[asyncpg.Connection[Record], float] = WeakKeyDictionary()
         short = name.removeprefix("bobrai-")
         self._wait_seconds = metrics.POOL_WAIT_SECONDS.labels(short)
@@ -182,11 +199,18 @@ class Database:
         try:
             yield connection
         except asyncpg.PostgresError as error:
-            if (error.sqlstate or "")[:2] in _LOST_SESSIONS and not isinstance(error, asyncpg.QueryCanceledError):
+            if self._is_lost(error):
                 await _give_up(connection)
             raise
         finally:
             await pool.release(connection)
+
+    def _is_lost(self, error: asyncpg.PostgresError) -> bool:
+        kind = (error.sqlstate or "")[:2]
+        if kind in _PERHAPS_LOST_SESSIONS and time.monotonic() - self._suspected_at >= _SUSPECT_SECONDS:
+            self._suspected_at = time.monotonic()
+            return True
+        return kind in _LOST_SESSIONS and not isinstance(error, asyncpg.QueryCanceledError)
 
     def _opened(self) -> asyncpg.Pool[Record]:
         if self._pool is None:
@@ -205,9 +229,12 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
-        """Run several statements in one transaction, which commits when the block ends without an error."""
+        """Run several statements in one transaction, which commits when the block ends without an error.
+
+        It is READ COMMITTED, whatever database and role say: a stricter one refuses commits that nobody tries again.
+        """
         with self._errors():
-            async with self._connection() as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction(isolation="read_committed"):
                 yield connection
 
     @asynccontextmanager
@@ -216,7 +243,7 @@ class Database:
         with self._errors():
             async with self._connection() as connection:
                 # asyncpg's own transaction would need another round trip for the setting.
-                await connection.execute("BEGIN; SET LOCAL synchronous_commit = off")
+                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off")
                 try:
                     yield connection
                 except BaseException:

@@ -5,7 +5,7 @@ In: NewTask values. Out: ids, in order. What is due is then found by ``outbox``.
 
 from collections.abc import Sequence
 
-from bobrai.domain.errors import IdempotencyMismatch
+from bobrai.domain.errors import DatabaseUnavailable, IdempotencyMismatch
 from bobrai.domain.task import IdempotencyKey, NewTask
 from bobrai.store.pool import Executor
 from bobrai.store.queries import statement
@@ -14,6 +14,7 @@ from bobrai.store.records import task_columns
 _SUBMIT = statement("submit")
 _SUBMIT_KEYED = statement("submit_keyed")
 _LOOKUP = statement("idempotency_lookup")
+_ROUNDS = 50  # of a statement that somebody else was quicker than
 
 
 async def submit(database: Executor, tasks: Sequence[NewTask]) -> list[int]:
@@ -29,7 +30,7 @@ async def submit_keyed(database: Executor, tasks: Sequence[NewTask], key: Idempo
     Returns the ids and whether they are a replay of the first answer. Raises IdempotencyMismatch when the key was
     used with another body.
     """
-    while True:
+    for _ in range(_ROUNDS):
         rows = await database.fetch(
             _SUBMIT_KEYED, *task_columns(tasks), key.client_id, key.key, key.fingerprint, key.ttl_seconds
         )
@@ -39,6 +40,7 @@ async def submit_keyed(database: Executor, tasks: Sequence[NewTask], key: Idempo
         if first is None:
             continue  # the first request's key expired between the two statements
         return first, True
+    raise DatabaseUnavailable("a key is neither stored nor there: a trigger on idempotency_keys keeps it away")
 
 
 async def lookup(database: Executor, key: IdempotencyKey) -> list[int] | None:

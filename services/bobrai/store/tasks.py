@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from bobrai.domain.errors import TaskNotFound, TransitionRefused
+from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import Database, Executor, Record
 from bobrai.store.queries import statement
@@ -20,6 +20,7 @@ _CANCEL = statement("cancel")
 _REPLAY = statement("replay")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
+_ROUNDS = 50  # of a statement that somebody else was quicker than
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
 
     Returns the status before. Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
     """
-    while True:
+    for _ in range(_ROUNDS):
         rows = await database.fetch(_CANCEL, task_id)
         if rows:
             return TaskStatus(rows[0]["status_before"])
@@ -83,6 +84,7 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
         if status is TaskStatus.CANCELLED:
             return status
         # It was replayed between the two statements.
+    raise DatabaseUnavailable("a cancel changed nothing, again and again: a trigger on the table keeps it away")
 
 
 async def replay(database: Executor, task_id: int) -> None:

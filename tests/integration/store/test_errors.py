@@ -1,12 +1,16 @@
 """What PostgreSQL answers, and whose fault that is: only values are refused, everything else is tried again."""
 
+import contextlib
+
 import asyncpg
 import pytest
 
 from bobrai.domain.errors import DatabaseUnavailable, SchemaMissing, StoreRejected
 from bobrai.store.pool import Database, driver_errors
+from tests.integration.store.builders import submitted_one
 from tests.integration.store.conftest import opened
 from tests.support.databases import Database as OwnDatabase
+from tests.support.eventually import eventually
 
 KNOWN = sorted({kind.sqlstate for kind in vars(asyncpg.exceptions).values() if getattr(kind, "sqlstate", None)})
 
@@ -22,7 +26,8 @@ async def test_only_values_are_refused_and_all_else_is_tried_again(store: Databa
     assert len(KNOWN) > 200
     for sqlstate in [*(each for each in KNOWN if not each.startswith(("00", "01", "02", "03"))), "QQ123", "22QQQ"]:
         error = await answer_to(store, sqlstate)
-        assert isinstance(error, StoreRejected) is (sqlstate[:2] in {"22", "23", "54"}), sqlstate
+        of_values = sqlstate[:2] in {"22", "23", "54"} and sqlstate != "2200H"
+        assert isinstance(error, StoreRejected) is of_values, sqlstate
         assert sqlstate in str(error)
         if isinstance(error, DatabaseUnavailable):
             assert error.sqlstate == sqlstate
@@ -33,6 +38,26 @@ async def test_what_the_driver_cannot_encode_is_the_values_fault(store: Database
     for query, value in (("SELECT $1::smallint", 40_000), ("SELECT $1::text", "\ud800"), ("SELECT $1::int[]", ["a"])):
         with pytest.raises(StoreRejected):
             await store.fetch(query, value)
+
+
+async def test_keys_and_sequences_are_the_servers_whatever_they_are_called(store: Database) -> None:
+    await store.fetch("ALTER INDEX tasks_pkey RENAME TO by_a_dba")
+    await submitted_one(store)
+    await store.fetch("SELECT setval('tasks_id_seq', 1, false)")
+    with pytest.raises(DatabaseUnavailable, match="23505"):
+        await submitted_one(store)
+    await store.fetch("ALTER SEQUENCE tasks_id_seq MAXVALUE 10")
+    await store.fetch("SELECT setval('tasks_id_seq', 10)")
+    with pytest.raises(DatabaseUnavailable, match="2200H"):
+        await submitted_one(store)
+
+
+def test_a_server_that_has_used_up_its_transaction_ids_is_away() -> None:
+    """It answers with the code of a value that is too large."""
+    for function, kind in (("GetNewTransactionId", DatabaseUnavailable), ("index_form_tuple", StoreRejected)):
+        fields = {"S": "ERROR", "C": "54000", "M": "keine weiteren Kommandos", "R": function}
+        with pytest.raises(kind), driver_errors():
+            raise asyncpg.PostgresError.new(fields)
 
 
 async def test_details_never_reach_a_message(store: Database) -> None:
@@ -54,12 +79,32 @@ async def test_a_session_that_is_of_no_use_is_given_up_at_once(
     store = await opened(database.pooled_url if pooled else database.url, pool_size=1)
     try:
         before = await store.fetch("SELECT pg_backend_pid()")
-        await answer_to(store, "42501")
+        await answer_to(store, "P0001")
         assert await store.fetch("SELECT pg_backend_pid()") == before
         await answer_to(store, sqlstate)
         assert await store.fetch("SELECT pg_backend_pid()") != before
     finally:
         await store.close()
+
+
+async def test_a_role_that_somebody_has_left_in_the_poolers_sessions_goes_with_them(database: OwnDatabase) -> None:
+    stores = [await opened(database.pooled_url, pool_size=1) for _ in range(3)]
+    try:
+        async with contextlib.AsyncExitStack() as together:
+            for store in stores:  # each has a server's session of its own while it is in a transaction
+                connection = await together.enter_async_context(store.transaction())
+                await connection.execute("SET ROLE pg_monitor")
+        await eventually(lambda: can_submit(stores[0]), message="its submits are stored")
+        await eventually(lambda: can_submit(stores[0], times=10), message="and stay so")
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def can_submit(store: Database, times: int = 1) -> bool:
+    with contextlib.suppress(DatabaseUnavailable):
+        return bool([await submitted_one(store) for _ in range(times)])
+    return False
 
 
 def test_errors_of_the_way_to_the_server_are_tried_again() -> None:

@@ -4,15 +4,16 @@ import asyncio
 
 import pytest
 
-from bobrai.domain.errors import TaskNotFound, TransitionRefused
+from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.message import Hint
-from bobrai.domain.task import OutcomeKind, TaskStatus
-from bobrai.store import attempts, tasks
+from bobrai.domain.task import IdempotencyKey, OutcomeKind, TaskStatus
+from bobrai.store import attempts, submission, tasks
 from bobrai.store.pool import Database
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import (
     blocked,
     claimed,
+    new_task,
     outbox_rows,
     outcome,
     relayed,
@@ -23,6 +24,7 @@ from tests.integration.store.builders import (
 )
 from tests.integration.store.history import History
 from tests.support.eventually import eventually
+from tests.support.refusing import ignore
 
 
 async def test_a_waiting_task_is_cancelled_at_once(store: Database, history: History) -> None:
@@ -33,6 +35,17 @@ async def test_a_waiting_task_is_cancelled_at_once(store: Database, history: His
     assert row["finished_at"] is not None
     assert await outbox_rows(store) == []
     assert await attempts.claim(store, await worker(store), [Hint(task_id, 0)]) == []
+
+
+async def test_a_cancel_or_a_key_that_a_trigger_keeps_away_is_given_up(store: Database) -> None:
+    task_id = await submitted_one(store)
+    await ignore(store)
+    with pytest.raises(DatabaseUnavailable, match="changed nothing"):
+        await tasks.cancel(store, task_id)
+    await store.fetch("CREATE TRIGGER none BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION refuse()")
+    key = IdempotencyKey(key="key", fingerprint=b"print", ttl_seconds=60.0)
+    with pytest.raises(DatabaseUnavailable, match="neither stored nor there"):
+        await submission.submit_keyed(store, [new_task()], key)
 
 
 async def test_cancelling_twice_changes_nothing(store: Database, history: History) -> None:
