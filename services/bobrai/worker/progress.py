@@ -21,15 +21,15 @@ ROUND_SECONDS = 0.25
 
 
 class ProgressReports:
-    """Keeps the latest report of each task until it is written."""
+    """Keeps the latest report of each attempt until it is written."""
 
     def __init__(self, database: Database, lease: Lease) -> None:
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._lease = lease
         self._outage = Outage("progress")
-        self._latest: dict[int, tuple[int, str]] = {}
-        self._under_way: dict[int, tuple[int, str]] = {}
+        self._latest: dict[tuple[int, int], str] = {}  # by task and attempt: one that is abandoned may go on reporting
+        self._under_way: dict[tuple[int, int], str] = {}
         self._lock = threading.Lock()
         self._writing: asyncio.Task[None] | None = None
 
@@ -37,7 +37,7 @@ class ProgressReports:
         """Replace the task's unwritten report; may be called from any thread."""
         with self._lock:
             first = not self._latest
-            self._latest[task_id] = (attempt, text)
+            self._latest[task_id, attempt] = text
         if first:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the attempt is over
                 self._loop.call_soon_threadsafe(self._wake)
@@ -47,8 +47,8 @@ class ProgressReports:
         if not self._latest and not self._under_way:
             return None
         with self._lock:
-            latest = self._latest.pop(task_id, None) or self._under_way.get(task_id)
-        return latest[1] if latest is not None and latest[0] == attempt else None
+            latest = self._latest.pop((task_id, attempt), None)
+        return self._under_way.get((task_id, attempt)) if latest is None else latest
 
     def _wake(self) -> None:
         if self._writing is None and self._latest:
@@ -59,7 +59,7 @@ class ProgressReports:
             while self._latest:
                 with self._lock:
                     self._under_way, self._latest = self._latest, {}
-                pause = await self._write_once([(task_id, *report) for task_id, report in self._under_way.items()])
+                pause = await self._write_once([(*whose, text) for whose, text in self._under_way.items()])
                 self._under_way = {}
                 await asyncio.sleep(pause)
         finally:
@@ -80,7 +80,7 @@ class ProgressReports:
             else:
                 with self._lock:
                     for task_id, attempt, text in reports:
-                        self._latest.setdefault(task_id, (attempt, text))
+                        self._latest.setdefault((task_id, attempt), text)
                 return max(ROUND_SECONDS, self._outage.failed(error))
         else:
             self._outage.over()

@@ -1,5 +1,6 @@
 """The final task shows what its handler reported last, however shortly before its end and however it ended."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -76,6 +77,29 @@ async def test_the_last_report_is_kept_when_the_handlers_transaction_cannot_comm
     await service.worker()
     row = await service.run("twice", retry=Retry(max_attempts=1))
     assert (row["status"], row["progress"]) == ("failed", "the end")
+
+
+async def test_an_attempt_that_goes_on_after_its_end_does_not_push_out_the_next_ones_reports(service: Service) -> None:
+    last, ghost, over = threading.Event(), threading.Event(), threading.Event()
+
+    @service.task("deaf")
+    def deaf(ctx: Context) -> None:
+        if ctx.attempt == 2:
+            ctx.progress("last")
+            last.set()
+            ghost.wait(20)
+            return
+        while not over.wait(0.001):
+            ctx.progress("ghost")
+            if last.is_set():
+                ghost.set()
+
+    await service.worker()
+    try:
+        row = await service.final(await service.submit("deaf", timeout_seconds=1))
+    finally:
+        over.set()
+    assert (row["status"], row["attempt"], row["progress"]) == ("done", 2, "last")
 
 
 async def test_reports_of_an_attempt_that_is_over_change_nothing(service: Service) -> None:
