@@ -5,7 +5,7 @@ means that the claim was lost and its outcome must be dropped. Rows are touched 
 batches cannot deadlock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bobrai.domain import limits
 from bobrai.domain.errors import WorkerGone
@@ -20,6 +20,7 @@ _CLAIMED = statement("claimed")
 _COMPLETE = statement("complete")
 _END = statement("end_attempts")
 _SETTLED = statement("settled")
+_ORPHANS = statement("orphans")
 _PROGRESS = statement("progress")
 
 
@@ -85,7 +86,8 @@ async def end(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -
 async def settled(database: Executor, worker_id: int, outcomes: Sequence[Outcome]) -> dict[int, str]:
     """Return the outcomes that are already written: the status that each gave to its task, by id.
 
-    Asked after a write whose answer was lost with the connection: it may have been committed, or be about to.
+    Asked after a write whose answer was lost with the connection: it may have been committed, or be about to. A task
+    that this attempt still holds has the status ``processing``: its outcome is not written, and can be.
     """
     rows = await database.fetch(
         _SETTLED,
@@ -95,6 +97,12 @@ async def settled(database: Executor, worker_id: int, outcomes: Sequence[Outcome
         [outcome.kind.value for outcome in outcomes],
     )
     return {row[0]: row[1] for row in rows}
+
+
+async def orphans(database: Executor, worker_id: int, held: Collection[int]) -> set[tuple[int, int]]:
+    """Return tasks, with their attempts, that are claimed for this worker and not among those that it holds."""
+    rows = await database.fetch(_ORPHANS, worker_id, list(held))
+    return {(row[0], row[1]) for row in rows}
 
 
 async def show_progress(database: Executor, worker_id: int, reports: Sequence[tuple[int, int, str]]) -> None:

@@ -104,6 +104,10 @@ EVENTS: Final[dict[str, Event]] = {
         "error",
         "An outcome cannot be written, `error` says why: the worker's lease will end, and so give the task back.",
     ),
+    "task.orphaned": Event(
+        "error",
+        "Tasks were claimed for this worker and not held by it, as when a policy hides rows: they are given back.",
+    ),
     "task.progress_refused": Event("warning", "PostgreSQL refused a progress report."),
     "executor.crowded": Event(
         "warning",

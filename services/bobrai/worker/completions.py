@@ -31,6 +31,7 @@ PATIENCE_SECONDS = 60.0  # with an outcome that fails alone while others are wri
 LONG_PATIENCE_SECONDS = 300.0  # the same when there are no others, so that it may be the table's trouble
 Write = Callable[[int, Sequence[Outcome]], Awaitable[dict[int, str]]]  # the new status of each accepted id
 _LOST: Final = ""  # the answer to a write whose claim was no longer held
+_TOUCHED_NOTHING: Final = "the write changed nothing, without an error: a trigger or a rule on the table keeps it away"
 
 
 class _Item(NamedTuple):
@@ -67,9 +68,13 @@ class Completions:
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Write an outcome soon; returns at once."""
+        self._put(attempt, outcome, outcome)
+
+    def _put(self, attempt: Claimed, outcome: Outcome, whole: Outcome) -> None:
+        """Write an outcome, which may be a plainer one in place of the ``whole`` one."""
         group = self._results if outcome.kind is OutcomeKind.DONE else self._ends
         future = group.put(_Item(attempt.worker_id, outcome))
-        future.add_done_callback(partial(self._answered, attempt, outcome))
+        future.add_done_callback(partial(self._answered, attempt, outcome, whole))
 
     def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
         """Note that an outcome is committed, and the status that it gave to the task."""
@@ -90,18 +95,18 @@ class Completions:
         """Return whether an outcome whose commit was not answered is there; waits while the database is away."""
         return await unanswered.is_settled(self._database, self._lease, self._outage, worker_id, outcome)
 
-    def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[str]") -> None:
+    def _answered(self, attempt: Claimed, outcome: Outcome, whole: Outcome, future: "asyncio.Future[str]") -> None:
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
             self._conclude(attempt, outcome, future.result())
         elif isinstance(error, StoreRejected):
-            self._refused(attempt, outcome, error)
+            self._refused(attempt, outcome, whole, error)
         else:
             if not isinstance(error, DatabaseUnavailable):
                 log.error("task.outcome_failed", exc_info=error, **attempt.fields())
-            self._insist(attempt, outcome)
+            self._insist(attempt, outcome, whole)
 
     def _conclude(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
         if status:
@@ -109,29 +114,35 @@ class Completions:
         else:
             self.lost(attempt)
 
-    def _refused(self, attempt: Claimed, outcome: Outcome, error: StoreRejected) -> None:
-        """Write what can be stored in place of values that cannot: the attempt must end."""
+    def _refused(self, attempt: Claimed, outcome: Outcome, whole: Outcome, error: StoreRejected) -> None:
+        """Write what can be stored in place of values that cannot: the attempt must end.
+
+        When nothing can, it was not the values: then it is the whole outcome again that must be written.
+        """
         if outcome.progress is not None:
             log.warning("task.progress_refused", error=str(error), **attempt.fields())
-            self.write(attempt, replace(outcome, progress=None))
+            self._put(attempt, replace(outcome, progress=None), whole)
         elif outcome.kind is OutcomeKind.DONE:
             log.warning("task.result_refused", **attempt.fields())
-            self.write(attempt, outcomes.refused_result(outcome, error))
+            self._put(attempt, outcomes.refused_result(outcome, error), whole)
         elif outcome.error is not None:
             log.error("task.error_refused", error=str(error), **attempt.fields())
             plain = replace(outcome.error, type="Error", message="the error could not be stored", traceback="")
             last = outcome.error == plain
-            self.write(attempt, replace(outcome, error=None if last else plain))
+            self._put(attempt, replace(outcome, error=None if last else plain), whole)
         else:
-            self._insist(attempt, outcome, hopeless=True)
+            self._insist(attempt, whole)
 
-    def _insist(self, attempt: Claimed, outcome: Outcome, *, hopeless: bool = False) -> None:
-        task = asyncio.create_task(self._write_alone(attempt, outcome, hopeless=hopeless))
+    def _insist(self, attempt: Claimed, outcome: Outcome, whole: Outcome | None = None) -> None:
+        task = asyncio.create_task(self._write_alone(attempt, outcome, whole))
         self._insisting.add(task)
         task.add_done_callback(self._insisting.discard)
 
-    async def _write_alone(self, attempt: Claimed, outcome: Outcome, *, hopeless: bool) -> None:
-        """Write one outcome that failed by itself, without holding up others, for as long as its lease lives."""
+    async def _write_alone(self, attempt: Claimed, outcome: Outcome, whole: Outcome | None) -> None:
+        """Write one outcome that failed by itself, without holding up others, for as long as its lease lives.
+
+        ``whole`` is what it stands for, while there are plainer ones to be tried.
+        """
         item = _Item(attempt.worker_id, outcome)
         write = self._write_results if outcome.kind is OutcomeKind.DONE else self._write_ends
         since, failures, given_up = time.monotonic(), 0, False
@@ -141,8 +152,8 @@ class Completions:
             try:
                 [status] = await self._write(write, [item])
             except StoreRejected as error:
-                if not hopeless:
-                    self._refused(attempt, outcome, error)
+                if whole is not None:
+                    self._refused(attempt, outcome, whole, error)
                     return
                 failure: Exception = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the outcome must not be forgotten
@@ -153,7 +164,7 @@ class Completions:
                 self._conclude(attempt, outcome, status)
                 return
             patience = PATIENCE_SECONDS if self._written_at > since else LONG_PATIENCE_SECONDS
-            if not given_up and (hopeless or time.monotonic() - since > patience):
+            if not given_up and time.monotonic() - since > patience:
                 given_up = True
                 log.error("task.outcome_unwritten", error=str(failure), **attempt.fields())
                 self._on_unwritable(attempt.worker_id)
@@ -185,6 +196,8 @@ class Completions:
         missing = [outcome for outcome in ours if outcome.task_id not in accepted]
         if missing:
             accepted |= await attempts.settled(self._database, worker_id, missing)
+            if TaskStatus.PROCESSING.value in accepted.values():
+                raise DatabaseUnavailable(_TOUCHED_NOTHING, perhaps_one_row=True)
         self._written_at = time.monotonic()
         return [accepted.get(item.outcome.task_id, _LOST) if item.worker_id == worker_id else _LOST for item in items]
 

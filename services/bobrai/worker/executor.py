@@ -92,6 +92,11 @@ class Executor:
         """Attempts whose outcome is not written yet."""
         return len(self._attempts)
 
+    @property
+    def held(self) -> list[int]:
+        """The tasks in our hands."""
+        return list(self._attempts)
+
     def has(self, task_id: int, attempt: int) -> bool:
         """Whether this attempt is in our hands."""
         there = self._attempts.get(task_id)
@@ -289,7 +294,8 @@ class Executor:
             await transaction.complete(attempt.worker_id, [done])
             written = True
         except ClaimLost:
-            outcome = None
+            # Or its row was kept from being changed: then giving the task back is kept from it too, and tried again.
+            outcome = outcomes.stopped(attempt.claim, StopCause.INTERRUPTED)
         except DatabaseUnavailable as error:
             written = await self.completions.is_settled(attempt.worker_id, done)
             if not written:

@@ -7,7 +7,7 @@ worker recycles itself, and the drain is over. RabbitMQ and PostgreSQL may be aw
 import asyncio
 
 from bobrai.broker.port import Broker
-from bobrai.domain.errors import Unavailable
+from bobrai.domain.errors import StoreRejected, Unavailable
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.health import HealthServer
 from bobrai.runtime.lifecycle import Stop
@@ -85,7 +85,7 @@ async def _announce(database: Database, registry: Registry, settings: Settings, 
         try:
             await task_types.announce(database, registry.types())
             await queues.ensure(database, settings.worker.queues)
-        except Unavailable as error:
+        except (Unavailable, StoreRejected) as error:  # the latter speaks of values, but anybody's trigger can say it
             await stop.wait_for(outage.failed(error))
         else:
             outage.over()

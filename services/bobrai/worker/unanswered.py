@@ -1,12 +1,15 @@
 """Whether a write whose answer was lost has taken place."""
 
 import asyncio
+from typing import Final
 
-from bobrai.domain.task import Outcome
+from bobrai.domain.task import Outcome, TaskStatus
 from bobrai.runtime.outage import Outage
 from bobrai.store import attempts
 from bobrai.store.pool import Database
 from bobrai.worker.lease import Lease
+
+_HELD: Final = TaskStatus.PROCESSING.value
 
 
 async def is_settled(database: Database, lease: Lease, outage: Outage, worker_id: int, outcome: Outcome) -> bool:
@@ -18,5 +21,5 @@ async def is_settled(database: Database, lease: Lease, outage: Outage, worker_id
             await asyncio.sleep(outage.failed(error))
         else:
             outage.over()
-            return bool(found)
+            return found.get(outcome.task_id, _HELD) != _HELD
     return False

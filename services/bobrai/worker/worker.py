@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bobrai.broker.port import Broker
-from bobrai.domain.errors import Unavailable
+from bobrai.domain.errors import StoreRejected, Unavailable
 from bobrai.domain.message import Hint
 from bobrai.handlers import registry as handlers
 from bobrai.handlers.registry import Registry
@@ -30,6 +30,7 @@ from bobrai.worker.heartbeat import Heartbeat
 from bobrai.worker.intake import Intake
 from bobrai.worker.isolation import Isolation
 from bobrai.worker.lease import Lease
+from bobrai.worker.orphans import LOOK_SECONDS, Orphans
 from bobrai.worker.progress import ProgressReports
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.transaction import AttemptTransaction
@@ -146,8 +147,12 @@ class Worker:
         return bool(intakes) and all(intake.subscription.consuming for intake in intakes)
 
     async def tend_until(self, stop: Stop) -> None:
-        """Look after speeds, prefetches and old hints a few times per second; ask for a stop when it is time to."""
-        await PeriodicLoop("worker-tend", TEND_SECONDS, lambda: self._tend(stop)).run(stop)
+        """Look after speeds, prefetches, old hints and orphans; ask for a stop when it is time to."""
+        orphans = Orphans(self._database, self.lease, self.executor)
+        await asyncio.gather(
+            PeriodicLoop("worker-tend", TEND_SECONDS, lambda: self._tend(stop)).run(stop),
+            PeriodicLoop("worker-orphans", LOOK_SECONDS, orphans.look).run(stop),
+        )
 
     async def drain(self) -> None:
         """Take nothing new, finish what runs within the drain time, give back the rest, and wait for the writes."""
@@ -225,7 +230,7 @@ class Worker:
                 continue
             try:
                 await outbox.release_hints(self._database, hints)
-            except Unavailable as error:
+            except (Unavailable, StoreRejected) as error:
                 intake.put_back(hints)
                 if not everything:
                     raise

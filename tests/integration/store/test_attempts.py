@@ -135,7 +135,7 @@ async def test_settled_tells_an_outcome_that_was_written_from_one_that_was_not(s
     await attempts.complete(store, me, [outcome(mine, OutcomeKind.DONE)])
     await attempts.end(store, me, [outcome(failed, OutcomeKind.FAILED)])
     asked = [outcome(claim, OutcomeKind.DONE) for claim in (mine, failed, running)]
-    assert await attempts.settled(store, me, asked) == {mine.task_id: "done"}
+    assert await attempts.settled(store, me, asked) == {mine.task_id: "done", running.task_id: "processing"}
     assert await attempts.settled(store, await worker(store), asked) == {}
 
 
@@ -144,7 +144,7 @@ async def test_settled_knows_every_kind_of_end_that_was_written(store: Database,
     me, [task_id, wished] = await worker(store), await submitted(store, 2)
     ends = [outcome(await claimed(store, me, each), kind) for each in (task_id, wished)]
     await tasks.cancel(store, wished)
-    assert await attempts.settled(store, me, ends) == {}
+    assert await attempts.settled(store, me, ends) == {task_id: "processing", wished: "processing"}
     statuses = {each.task_id: kind.value for each in ends}
     if kind is OutcomeKind.DONE:
         await attempts.complete(store, me, ends)

@@ -6,15 +6,109 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bobrai import Context
+from bobrai import Context, Retry
 from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import completions
+from bobrai.worker import worker as worker_module
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually
-from tests.support.refusing import allow, refuse
+from tests.support.refusing import allow, ignore, refuse
 
+ONCE = Retry(max_attempts=1)
 # Another owner, a table that is not ready, a damaged disk, a read-only session, a trigger of somebody's own.
 SERVERS_FAULTS = ["42501", "55000", "58030", "XX000", "25006", "P0001"]
+
+
+async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Service) -> None:
+    """Though the answer speaks of values, nothing could be stored: so it was not the result's fault."""
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits(ctx: Context, fails: bool) -> int:
+        await gate.wait()
+        if fails:
+            raise ValueError("as planned")
+        return ctx.attempt
+
+    worker = await service.worker()
+    ids = await service.submit_many(2, "waits", payload=False)
+    ids.append(await service.submit("waits", payload=True, retry=ONCE))
+    await eventually(lambda: worker.inside.executor.running == 3)
+    with capture_logs() as logs:
+        async with refusing(service, "54000", "OLD.status = 'processing'"):
+            gate.set()
+            await eventually(lambda: sum(line["event"] == "task.error_refused" for line in logs) >= 6)
+            assert worker.inside.executor.unsettled == 3
+        await service.all_final(ids)
+    rows = [await service.row(task_id) for task_id in ids]
+    assert [(row["status"], row["result"], row["attempt"]) for row in rows] == [
+        ("done", 1, 1), ("done", 1, 1), ("failed", None, 1)
+    ]  # fmt: skip
+    assert "as planned" in rows[2]["errors"][0]["message"]
+
+
+async def test_an_outcome_that_a_trigger_silently_ignores_is_written_once_it_is_gone(service: Service) -> None:
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits(ctx: Context, fails: bool) -> int:
+        await gate.wait()
+        if fails:
+            raise ValueError("as planned")
+        return ctx.attempt
+
+    @service.task("transaction")
+    async def transaction(ctx: Context) -> int:
+        async with ctx.transaction() as connection:
+            await connection.execute("SELECT 1")
+            await gate.wait()
+        return ctx.attempt
+
+    worker = await service.worker()
+    ids = [
+        await service.submit("waits", payload=False),
+        await service.submit("waits", payload=True, retry=ONCE),
+        await service.submit("transaction"),
+    ]
+    await eventually(lambda: worker.inside.executor.running == 3)
+    with capture_logs() as logs:
+        await ignore(service.database, "OLD.status = 'processing'")
+        gate.set()
+        await eventually(lambda: any("changed nothing" in line.get("error", "") for line in logs))
+        await allow(service.database)
+        await service.all_final(ids)
+    rows = [await service.row(task_id) for task_id in ids]
+    assert [(row["status"], row["result"], row["losses"]) for row in rows] == [
+        ("done", 1, 0), ("failed", None, 0), ("done", 1, 0)
+    ]  # fmt: skip
+    assert not any(line["event"] == "claim.lost" for line in logs)
+
+
+async def test_a_task_whose_row_was_hidden_from_its_outcome_runs_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a row security policy, for one: then no write and no question finds it."""
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 0.2)
+    gate = asyncio.Event()
+
+    @service.task("waits")
+    async def waits(ctx: Context) -> int:
+        await gate.wait()
+        return ctx.attempt
+
+    worker = await service.worker()
+    task_id = await service.submit("waits", retry=ONCE)
+    await eventually(lambda: worker.inside.executor.running == 1)
+    await service.database.fetch("ALTER TABLE tasks RENAME TO hidden_tasks")
+    await service.database.fetch("CREATE VIEW tasks AS SELECT * FROM hidden_tasks WHERE status <> 'processing'")
+    with capture_logs() as logs:
+        gate.set()
+        await eventually(lambda: any(line["event"] == "claim.lost" for line in logs))
+        await service.database.fetch("DROP VIEW tasks")
+        await service.database.fetch("ALTER TABLE hidden_tasks RENAME TO tasks")
+        row = await service.final(task_id)
+    assert (row["status"], row["attempt"], row["result"], row["losses"]) == ("done", 1, 1, 0)
+    assert [line["tasks"] for line in logs if line["event"] == "task.orphaned"] == [[task_id]]
 
 
 @asynccontextmanager
@@ -142,8 +236,12 @@ async def test_an_outcome_that_can_never_be_written_gives_its_task_back(
     await service.nothing_is_left()
 
 
-async def test_a_failure_that_can_never_be_written_gives_its_task_back(service: Service) -> None:
+async def test_a_failure_that_can_never_be_written_gives_its_task_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused for its values as well, however plain they are made."""
+    monkeypatch.setattr(completions, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(completions, "LONG_PATIENCE_SECONDS", 0.6)
 
     @service.task("fails")
     async def fails(ctx: Context) -> str:

@@ -85,18 +85,23 @@ SELECT id, status, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM ende
 
 -- name: settled
 -- What these attempts of this worker have already written: for outcomes whose answer was lost on the way. The lock waits
--- for a commit that is still under way. Only take_back ends
--- the attempt of another, and the error that it leaves says so.
+-- for a commit that is still under way. Only take_back ends the attempt of another, and the error that it leaves says so.
+-- 'processing': it is still this attempt's, and yet the write has not changed it, because somebody's trigger has a say.
 WITH seen AS (
     SELECT t.id, t.status, o.kind, t.attempt = o.attempt AND t.worker_id = $1 AS ours,
            t.errors @> jsonb_build_array(jsonb_build_object('attempt', o.attempt, 'type', 'WorkerLost')) AS taken_back
     FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[], $4::text[]) AS o (task_id, attempt, kind) ON t.id = o.task_id
     ORDER BY t.id FOR SHARE OF t
 )
-SELECT id, CASE WHEN ours AND status <> 'processing' THEN status ELSE 'pending' END AS status
+SELECT id, CASE WHEN ours THEN status ELSE 'pending' END AS status
 FROM seen
-WHERE NOT taken_back AND CASE WHEN kind IN ('retry', 'interrupted') THEN NOT (ours AND status = 'processing')
-                              ELSE ours AND status = kind END;
+WHERE NOT taken_back AND (kind IN ('retry', 'interrupted') OR ours AND status IN (kind, 'processing'));
+
+-- name: orphans
+-- What this worker is said to be processing, but for these: nobody else would ever look for it.
+SELECT t.id, t.attempt FROM tasks AS t
+WHERE t.status = 'processing' AND t.worker_id = $1 AND t.id <> ALL($2::bigint[])
+LIMIT 1000;
 
 -- name: progress
 -- Shows how far an attempt has come; silently nothing when the claim is lost.
