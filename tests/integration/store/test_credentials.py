@@ -48,7 +48,7 @@ async def test_any_password_opens_the_database_for_pool_migration_and_listener(
     await database.close()
 
     assert await migrate.migrate(granted.direct()) is True
-    await asyncio.wait_for(migrate.wait_for_schema(granted.direct()), 10)
+    await migrate.check(granted.direct())
 
     listener = Listener(granted.direct(), "news", timeout_seconds=5)
     await listener.open(lambda: None, lambda: None)

@@ -1,6 +1,7 @@
 """What PostgreSQL answers, and whose fault that is: only values are refused, everything else is tried again."""
 
 import contextlib
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -83,6 +84,18 @@ async def test_a_session_that_is_of_no_use_is_given_up_at_once(
         assert await store.fetch("SELECT pg_backend_pid()") == before
         await answer_to(store, sqlstate)
         assert await store.fetch("SELECT pg_backend_pid()") != before
+    finally:
+        await store.close()
+
+
+async def test_a_stricter_isolation_that_a_database_sets_reaches_no_transaction_of_ours(database: OwnDatabase) -> None:
+    name = urlsplit(database.url).path.strip("/")
+    await database.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    store = await opened(database.url)
+    try:
+        for transaction in (store.transaction, store.repeatable):
+            async with transaction() as connection:
+                assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
     finally:
         await store.close()
 

@@ -75,6 +75,7 @@ HOT: list[tuple[str, list[Any], int]] = [
         6000,
     ),
     ("settled", [MINE, hundred_done, [1] * 100, ["done"] * 100], 1000),
+    ("orphans", [MINE, hundred_mine], 1000),
     ("progress", [MINE, hundred_mine, [1] * 100, ["1"] * 100], 2500),
     ("heartbeat", [MINE, 60.0, 500], 1000),
     ("take_due", [["default", "queue3"], [100, 100], 150], 2000),

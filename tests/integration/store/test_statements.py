@@ -122,6 +122,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert await attempts.complete(store, me, [done]) == {ids[0]}
     assert await attempts.settled(store, me, [done]) == {ids[0]: "done"}
     assert await attempts.end(store, me, [retry]) == {ids[1]: "pending"}
+    assert await attempts.orphans(store, me, ids[:3]) == {(ids[3], 1)}
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
 
     await tasks.cancel(store, ids[4])
