@@ -54,7 +54,7 @@ _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})  # no such table, colu
 # These speak of the server, the session or the statement, never of one row among many. (22 and 54: what of them is the
 # server's.)
 _FOR_ALL = frozenset({"08", "0A", "22", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "57"})
-_PERHAPS_ONE_ROW = frozenset({"42501", "57014"})  # a row's security policy, a row's lock
+_PERHAPS_ONE_ROW = frozenset({"42501", "42704", "57014"})  # a policy, a row kept away (submit.sql), a lock
 # After these a session is of no more use: its server is read-only or ends, or its own state is broken.
 _LOST_SESSIONS = frozenset({"08", "25", "26", "57", "58", "XX"})
 # After these it may be: another client of the pooler may have left a role or a search_path in the server's session. As

@@ -10,7 +10,7 @@ from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
-from tests.support.refusing import allow, refuse
+from tests.support.refusing import allow, ignore, refuse
 
 
 def said(logs: list[Any], event: str, part: str) -> list[str]:
@@ -40,6 +40,24 @@ async def test_one_clients_row_that_is_refused_costs_no_other_client_its_answer(
         *(api.post("/api/v1/tasks", json={"payload": number, "type": "echo"}) for number in range(30))
     )
     assert [answer.status_code for answer in answers] == [503 if number == 13 else 201 for number in range(30)]
+
+
+async def test_a_task_that_a_trigger_silently_keeps_away_is_not_accepted(api: Api, store: Database) -> None:
+    await ignore(store, "NEW.payload::text = '13'")
+    answers = await asyncio.gather(
+        *(
+            api.post("/api/v1/tasks", json={"payload": number, "type": "echo"}, headers=headers)
+            for number in range(10, 20)
+            for headers in ({}, {"idempotency-key": f"key-{number}"})
+        )
+    )
+    assert [answer.status_code for answer in answers] == [201] * 6 + [503] * 2 + [201] * 12
+    for answer in answers:
+        if answer.status_code == 201:
+            assert (await api.get(answer.headers["location"])).status_code == 200
+    await allow(store)
+    again = {"idempotency-key": "key-13"}
+    assert (await api.post("/api/v1/tasks", json={"payload": 13, "type": "echo"}, headers=again)).status_code == 201
 
 
 async def test_a_defect_of_ours_is_never_a_clients_error(api: Api, store: Database) -> None:

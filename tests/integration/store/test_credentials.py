@@ -1,6 +1,5 @@
 """A real PostgreSQL that asks for a password takes one with any character, from its own variable."""
 
-import asyncio
 import re
 from pathlib import Path
 

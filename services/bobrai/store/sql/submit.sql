@@ -1,6 +1,7 @@
 -- name: submit
 -- Stores tasks and their outbox rows; one row comes back: the ids in the order of the arrays. Ids are drawn before the
--- insert, because the order of RETURNING is nobody's promise.
+-- insert, because the order of RETURNING is nobody's promise. A trigger that silently keeps a row away must not leave an
+-- id for which there is no task: asking for a parameter that nobody has is an error, 42704, that undoes everything.
 WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
            coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
@@ -13,11 +14,14 @@ WITH item AS MATERIALIZED (
                        request_id, trace_context)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context
     FROM item
+    RETURNING 1
 ), due AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, 0, queue, priority, due_at FROM item
 )
-SELECT array_agg(id ORDER BY position) AS ids, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM item;
+SELECT array_agg(id ORDER BY position) AS ids, (SELECT pg_notify('bobrai_outbox', '')) AS notified,
+       CASE WHEN (SELECT count(*) FROM stored) < count(*) THEN current_setting('bobrai.a_trigger_keeps_tasks_away') END
+FROM item;
 
 -- name: submit_keyed
 -- One request under an idempotency key: its tasks are stored only if the key was free. A parallel request with the same
@@ -43,11 +47,15 @@ WITH item AS MATERIALIZED (
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
            $12, $13
     FROM item WHERE EXISTS (SELECT FROM taken)
+    RETURNING 1
 ), due AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, 0, queue, priority, due_at FROM item WHERE EXISTS (SELECT FROM taken)
 )
-SELECT task_ids AS ids, pg_notify('bobrai_outbox', '') AS notified FROM taken;
+SELECT task_ids AS ids, pg_notify('bobrai_outbox', '') AS notified,
+       CASE WHEN (SELECT count(*) FROM stored) < cardinality(task_ids)
+            THEN current_setting('bobrai.a_trigger_keeps_tasks_away') END
+FROM taken;
 
 -- name: idempotency_lookup
 -- What the first request under this key stored.
