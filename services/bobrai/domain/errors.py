@@ -21,6 +21,8 @@ BobraiError
 └── PermanentFailure          a handler says that no further attempt can succeed
 """
 
+from typing import Any
+
 
 def type_name(error: BaseException) -> str:
     """Return how an exception's type is called in rows and logs: with its module, unless that is Python's own."""
@@ -30,6 +32,14 @@ def type_name(error: BaseException) -> str:
 
 class BobraiError(Exception):
     """The root of all errors that bobrAI raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how a copy is made, as in another process: Python would call ``__init__`` with the message alone."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[BobraiError], args: tuple[Any, ...]) -> BobraiError:
+    return kind.__new__(kind, *args)
 
 
 class ConfigurationError(BobraiError):

@@ -1,13 +1,14 @@
 """What a line says of any value: plain, bounded in depth and size, whatever the value does when it is shown.
 
 In: objects of handlers and libraries. Out: text, numbers, lists and dictionaries that every encoder takes. What cannot
-be shown becomes a placeholder that names its type. Nothing here raises, but for KeyboardInterrupt.
+be shown becomes a placeholder that names its type. Nothing here raises, but for `formatted`.
 """
 
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from itertools import islice
+from types import TracebackType
 from typing import Final
 
 from bobrai.domain.errors import type_name
@@ -19,6 +20,7 @@ MAX_FIELDS: Final = 200  # of one line
 MAX_ITEMS: Final = 100  # shown of one collection
 MAX_VALUES: Final = 1_000  # shown inside of one field
 MAX_DEPTH: Final = 8  # of collections in collections
+MAX_EXCEPTIONS: Final = 1_000  # shown with one that holds or follows others
 _FRAMES: Final = 60  # of each traceback, the innermost ones
 _CUT: Final = "…"
 _INT_BITS: Final = 63  # JSON's readers take no wider number for sure
@@ -41,7 +43,7 @@ def plain(value: object) -> object:
 
 def text(value: object, limit: int = MAX_TEXT) -> str:
     """Return the value as text that UTF-8 can hold, masked where it is cut."""
-    shown = guarded(lambda: _exact(value if isinstance(value, str) else str(value)), value)
+    shown = guarded(lambda: exact(value if isinstance(value, str) else str(value)), value)
     return _bounded(shown, limit)
 
 
@@ -54,20 +56,51 @@ def guarded(show: Callable[[], str], value: object) -> str:
     """Return what the function says, or else the placeholder for the value."""
     try:
         return show()
-    except KeyboardInterrupt:
-        raise
     except BaseException:  # noqa: BLE001 - a value may raise anything when it is shown, also what is no Exception
         return _placeholder(value)
 
 
 def type_of(error: BaseException) -> str:
     """Return how the exception's type is called (see ``domain.errors.type_name``)."""
-    return guarded(lambda: type_name(error), error)
+    return guarded(lambda: exact(type_name(error)), error)
+
+
+def formatted(error: BaseException, frames: TracebackType | None, limit: int) -> str:
+    """Return the traceback as Python prints it, of each exception at most so many frames, the innermost ones.
+
+    One that holds too many others is shown alone: Python would write a group's members each time that it meets them,
+    and groups that hold earlier groups double them with every level.
+    """
+    try:
+        if not _holds_too_many(error):
+            return "".join(traceback.format_exception(type(error), error, frames, limit=-limit))
+        left_out = f"It holds more than {MAX_EXCEPTIONS:,} other exceptions, which are not shown."
+    except BaseException:  # noqa: BLE001 - it is formatted by calling into it
+        left_out = "What belongs to it cannot be shown."
+    own = "".join(traceback.format_tb(frames, -limit))
+    return f"Traceback (most recent call last):\n{own}{type_of(error)}: {text(error)}\n{left_out}\n"
+
+
+def _holds_too_many(error: BaseException) -> bool:
+    """Return whether more exceptions belong to this one than are shown, counted as often as Python would show them."""
+    waiting, seen, count = [error], {id(error)}, 0
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        for other in (each.__cause__, each.__context__):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+        if issubclass(type(each), BaseExceptionGroup):
+            waiting += islice(each.exceptions, MAX_EXCEPTIONS + 1)  # type: ignore[attr-defined]
+        if count + len(waiting) > MAX_EXCEPTIONS + 1:
+            return True
+    return False
 
 
 def traceback_of(error: BaseException, limit: int = MAX_TEXT) -> str:
     """Return the traceback as Python prints it; its end when it is longer than the limit."""
-    shown = guarded(lambda: "".join(traceback.format_exception(error, limit=-_FRAMES)), error)
+    shown = guarded(lambda: formatted(error, error.__traceback__, _FRAMES), error)
     return masking.bounded(scrubbed(shown), limit, keep_end=True) if len(shown) > limit else scrubbed(shown)
 
 
@@ -99,8 +132,6 @@ def _plain(value: object, left: _Left, depth: int) -> object:
         return _CUT
     try:
         return _shown(value, left, depth)
-    except KeyboardInterrupt:
-        raise
     except BaseException:  # noqa: BLE001 - as above
         return _placeholder(value)
 
@@ -121,7 +152,7 @@ def _shown(value: object, left: _Left, depth: int) -> object:
             return _CUT
         shown = [_plain(item, left, depth + 1) for item in islice(value, MAX_ITEMS)]  # type: ignore[call-overload]
         return [*shown, _CUT] if len(value) > MAX_ITEMS else shown  # type: ignore[arg-type]
-    return _counted(_exact(str(value)), left)
+    return _counted(exact(str(value)), left)
 
 
 def _fields(value: Mapping[object, object], left: _Left, depth: int) -> dict[str, object]:
@@ -140,7 +171,7 @@ def _fields(value: Mapping[object, object], left: _Left, depth: int) -> dict[str
 
 def _content(value: object) -> str:
     if isinstance(value, str):
-        return _exact(value)
+        return exact(value)
     return repr(bytes(value[:MAX_TEXT]))  # type: ignore[index]
 
 
@@ -149,7 +180,8 @@ def _wide(number: int) -> str:
     return str(number) if number.bit_length() <= 1024 else f"<int of {number.bit_length()} bits>"
 
 
-def _exact(value: str) -> str:
+def exact(value: str) -> str:
+    """Return what a text says as a plain one: a type of somebody's own may do as it likes when it is used."""
     return value if type(value) is str else str.__str__(value)
 
 
@@ -167,7 +199,7 @@ def _bounded(shown: str, limit: int) -> str:
 def _placeholder(value: object) -> str:
     kind = type(value)
     try:
-        name = type_name(value) if issubclass(kind, BaseException) else kind.__name__  # type: ignore[arg-type]
+        name = exact(type_name(value) if issubclass(kind, BaseException) else kind.__name__)  # type: ignore[arg-type]
         return scrubbed(f"<{name[:MAX_NAME]} that cannot be shown>")
-    except Exception:  # noqa: BLE001 - a metaclass may do as it likes
+    except BaseException:  # noqa: BLE001 - a metaclass may do as it likes
         return "<value that cannot be shown>"

@@ -3,8 +3,8 @@
 In: a claim and the exception, or the cause of a stop. Out: an Outcome, whose error is bounded in size.
 """
 
+import math
 import random
-import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
@@ -18,6 +18,7 @@ from bobrai.worker.attempt import StopCause
 UNKNOWN_TYPE_DELAY_SECONDS = 5.0
 NO_PLACE_DELAY_SECONDS = 2.0
 _FRAMES = 40  # of each traceback, the innermost ones
+_MOST_LEAVES = 10_000  # exceptions in one group that are looked at
 
 
 def done(claim: Claim, result: str) -> Outcome:
@@ -59,28 +60,43 @@ def raised(claim: Claim, error: BaseException) -> Outcome:
     """
     try:
         return _raised(claim, error)
-    except Exception:  # noqa: BLE001 - an exception of a handler's own class may do anything when it is looked at
+    except BaseException:  # noqa: BLE001 - an exception of a handler's own class may do anything when it is looked at
         return again(claim, describe(error, "error"))
 
 
 def _raised(claim: Claim, error: BaseException) -> Outcome:
     together = list(_leaves(error))
     for each in together:
-        if isinstance(each, PermanentFailure):
+        if issubclass(type(each), PermanentFailure):  # not isinstance(): an object may lie about its class
             return failed(claim, describe(error, _permanent_reason(each)))
-    delays = [each.delay for each in together if isinstance(each, RetryLater)]
+    wishes = [_delay(each) for each in together if issubclass(type(each), RetryLater)]
+    delays = [delay for delay in wishes if delay is not None]
     if delays:
         return again(claim, describe(error, "retry_later"), min(max(delays), float(limits.MAX_DELAY_SECONDS)))
-    return again(claim, describe(error, "error"))
+    return again(claim, describe(error, "retry_later" if wishes else "error"))
+
+
+def _delay(error: BaseException) -> float | None:
+    """Return the delay that a RetryLater asks for; a subclass may have forgotten it, or say what is none."""
+    try:
+        delay = math.fsum([error.delay])  # type: ignore[attr-defined]  # unlike float(), it reads no text
+    except BaseException:  # noqa: BLE001 - as in `raised`
+        return None
+    return delay if math.isfinite(delay) and delay >= 0 else None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Return what a group holds, at whatever depth, or the exception itself."""
+    """Return what a group holds, at whatever depth and each once, or the exception itself."""
     waiting = [error]
-    while waiting:
+    seen: set[int] = set()
+    while waiting and len(seen) < _MOST_LEAVES:
         each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting.extend(reversed(each.exceptions))
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if issubclass(type(each), BaseExceptionGroup):
+            # The group's own members, whatever a subclass calls so.
+            waiting.extend(reversed(BaseExceptionGroup.exceptions.__get__(each)))
         else:
             yield each
 
@@ -111,7 +127,7 @@ def describe(error: BaseException, reason: str) -> AttemptError:
 
     Credentials are masked, as in logs: whoever may read a task need not know them.
     """
-    hidden = isinstance(error, InvalidPayload | InvalidResult)
+    hidden = issubclass(type(error), InvalidPayload | InvalidResult)
     return AttemptError(
         masking.bounded(rendering.scrubbed(rendering.type_of(error)), limits.MAX_ERROR_MESSAGE),
         masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE),
@@ -120,23 +136,23 @@ def describe(error: BaseException, reason: str) -> AttemptError:
     )
 
 
-def _permanent_reason(error: PermanentFailure) -> str:
-    if isinstance(error, InvalidPayload):
+def _permanent_reason(error: BaseException) -> str:
+    if issubclass(type(error), InvalidPayload):
         return "invalid_payload"
-    return "invalid_result" if isinstance(error, InvalidResult) else "permanent"
+    return "invalid_result" if issubclass(type(error), InvalidResult) else "permanent"
 
 
 def _shown(error: BaseException) -> str:
     try:
-        return rendering.scrubbed(str(error))
+        return rendering.scrubbed(rendering.exact(str(error)))
     except BaseException:  # noqa: BLE001 - a handler's exception may fail to show itself, by whatever it likes
         return "(the exception has no readable message)"
 
 
 def _traceback(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(type(error), error, _handlers_own(error.__traceback__), limit=-_FRAMES)
-        return rendering.scrubbed("".join(lines))  # its end names the exception and the line that raised it
+        # Its end names the exception and the line that raised it.
+        return rendering.scrubbed(rendering.formatted(error, _handlers_own(error.__traceback__), _FRAMES))
     except BaseException:  # noqa: BLE001 - the same: it is formatted by calling into it
         return ""
 

@@ -1,5 +1,7 @@
 """The rules by which the end of an attempt becomes an outcome."""
 
+from typing import Any
+
 import pytest
 
 from bobrai import PermanentFailure, Retry, RetryLater
@@ -25,8 +27,61 @@ def group(*errors: BaseException) -> BaseExceptionGroup[BaseException]:
 
 
 class WithoutDelay(RetryLater):
-    def __init__(self) -> None:
+    def __init__(self, *delay: Any) -> None:
         Exception.__init__(self, "it knows no delay")
+        if delay:
+            (self.delay,) = delay
+
+
+class Lazy(RetryLater):
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+    @property
+    def delay(self) -> float:
+        raise SystemExit(3)
+
+
+class Quiet(str):
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise ValueError("no")
+
+    isascii = __len__  # type: ignore[assignment]
+
+
+class Quietly(Exception):
+    def __str__(self) -> str:
+        return Quiet("x")
+
+
+class Interrupting(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Liar(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise SystemExit(3)
+
+
+class Unnamed(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__qualname__":
+            raise KeyboardInterrupt
+        return 7 if name == "__name__" else type.__getattribute__(cls, name)
+
+
+class OfNoName(Exception, metaclass=Unnamed):
+    pass
+
+
+class Itself(ExceptionGroup[Exception]):
+    @property
+    def exceptions(self) -> Any:
+        return (self,)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +99,12 @@ class WithoutDelay(RetryLater):
         (group(ValueError("x"), group(RetryLater(3), RetryLater(9))), 1, (OutcomeKind.RETRY, "retry_later", 9)),
         (group(RetryLater(9), group(PermanentFailure("no"))), 1, (OutcomeKind.FAILED, "permanent", 0)),
         (group(ValueError("x"), SystemExit(1)), 1, (OutcomeKind.RETRY, "error", 4)),
-        (WithoutDelay(), 1, (OutcomeKind.RETRY, "error", 4)),
+        (WithoutDelay(), 1, (OutcomeKind.RETRY, "retry_later", 4)),
+        (WithoutDelay(float("nan")), 1, (OutcomeKind.RETRY, "retry_later", 4)),
+        (WithoutDelay(float("inf")), 1, (OutcomeKind.RETRY, "retry_later", 4)),
+        (WithoutDelay(-5), 1, (OutcomeKind.RETRY, "retry_later", 4)),
+        (WithoutDelay("5"), 1, (OutcomeKind.RETRY, "retry_later", 4)),
+        (group(WithoutDelay(float("nan")), RetryLater(9)), 1, (OutcomeKind.RETRY, "retry_later", 9)),
     ],
 )
 def test_exception_decides_what_follows(
@@ -90,3 +150,48 @@ def test_error_is_bounded_and_keeps_the_end_of_its_traceback() -> None:
 def test_names_of_exceptions_carry_their_module() -> None:
     assert outcomes.describe(ValueError(), "error").type == "ValueError"
     assert outcomes.describe(RetryLater(1), "error").type == "bobrai.domain.errors.RetryLater"
+
+
+def test_retries_that_keep_what_failed_before_end_within_moments() -> None:
+    errors: list[Exception] = [ValueError("x"), RetryLater(9)]
+    for attempt in range(40):
+        errors.append(ExceptionGroup(f"try {attempt}", list(errors)))
+    try:
+        raise errors[-1]
+    except ExceptionGroup as error:
+        outcome = outcomes.raised(claim(), error)
+    assert summary(outcome) == (OutcomeKind.RETRY, "retry_later", 9)
+    assert outcome.error is not None
+    assert "in test_retries_that_keep" in outcome.error.traceback
+    assert "ExceptionGroup: try 39" in outcome.error.traceback
+    assert "more than 1,000 other" in outcome.error.traceback
+
+
+def test_groups_in_groups_are_told_at_any_depth() -> None:
+    deep: BaseException = PermanentFailure("no")
+    for _ in range(800):
+        deep = group(deep)
+    outcome = outcomes.raised(claim(), deep)
+    assert summary(outcome) == (OutcomeKind.FAILED, "permanent", 0)
+    assert outcome.error is not None
+    assert "ExceptionGroup: several" in outcome.error.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Lazy(), "retry_later"),
+        (Quietly(), "error"),
+        (Interrupting(), "error"),
+        (Liar(), "error"),
+        (group(Liar(), RetryLater(9)), "retry_later"),
+        (OfNoName(), "error"),
+        (Itself("g", [RetryLater(9)]), "retry_later"),
+    ],
+    ids=["delay exits", "text has no length", "interrupts", "class exits", "among others", "no name", "itself"],
+)
+def test_an_attempt_ends_whatever_its_exception_does_when_it_is_looked_at(error: BaseException, reason: str) -> None:
+    outcome = outcomes.raised(claim(), error)
+    assert summary(outcome)[:2] == (OutcomeKind.RETRY, reason)
+    assert outcome.error is not None
+    assert all(type(text) is str for text in (outcome.error.type, outcome.error.message, outcome.error.traceback))
