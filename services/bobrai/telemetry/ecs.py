@@ -11,6 +11,10 @@ from typing import Any, Final
 from bobrai.telemetry import rendering
 
 VERSION: Final = "8.17.0"
+# What every line says of itself besides its event; a field of somebody's that is called so is put under ``bobrai.``.
+OURS: Final = frozenset(
+    {"@timestamp", "log.level", "ecs.version", "event.dataset", "service.name", "service.type", "service.version"}
+)
 _NANOSECONDS: Final = 1_000_000_000
 _NAMES: Final = {
     "module": "log.logger",
@@ -65,7 +69,7 @@ class Fields:
                 renamed["event.duration"] = round(value * _NANOSECONDS)
             elif key == "status" and not isinstance(value, int):
                 renamed["bobrai.status"] = value  # a task's, not a response's
-            elif "." in key:
+            elif "." in key and key not in OURS:
                 renamed[key] = value
             else:
                 renamed[_NAMES.get(key, f"bobrai.{key}")] = value

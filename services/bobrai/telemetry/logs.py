@@ -36,6 +36,8 @@ Fields: TypeAlias = Callable[[], Mapping[str, object]]
 MAX_LINE: Final = 65_536  # bytes
 # What every line says of itself: a field that somebody calls so is printed with an underscore behind its name.
 _RESERVED: Final = frozenset({"event", "level", "at", "process", "module"})
+# Of these, what nobody else can have put there: no secret, whatever it looks like.
+_OURS: Final = frozenset({"at", "level", "process"})
 _SHORT: Final = 1_024  # characters that need no look at their sum
 _SMALL: Final = 1 << 63
 _encoder: Final = msgspec.json.Encoder()
@@ -125,8 +127,6 @@ def _say(
     saying.now += 1
     try:
         _sink.write(_line(severity, module, event, args, context, fields))
-    except KeyboardInterrupt:
-        raise
     except BaseException:  # noqa: BLE001 - logging decides nothing, least of all by an exception
         _say_little(severity, module, event)
     finally:
@@ -138,8 +138,6 @@ def _say_little(severity: int, module: str, event: object) -> None:
     try:
         little = {"module": module, "event": masking.mask(rendering.text(event)), "fields": "<that cannot be shown>"}
         _sink.write(_encoded(_named(little, severity, little.pop("event"))))
-    except KeyboardInterrupt:
-        raise
     except BaseException:  # noqa: BLE001 - as above
         lost()
 
@@ -183,8 +181,6 @@ def _message(event: object, args: tuple[Any, ...], line: dict[str, Any]) -> str:
     if args:
         try:
             event = str(event) % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args)
-        except KeyboardInterrupt:
-            raise
         except BaseException:  # noqa: BLE001 - they are a handler's, and may do anything when they are formatted
             line["arguments"] = args
     return event if type(event) is str and len(event) <= _SHORT and event.isascii() else rendering.text(event)
@@ -240,15 +236,23 @@ def _encoded(line: dict[str, Any], *, clean: bool = False) -> bytes:
         if not line["process"]:
             del line["process"]
         data = _for_people(line)
-        data = _for_people(masking.masked(line)) if not clean and masking.is_suspicious(data) else data
+        data = _for_people(_masked(line)) if not clean and masking.is_suspicious(data) else data
         return (data if len(data) <= MAX_LINE else data[:MAX_LINE].decode("utf-8", "ignore").encode()) + b"\n"
     data = _encoder.encode(line)
     if len(data) > MAX_LINE:
         line = _shortened(line)
         data = _encoder.encode(line)
     if not clean and masking.is_suspicious(data):
-        data = _encoder.encode(masking.masked(line))
+        data = _encoder.encode(_masked(line))
     return data + b"\n"
+
+
+def _masked(line: dict[str, Any]) -> dict[str, Any]:
+    ours = ecs.OURS if _Configured.format == "ecs" else _OURS
+    masked: dict[str, Any] = {}
+    for key, value in line.items():
+        masked.update({key: value} if key in ours else cast("dict[str, Any]", masking.masked({key: value})))
+    return masked
 
 
 def _for_people(line: object) -> bytes:

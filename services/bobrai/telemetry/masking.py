@@ -5,8 +5,9 @@ their place. Three rules, which docs/logs.md tells: own secrets wherever they st
 (``password=…``, ``Authorization: …``, ``//user:…@``), and the shapes of well-known keys.
 """
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -24,9 +25,10 @@ _COMMON: Final = frozenset(
 ) | {
     "bobrai", "guest", "postgres", "rabbitmq", "test", "debug", "info", "warning", "error", "critical", "true", "false",
     "null", "none", "event", "level", "module", "exception", "stack", "type", "status", "reason", "seconds", "path",
-    "method", "hint", "cause", "service", "ecs",
+    "method", "hint", "cause", "service", "ecs", "default",
 }  # fmt: skip
 
+_ESCAPE: Final = re.compile(r"%[0-9A-F]{2}")
 _MEMORABLE: Final = 64  # characters of a value that is remembered as clean
 _REMEMBERED: Final = 4_096
 
@@ -57,7 +59,13 @@ _PATTERNS: Final = (
         rf"\g<1>{MASK}",
     ),
     (("private key-----",), re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END|\Z)"), MASK),
-    (("eyj",), re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), MASK),  # a JSON Web Token
+    # A JSON Web Token. From each word's beginning once, and only when the word has its two points: a search from each
+    # of many "eyJ-" to the end would take time by their square.
+    (
+        ("eyj",),
+        re.compile(r"(?<![\w-])(?=[\w-]++\.[\w-]++\.)([\w-]*?)\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),
+        rf"\g<1>{MASK}",
+    ),
     (("akia", "asia"), re.compile(r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b"), MASK),
     (("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"), re.compile(r"\bgh(?:[pousr]|ithub_pat)_\w{20,}"), MASK),
     (("sk-", "k_live_", "k_test_"), re.compile(r"\b(?:sk-|[rs]k_(?:live|test)_)[\w-]{20,}"), MASK),
@@ -80,15 +88,14 @@ _clean: set[str] = set()
 
 
 def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
-    """Mask these wherever they stand, from now on, in the forms that they take in URLs and in quoted text.
+    """Mask these wherever they stand, from now on, in the forms that they take in URLs, in quoted text and in JSON.
 
     One that is shorter than ``SHORTEST``, a common word, or the same as something ``public`` (a user's, a host's or a
     database's name) is masked only where its place tells that it is a secret.
     """
     global _own, _own_forms, _own_in_bytes, _longest
     known = _COMMON | {word.lower() for word in public}
-    usable = {text for text in secrets if len(text) >= SHORTEST and text.lower() not in known}
-    forms = {form for text in usable for form in _forms(text) if form}
+    forms = {form for text in secrets if _is_usable(text, known) for form in _forms(text) if _is_usable(form, known)}
     ordered = sorted(forms, key=len, reverse=True)
     _longest = len(ordered[0]) if ordered else 0
     _own = re.compile("|".join(map(_own_pattern, ordered))) if ordered else None
@@ -97,11 +104,25 @@ def hide(secrets: Iterable[str], public: Iterable[str] = ()) -> None:
     _own_in_bytes = tuple({data for form in ordered for data in (form.encode(), msgspec.json.encode(form)[1:-1])})
 
 
+def _is_usable(text: str, known: Set[str]) -> bool:
+    return len(text) >= SHORTEST and text.lower() not in known
+
+
 def _forms(secret: str) -> set[str]:
     """Return a secret as it may be written; what is no text in UTF-8 has only the form that lines give it."""
     text = secret.encode("utf-8", "backslashreplace").decode()
-    inside = {text, repr(text)[1:-1], msgspec.json.encode(text).decode()[1:-1]}
-    return inside | {quote(text), quote(text, safe=""), quote_plus(text)}
+    forms = set[str]()
+    for each in (text, text.strip()):
+        forms |= {each, repr(each)[1:-1], ascii(each)[1:-1], repr(each.encode())[2:-1]}
+        forms |= {twice for once in _in_json(each) for twice in (once, *_in_json(once))}
+        in_url = {quote(each), quote(each, safe=""), quote_plus(each)}
+        forms |= in_url | {_ESCAPE.sub(lambda found: found[0].lower(), form) for form in in_url}
+    return forms
+
+
+def _in_json(text: str) -> tuple[str, str]:
+    """Return the text as JSON writes it between quotes, with other than ASCII characters as they are, and escaped."""
+    return msgspec.json.encode(text).decode()[1:-1], json.dumps(text)[1:-1]
 
 
 def _own_pattern(form: str) -> str:

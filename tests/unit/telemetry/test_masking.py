@@ -1,8 +1,11 @@
 """Credentials are taken out of text, and what is none stays readable."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pytest
 from pydantic import SecretStr
@@ -43,6 +46,7 @@ LEAKS = [
     "ghp_hunter2hunter2hunter2hunter2hunter2",
     "xoxb-123-hunter2hunter2",
     "eyJhbGciOiJIUzI1NiJ9.hunter2.hunter2",
+    "first-eyJ.a session-eyJhbGciOiJIUzI1NiJ9.hunter2.hunter2",
 ]
 
 
@@ -87,7 +91,25 @@ def test_own_secrets_are_masked_wherever_they_stand_and_however_they_are_written
     assert masking.mask("zorxes are animals") == "zorxes are animals"
 
 
-@pytest.mark.parametrize("secret", ["bobrai", "guest", "task", "a", "abc", "someone", "db.example"])
+@pytest.mark.parametrize("secret", ["p\u00e4ss-w\u00f6rd", ' p\u00e4ss"\\w\u00f6rd\n'])
+def test_own_secrets_are_masked_in_every_form_that_programs_give_them(secret: str) -> None:
+    masking.hide([secret, " guest ", " a\n"])
+    for text in (
+        secret.strip(),
+        ascii([secret]),
+        repr([secret.encode()]),
+        json.dumps({"x": secret}),
+        json.dumps(json.dumps({"x": secret})),
+        json.dumps({"x": json.dumps({"x": secret}, ensure_ascii=False)}, ensure_ascii=False),
+        re.sub("%..", lambda found: found[0].lower(), quote(secret)),
+    ):
+        shown = masking.mask(text)
+        assert masking.MASK in shown, text
+        assert "rd" not in shown, text
+    assert masking.mask("a guest") == "a guest"
+
+
+@pytest.mark.parametrize("secret", ["default", "bobrai", "guest", "task", "a", "abc", "someone", "db.example"])
 def test_a_secret_that_is_a_common_or_public_word_is_masked_in_its_place_only(secret: str) -> None:
     masking.hide([secret], public=["someone", "db.example"])
     assert masking.mask(f"the {secret} is here") == f"the {secret} is here"
@@ -111,7 +133,15 @@ def test_a_cut_leaves_no_half_of_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["password" * 20_000, "://" * 50_000, "token" + " " * 200_000, 'password="' * 20_000, "eyJ" + "a" * 200_000]
+    "text",
+    [
+        "password" * 20_000,
+        "://" * 50_000,
+        "token" + " " * 200_000,
+        'password="' * 20_000,
+        "eyJ" + "a" * 200_000,
+        *(f"{'eyJ-' * 100_000}{rest}" for rest in ("", ".", ".x", ".x.")),
+    ],
 )
 def test_masking_takes_time_in_proportion(text: str) -> None:
     begun = time.process_time()
@@ -137,6 +167,24 @@ def test_a_line_never_holds_a_secret_of_the_settings(format_: str, monkeypatch: 
     for line in printed:
         for part in (b"tr0u", b"quoted", b"oted", b"aaa-zzz"):
             assert part not in line, line
+
+
+@pytest.mark.parametrize(("format_", "names"), [("json", ("at", "process")), ("ecs", ("@timestamp", "service.name"))])
+def test_what_a_line_says_of_itself_is_never_masked(
+    format_: str, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[bytes] = []
+    monkeypatch.setattr(logs._Configured, "format", format_)
+    monkeypatch.setattr(logs._Configured, "process", "zebra-metrics")
+    monkeypatch.setattr(logs._sink, "write", printed.append)
+    masking.hide([datetime.now(UTC).strftime("%Y"), "zebra", "timestamp", "warn"])
+    logs.get_logger("bobrai.x").warning("warn", **{"log.level": "warn", "level": "warn", "service.name": "zebra"})
+    line = json.loads(printed[0])
+    assert line[names[0]].startswith(datetime.now(UTC).strftime("%Y-"))
+    assert line[names[1]].endswith("zebra-metrics")
+    assert line["level" if format_ == "json" else "log.level"] == "warning"
+    assert b'"warn"' not in printed[0]
+    assert b'"zebra"' not in printed[0]
 
 
 def test_the_settings_secrets_are_known_in_every_form() -> None:
