@@ -57,8 +57,6 @@ class FromLogging(logging.Handler):
 def _message(record: logging.LogRecord, fields: dict[str, Any]) -> object:
     try:
         return record.getMessage()
-    except KeyboardInterrupt:
-        raise
     except BaseException:  # noqa: BLE001 - arguments that do not fit, or that raise when they are shown
         fields["arguments"] = record.args
         return record.msg

@@ -56,8 +56,6 @@ class Sink:
                     self._put(line)
                 finally:
                     self._busy = False
-        except KeyboardInterrupt:
-            raise
         except BaseException:  # noqa: BLE001 - what becomes of a line decides nothing
             lost()
 

@@ -93,6 +93,7 @@ HOSTILE: dict[str, Any] = {
     "str raises": Silent(),
     "str recurses": Silent(RecursionError),
     "str exits": Silent(SystemExit),
+    "str interrupts": Silent(KeyboardInterrupt),
     "lies about its class": Liar(),
     "str is no text": NotText(),
     "text that raises": Text("text"),
