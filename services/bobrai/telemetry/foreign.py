@@ -5,7 +5,10 @@ Both ways are defaults: whoever sets up ``logging`` or structlog takes them away
 twice.
 """
 
+import functools
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
@@ -16,6 +19,7 @@ from bobrai.telemetry import rendering
 from bobrai.telemetry.logger import LEVELS, Say, Threshold, saying
 from bobrai.telemetry.sink import lost
 
+_DEEPEST: Final = 5  # handlers that hand their records to others
 _STANDARD: Final = (1, 2)  # descriptors of standard output and standard error
 
 
@@ -73,27 +77,89 @@ def _is_printed_otherwise(record: logging.LogRecord, ours: logging.Handler) -> b
     return False
 
 
-def _is_standard(handler: logging.Handler) -> bool:
-    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
-    if stream is None:
-        return False
-    if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        return True
+def _is_standard(handler: object, depth: int = 0) -> bool:
+    """Return whether a handler, or one that it hands its records to, writes to standard output or standard error."""
     try:
-        return stream.fileno() in _STANDARD
-    except Exception:  # noqa: BLE001 - a stream of somebody's own
+        if (target := getattr(handler, "target", None)) is not None and depth < _DEEPEST:  # a MemoryHandler's
+            return _is_standard(target, depth + 1)
+        if (listener := getattr(handler, "listener", None)) is not None and depth < _DEEPEST:  # a QueueHandler's
+            return any(_is_standard(each, depth + 1) for each in listener.handlers)
+        stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+        if stream is None:
+            return False
+        if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            return True
+        return _file(stream.fileno()) in [_file(descriptor) for descriptor in _STANDARD]
+    except Exception:  # noqa: BLE001 - a handler or a stream of somebody's own
         return False
 
 
-def _from_structlog(say: Say) -> Callable[[object, str, MutableMapping[str, Any]], Any]:
-    def hand_over(_logger: object, method: str, event: MutableMapping[str, Any]) -> Any:
+def _file(descriptor: int) -> tuple[int, int]:
+    # "/dev/stdout" is the same file under another descriptor.
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+class _Message:
+    """An event with the arguments that it is to be formatted with."""
+
+    __slots__ = ("args", "event")
+
+    def __init__(self, event: object, args: tuple[Any, ...]) -> None:
+        self.event = event
+        self.args = args
+
+
+class _FromStructlog:
+    """The one processor of a structlog that nobody has configured: says the event, and drops it."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> Any:
+        """Say one event."""
         severity = LEVELS.get(method, logging.INFO)
         if severity >= Threshold.least:
             fields = dict(event)
-            say(severity, "", fields.pop("event", ""), (), {}, fields)
+            message = fields.pop("event", "")
+            if type(message) is _Message:
+                self._say(severity, "", message.event, message.args, {}, fields)
+            else:
+                self._say(severity, "", message, (), {}, fields)
         raise structlog.DropEvent
 
-    return hand_over
+
+_DEFAULT: Final[type] = structlog.make_filtering_bound_logger(0)  # structlog's own
+
+
+def _new(cls: type, *args: Any, **kwargs: Any) -> Any:
+    """Make a logger that leaves formatting to us, or structlog's own for whoever has set other processors."""
+    processors = args[1] if len(args) > 1 else kwargs.get("processors", [])
+    ours = not args or (isinstance(processors, list) and [type(each) for each in processors] == [_FromStructlog])
+    return object.__new__(cls) if ours else _DEFAULT(*args, **kwargs)
+
+
+def _unformatted(name: str) -> Callable[..., Any]:
+    """Return structlog's method of this name, which formats its message, without that: the arguments may not fit."""
+    method = getattr(_DEFAULT, name)
+    at = 1 if name in ("log", "alog") else 0  # the event's place among the arguments
+
+    def packed(args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*args[:at], _Message(args[at], args[at + 1 :])) if len(args) > at + 1 else args
+
+    def say(self: object, /, *args: Any, **fields: Any) -> Any:
+        return method(self, *packed(args), **fields)
+
+    async def asay(self: object, /, *args: Any, **fields: Any) -> Any:
+        return await method(self, *packed(args), **fields)
+
+    return functools.wraps(method)(asay if inspect.iscoroutinefunction(method) else say)
+
+
+_METHODS: Final = [name for level in (*LEVELS, "log") for name in (level, f"a{level}") if hasattr(_DEFAULT, name)]
+_Unformatted: Final = type(
+    _DEFAULT.__name__, (_DEFAULT,), {"__new__": _new, **{name: _unformatted(name) for name in _METHODS}}
+)
 
 
 _handler: FromLogging | None = None
@@ -107,7 +173,11 @@ def listen(say: Say, is_inside: Callable[[], bool]) -> None:
     processors = structlog.get_config()["processors"]
     # Changed in place, not configured: to its users, structlog is as if nobody had touched it.
     if not structlog.is_configured() and isinstance(processors, list):
-        processors[:] = [_from_structlog(say)]
+        processors[:] = [_FromStructlog(say)]
+        # structlog has no other way to change this without being configured; what is not there stays as it is.
+        defaults = getattr(getattr(structlog, "_config", None), "_CONFIG", None)
+        if getattr(defaults, "default_wrapper_class", None) is _DEFAULT:
+            setattr(defaults, "default_wrapper_class", _Unformatted)  # noqa: B010 - an attribute of nobody's type
 
 
 def set_level(least: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 # One process, forked for each setup: most of the time would be spent on imports.
 PROGRAM = """
-import json, logging, logging.config, os, sys, structlog
+import asyncio, json, logging, logging.config, logging.handlers, os, queue, sys, structlog
 from bobrai.telemetry import logs, metrics
 early = logs.get_logger("bobrai.early")
 
@@ -55,6 +55,12 @@ SETUPS = {
     "logging.basicConfig(force=True, stream=sys.stdout)": (1, 0),
     f"{TO_STDOUT}mine.addHandler(h)": (1, 0),
     f"{TO_STDOUT}logging.getLogger().addHandler(h)": (1, 0),
+    f"{TO_STDOUT}mine.addHandler(logging.handlers.MemoryHandler(1, target=h))": (1, 0),
+    f"{TO_STDOUT}q = logging.handlers.QueueHandler(queue.SimpleQueue())\n"
+    "q.listener = logging.handlers.QueueListener(q.queue, h)\nmine.addHandler(q)": (1, 0),
+    "mine.addHandler(logging.handlers.QueueHandler(queue.SimpleQueue()))": (1, 1),
+    "mine.addHandler(logging.FileHandler('/dev/stdout'))": (1, 0),
+    "mine.addHandler(logging.StreamHandler(os.fdopen(os.dup(1), 'w')))": (1, 0),
     f"{TO_STDOUT}h.setLevel('ERROR')\nmine.addHandler(h)": (1, 1),
     "mine.addHandler(logging.FileHandler('/dev/null'))": (1, 1),
     "logging.disable(logging.CRITICAL)": (1, 0),
@@ -72,7 +78,42 @@ MADE_BY_HAND = (
     "h.handle(logging.makeLogRecord({'levelno': 30, 'name': 7, 'msg': None, 'args': 5, 'exc_info': 'x'}))\n"
     "mine.warning('%d', 'x')\nmine.warning('\\udcff', exc_info=ValueError(chr(0xdcff)))"
 )
-MORE = [MADE_BY_HAND]
+BY_STRUCTLOG = """
+class Silent:
+    def __str__(self): raise SystemExit("no")
+
+async def later(log):
+    await log.ainfo("%s and %s", 1, 2)
+    await log.awarning("%d later", "x")
+    await log.alog(40, "%d later", "x")
+    try:
+        raise ValueError("later")
+    except ValueError:
+        await log.aexception("%d later", "x")
+
+log = structlog.get_logger()
+for each in (log, log.bind(a=1), log.new(b=1), log.bind(a=1).unbind("a"), __import__("copy").copy(log.bind(a=1))):
+    each.warning("%d items", "x")
+    each.info("%s of %s", 3, "4")
+log.error("%s", Silent())
+log.log(30, "%d", "x")
+log.log(20, "%(a)s", {"a": 5})
+try:
+    raise ValueError("now")
+except ValueError:
+    log.exception("%d", "x")
+asyncio.run(later(log))
+assert asyncio.iscoroutinefunction(log.ainfo) and not asyncio.iscoroutinefunction(log.info)
+"""
+CONFIGURED = """
+structlog.configure(processors=[
+    structlog.processors.CallsiteParameterAdder([structlog.processors.CallsiteParameter.FUNC_NAME]),
+    structlog.processors.JSONRenderer(),
+])
+def caller(): structlog.get_logger().info("%s of %s", 3, "4")
+caller()
+"""
+MORE = [MADE_BY_HAND, BY_STRUCTLOG, CONFIGURED]
 Printed: TypeAlias = Callable[[str], list[dict[str, Any]]]
 
 
@@ -117,3 +158,26 @@ def test_a_record_of_any_make_is_printed(printed: Printed) -> None:
     assert sum(line["event"] == "a log record cannot be read" for line in lines) == 2
     assert [line["arguments"] for line in lines if line["event"] == "%d"] == [["x"]]
     assert [line["event"] for line in lines if "exception" in line] == ["\\udcff"]
+
+
+def test_what_an_unconfigured_structlog_cannot_format_is_printed_with_its_arguments(printed: Printed) -> None:
+    lines = printed(BY_STRUCTLOG)
+    unfit = [(line["level"], line["event"], line["arguments"]) for line in lines if "arguments" in line]
+    assert unfit == [
+        *[("warning", "%d items", ["x"])] * 5,
+        ("error", "%s", ["<Silent that cannot be shown>"]),
+        ("warning", "%d", ["x"]),
+        ("error", "%d", ["x"]),
+        ("warning", "%d later", ["x"]),
+        *[("error", "%d later", ["x"])] * 2,
+    ]
+    fit = [line["event"] for line in lines if "arguments" not in line and line["level"] == "info"]
+    assert fit[:7] == [*["3 of 4"] * 5, "5", "1 and 2"]
+    assert ["now" in line["exception"] or "later" in line["exception"] for line in lines if "exception" in line] == [
+        True,
+        True,
+    ]
+
+
+def test_a_structlog_that_somebody_configures_later_is_as_if_it_had_never_been_ours(printed: Printed) -> None:
+    assert {"event": "3 of 4", "func_name": "caller"} in printed(CONFIGURED)
