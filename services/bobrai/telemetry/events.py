@@ -34,6 +34,9 @@ EVENTS: Final[dict[str, Event]] = {
     "database.back": Event("info", "It does so again, after `failures` tries."),
     "database.awaited": Event("warning", "A command waits for a database that does not answer yet."),
     "database.silent": Event("debug", "A look whether PostgreSQL answers had no answer."),
+    "metrics.incomplete": Event(
+        "warning", "A metric that a handler or a library registered cannot be shown; only bobrAI's are, until it can."
+    ),
     "tracing.started": Event("info", "Spans are exported."),
     "tracing.unavailable": Event(
         "warning", "`OTEL_*` variables ask for traces that cannot be exported; `reason` says why."

@@ -5,11 +5,21 @@ units; labels are queue, type, outcome and other closed sets: never a task id, n
 whole installation (``once=True``) are shown by one dispatcher at a time, however many run.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import REGISTRY, disable_created_metrics
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    REGISTRY,
+    Metric,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
+from bobrai.telemetry import rendering
 from bobrai.telemetry.declaring import (
     CATALOGUE,
     EVERY,
@@ -21,6 +31,9 @@ from bobrai.telemetry.declaring import (
     histogram,
     shared_gauge,
 )
+from bobrai.telemetry.logger import BoundLogger
+
+log: Final = BoundLogger("telemetry.metrics")
 
 # A second series for every counter and histogram, which no dashboard reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -323,6 +336,23 @@ LOG_LINES_LOST = counter(
 BUILD_INFO = gauge("bobrai_build_info", "Always 1; the labels say what runs.", ["version", "process"], by=EVERY)
 
 
+class _Own(Collector):
+    """What this process exports when nobody else's metrics are asked for."""
+
+    def __init__(self) -> None:
+        declared = [each.collector for each in CATALOGUE.values()]
+        self.collectors: list[Collector] = [PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR, *declared]
+        self.are_alone = False
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families of all."""
+        for collector in self.collectors:
+            yield from collector.collect()
+
+
+_OWN: Final = _Own()
+
+
 def export_as(process: str, version: str) -> None:
     """Show only what this process exports, from now on: one of EVERY, ``dev`` (all in one), or another command."""
     BUILD_INFO.labels(version, process).set(1)
@@ -331,6 +361,7 @@ def export_as(process: str, version: str) -> None:
     for declared in CATALOGUE.values():
         if declared.by != EVERY and process not in declared.by:
             REGISTRY.unregister(declared.collector)
+            _OWN.collectors.remove(declared.collector)
 
 
 def table() -> str:
@@ -347,7 +378,16 @@ def table() -> str:
 def exposition(accept: str = "") -> tuple[bytes, str]:
     """Return the body and the content type of ``/metrics``, in the format that the Accept header asks for.
 
-    Exemplars travel in OpenMetrics only.
+    Exemplars travel in OpenMetrics only. While a metric that somebody else has registered cannot be shown, none of
+    theirs is.
     """
     encode, content_type = choose_encoder(accept)
-    return encode(REGISTRY), content_type
+    try:
+        body = encode(REGISTRY)
+    except BaseException as error:  # noqa: BLE001 - a handler's collector may do as it likes
+        if not _OWN.are_alone:
+            _OWN.are_alone = True
+            log.warning("metrics.incomplete", error_type=rendering.type_of(error), stack=rendering.stack_of(error))
+        return encode(_OWN), content_type
+    _OWN.are_alone = False
+    return body, content_type

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Counter, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
-from bobrai.telemetry import metrics
+from bobrai.telemetry import logs, metrics
 from bobrai.telemetry.instruments import ExpiringGauge, FastCounter, FastHistogram
 from bobrai.telemetry.metrics import CATALOGUE
 
@@ -57,12 +59,44 @@ def test_openmetrics_is_served_to_whoever_asks_for_it() -> None:
     assert {name.removesuffix("_total") for name in CATALOGUE} <= names
 
 
+class Broken(Collector):
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        raise SystemExit("no")
+
+
+def _not_text() -> Collector:
+    counter = Counter("mine", "Mine.", ["of"], registry=None)
+    counter.labels("\udcff").inc()
+    return counter
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+@pytest.mark.parametrize("make", [Broken, _not_text])
+def test_a_metric_of_a_handler_that_cannot_be_shown_leaves_ours(make: Callable[[], Collector], accept: str) -> None:
+    collector = make()
+    with logs.captured() as lines:
+        REGISTRY.register(collector)
+        try:
+            texts = [metrics.exposition(accept)[0].decode() for _ in range(2)]
+        finally:
+            REGISTRY.unregister(collector)
+        metrics.exposition(accept)
+    for text in texts:
+        assert [name for name in CATALOGUE if f"# HELP {name.removesuffix('_total')}" not in text] == []
+        assert "process_" in text
+    assert [(line["event"], "exposition" in line["stack"]) for line in lines] == [("metrics.incomplete", True)]
+
+
 @pytest.mark.parametrize("process", metrics.EVERY)
 def test_a_process_exports_its_own_metrics_only(process: str) -> None:
     program = (
         "from bobrai.telemetry import metrics\n"
         f"metrics.export_as({process!r}, '1')\n"
-        "print(metrics.exposition()[0].decode())"
+        "print(metrics.exposition()[0].decode())\n"
+        "assert {*metrics._OWN.collectors} == {*metrics.REGISTRY._collector_to_names}"
     )
     text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     shown = {name for name in CATALOGUE if f"# HELP {name} " in text}
