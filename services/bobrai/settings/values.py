@@ -4,7 +4,7 @@ In: the text. Out: types for the fields of the groups, and URLs that hold their 
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -16,18 +16,41 @@ Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_ENCODE: Final = (
+    "percent-encode what is special in user and password (/ is %2F, @ %40, # %23, ? %3F, : %3A, [ %5B, comma %2C), or "
+    "leave them out and set the variables that end in _USER and _PASSWORD"
+)
+_HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+
+
 def _postgresql_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
-    if url and urlsplit(url).scheme not in {"postgresql", "postgres"}:
+    if url and url.partition("://")[0].lower() not in {"postgresql", "postgres"}:
         raise ValueError("must start with postgresql://")
+    _check_parts(url)
     return value
 
 
 def _amqp_urls(value: SecretStr) -> SecretStr:
-    for url in filter(None, value.get_secret_value().split(",")):
-        if urlsplit(url.strip()).scheme not in {"amqp", "amqps"}:
-            raise ValueError("must start with amqp:// or amqps://")
+    for url in filter(None, map(str.strip, value.get_secret_value().split(","))):
+        if url.partition("://")[0].lower() not in {"amqp", "amqps"}:
+            raise ValueError(f"must start with amqp:// or amqps://, each of several; {_ENCODE}")
+        _check_parts(url)
     return value
+
+
+def _check_parts(url: str) -> None:
+    """Raise ValueError when a URL falls apart at its password, as at the first slash of one; never quotes the URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which may quote it
+        raise ValueError(f"is no URL: {_ENCODE}") from None
+    if "#" in url or "@" in parts.path or "@" in parts.query:
+        raise ValueError(f"has an @ behind its host, or a #: {_ENCODE}")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        found = _HOST.fullmatch(host)
+        if found is None or int(found[1] or 0) > 65535:
+            raise ValueError(f"has a port that is no number up to 65535: {_ENCODE}")
 
 
 def _address(value: str) -> str:

@@ -45,6 +45,27 @@ def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         ("BOBRAI_DATABASE_URL", "mysql://user:hunter2@host/db"),
         ("BOBRAI_DATABASE_DIRECT_URL", "user:hunter2@host/db"),
         ("BOBRAI_RABBITMQ_URL", "amqp://a:b@one,http://user:hunter2@two"),
+        *(
+            (name, f"{scheme}://user:{password}@host:{port}/db{rest}")
+            for name, scheme in (
+                ("BOBRAI_DATABASE_URL", "postgresql"),
+                ("BOBRAI_DATABASE_DIRECT_URL", "postgres"),
+                ("BOBRAI_RABBITMQ_URL", "amqps"),
+            )
+            for password, port, rest in (
+                ("hunter2/x", 5432, ""),
+                ("1/hunter2", 5432, ""),
+                ("hunter2?x", 5432, ""),
+                ("1?hunter2", 5432, ""),
+                ("hunter2#x", 5432, ""),
+                ("hunter2[x", 5432, ""),
+                ("hunter2\u2100x", 5432, ""),  # which a normal form turns into a/c
+                ("hunter2", "x", ""),
+                ("hunter2", 65536, ""),
+                ("hunter2", 5432, "#x"),
+            )
+        ),
+        ("BOBRAI_RABBITMQ_URL", "amqp://user:hunter2,x@host"),
     ],
 )
 def test_a_wrong_url_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -53,6 +74,22 @@ def test_a_wrong_url_is_reported_without_its_password(monkeypatch: pytest.Monkey
         load()
     chain = f"{refused.value} {refused.value.__cause__} {refused.value!r}"
     assert "hunter2" not in chain
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("BOBRAI_DATABASE_URL", "postgresql:///tasks?host=/run/postgresql"),
+        ("BOBRAI_DATABASE_URL", "postgresql://me:p@ss@h1:5432,h2,[::1]:5433/db?sslmode=disable"),
+        ("BOBRAI_DATABASE_URL", "postgres://%2Frun%2Fpostgresql:5433/db"),
+        ("BOBRAI_DATABASE_URL", "postgresql://me:p%2F%23@[fe80::1]/db"),
+        ("BOBRAI_DATABASE_URL", "postgresql://me:a:b@h"),
+        ("BOBRAI_RABBITMQ_URL", "amqp://me:p%2Fss@one:5672/%2F, amqps://[::1]:5671/vhost?heartbeat=5,"),
+    ],
+)
+def test_a_url_may_be_of_any_form_that_the_drivers_read(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(name, url)
+    load()
 
 
 def test_secrets_are_masked_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
