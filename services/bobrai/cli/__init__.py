@@ -26,11 +26,8 @@ def _run() -> int:
         from bobrai.cli import commands
 
         return commands.run()
-    except SystemExit as error:
-        if error.code is None or isinstance(error.code, int):
-            return error.code or 0
-        print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
-        return 1
-    except BaseException as error:  # noqa: BLE001 - printed as Python does
+    except SystemExit as error:  # of a signal, while the commands are imported
+        return error.code if isinstance(error.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - printed as Python does; no secret is known yet
         sys.excepthook(type(error), error, error.__traceback__)
         return 1

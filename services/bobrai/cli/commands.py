@@ -12,6 +12,7 @@ import click
 from bobrai import __version__
 from bobrai.cli import process, streams
 from bobrai.domain.errors import BobraiError, ConfigurationError
+from bobrai.runtime import signals
 from bobrai.settings import load, variables
 from bobrai.telemetry import events, masking, metrics, rendering
 
@@ -23,18 +24,38 @@ def run() -> int:
     """
     try:
         commands.main(standalone_mode=False)
-    except click.ClickException as error:
+    except BaseException as error:  # noqa: BLE001 - told as Python would, but for the credentials
+        code = signals.code_of_early_end()
+        return _told(error) if code is None else code
+    return 0
+
+
+def _told(error: BaseException) -> int:
+    """Say why the command ends, and return its exit code."""
+    if isinstance(error, click.ClickException):
         streams.say(masking.mask(_shown(error)))
         return error.exit_code
-    except click.exceptions.Abort:
+    if isinstance(error, click.exceptions.Abort):
         return 130
-    except BobraiError as error:
+    if isinstance(error, BobraiError):
         streams.say(masking.mask(f"bobrai: {error}"))
         return 2
-    except Exception as error:  # noqa: BLE001 - a defect: told as Python would, but for the credentials
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        streams.say(masking.mask(rendering.text(error.code)))
+    elif isinstance(error, OSError) and _is_of_echo(error):
+        streams.say(f"bobrai: cannot write to standard output: {error.strerror}")
+    else:
         streams.say(masking.mask(rendering.traceback_of(error)))
-        return 1
-    return 0
+    return 1
+
+
+def _is_of_echo(error: OSError) -> bool:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    return frames is not None and frames.tb_frame.f_globals.get("__name__") == click.echo.__module__
 
 
 def _shown(error: click.ClickException) -> str:

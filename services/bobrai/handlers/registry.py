@@ -17,6 +17,9 @@ from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
 from bobrai.handlers import builtin
 from bobrai.handlers.handler import Handler
+from bobrai.telemetry import rendering
+
+_MAX_MESSAGE = 2_000  # characters of an exception's
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -112,7 +115,7 @@ def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except ConfigurationError as error:
-        raise ConfigurationError(f"BOBRAI_HANDLERS: {module}: {error}") from error
+        raise ConfigurationError(f"BOBRAI_HANDLERS: {module}: {rendering.text(error, _MAX_MESSAGE)}") from error
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise ConfigurationError(
@@ -120,13 +123,17 @@ def _import(module: str) -> None:
                 f"looked in {', '.join(filter(None, sys.path))}"
             ) from error
         raise ConfigurationError(_broken(module, error)) from error
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: without its handlers a worker is none
         raise ConfigurationError(_broken(module, error)) from error
 
 
-def _broken(module: str, error: Exception) -> str:
+def _broken(module: str, error: BaseException) -> str:
+    message = " ".join(rendering.text(error, _MAX_MESSAGE).split())
+    told = f"{rendering.type_of(error)}: {message}" if message else rendering.type_of(error)
+    where = rendering.guarded(lambda: _where(error), error)
+    return f"BOBRAI_HANDLERS names {module!r}, which cannot be imported: {told} ({where})"
+
+
+def _where(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"BOBRAI_HANDLERS names {module!r}, which cannot be imported: {type(error).__name__}: {error} "
-        f"({last.filename}, line {last.lineno})"
-    )
+    return f"{last.filename}, line {last.lineno}"

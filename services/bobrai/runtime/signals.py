@@ -68,6 +68,14 @@ def listen(listener: Listener, on_killed: Listener) -> None:
         listener(_received[0])
 
 
+def code_of_early_end() -> int | None:
+    """Return the exit code of a process that a signal ended before anybody listened, and None in all others.
+
+    What such a process raises, and whatever code of others makes of it, comes of that end.
+    """
+    return _code if _received and _listener is None else None
+
+
 def level_asked() -> signal.Signals | None:
     """Return the last wish for another log level that came before anybody could follow it."""
     return _level_asked[-1] if _level_asked else None

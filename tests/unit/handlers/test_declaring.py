@@ -239,6 +239,13 @@ def test_package_that_declares_in_its_modules_is_fine(write_module: Callable[[st
         ("import not_installed_anywhere", "No module named 'not_installed_anywhere'"),
         ("x = 1 / 0", "ZeroDivisionError: division by zero"),
         ("def", "SyntaxError"),
+        ("import sys\nsys.exit('not today')", "SystemExit: not today"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt ("),
+        (
+            "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+            "<broken_tasks.E that cannot be shown>",
+        ),
+        ("raise ValueError('x\\n' * 5_000_000)", "ValueError: x x"),
         ('from bobrai import task\n@task("bad name")\ndef f(): ...', "cannot be the name of a type"),
         ('from bobrai import task\n@task("t")\ndef f(payload: "Missing"): ...', "Missing"),
     ],
@@ -251,6 +258,8 @@ def test_module_that_cannot_be_used_is_named_with_the_reason(
         registry.load(["broken_tasks"])
     assert words in str(caught.value)
     assert "broken_tasks" in str(caught.value)
+    assert len(str(caught.value)) < 3_000
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_package.tasks", "json.no_such_module"])
