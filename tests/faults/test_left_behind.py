@@ -275,7 +275,7 @@ def test_as_process_1_the_command_splits_in_two(processes: Processes, tmp_path: 
     space = ["unshare", "--pid", "--fork", "--kill-child"]
     if subprocess.run([*space, "true"], capture_output=True, check=False).returncode != 0:
         space[1:1] = ["--user", "--map-root-user"]
-    (tmp_path / "telling_tasks.py").write_text("import os\nraise SystemExit(40 + os.getpid())\n")
+    (tmp_path / "telling_tasks.py").write_text("import os\nos._exit(40 + os.getpid())\n")
     urls = {"BOBRAI_DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "BOBRAI_RABBITMQ_URL": "amqp://127.0.0.1:1"}
     command = [*space, sys.executable, "-m", "bobrai", "worker", "--handlers", "telling_tasks"]
     assert processes.run(command, name="worker", environment=urls).wait(30) == 42

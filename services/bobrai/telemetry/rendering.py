@@ -77,8 +77,8 @@ def formatted(error: BaseException, frames: TracebackType | None, limit: int) ->
         left_out = f"It holds more than {MAX_EXCEPTIONS:,} other exceptions, which are not shown."
     except BaseException:  # noqa: BLE001 - it is formatted by calling into it
         left_out = "What belongs to it cannot be shown."
-    own = "".join(traceback.format_tb(frames, -limit))
-    return f"Traceback (most recent call last):\n{own}{type_of(error)}: {text(error)}\n{left_out}\n"
+    own = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames, -limit)]) if frames else ""
+    return f"{own}{type_of(error)}: {text(error)}\n{left_out}\n"
 
 
 def _holds_too_many(error: BaseException) -> bool:
