@@ -74,11 +74,11 @@ class Channel:
         self._writer.write(_LENGTH.pack(len(data)) + data)
 
     async def receive(self) -> Message | None:
-        """Return the next message; None when the other end is gone."""
+        """Return the next message; None when the other end is gone, or what comes is not from it."""
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             return _decoder.decode(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, OSError):
+        except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError):
             return None
 
     def close(self) -> None:

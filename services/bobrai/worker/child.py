@@ -36,6 +36,7 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self._process = process
         self._channel = channel
+        self.has_served = False
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         threading.Thread(target=self._wait, args=(self._exited.get_loop(),), name="isolated", daemon=True).start()
 
@@ -45,27 +46,24 @@ class Child:
 
         ``folder`` is where their modules are looked for, which a handler may have left.
         """
-        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undone:
+            try:
+                process, ours = _spawn(folder)
+                undone.callback(_end_at_once, process)
+                undone.callback(ours.close)
+                send_settings(ours, settings)
+                channel = await Channel.over(ours)
+                undone.callback(channel.close)
+                child = cls(process, channel)
+            except (OSError, RuntimeError) as error:  # no descriptor, process, memory or thread more
+                raise ProcessDied(f"could not be started: {error}") from error
+            undone.pop_all()
         try:
-            with theirs:
-                # Not a fork: it would take along what our threads have locked. A session of its own keeps a terminal's
-                # Ctrl-C from it, and lets us end what a handler has started together with it.
-                process = subprocess.Popen(  # noqa: ASYNC220, S603 - ourselves; it takes milliseconds
-                    [sys.executable, "-m", "bobrai", "isolated", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd=folder,
-                )  # fmt: skip
-            send_settings(ours, settings)
-            child = cls(process, await Channel.over(ours))
-        except OSError as error:
-            ours.close()
-            raise ProcessDied(f"could not be started: {error}") from error
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                message = await child._channel.receive()
-        except TimeoutError:
-            message = None
-        if not isinstance(message, Ready):
-            raise ProcessDied(await child._end())
+            await child._come_up()
+        except BaseException:  # also a cancel: the worker may not wait for the imports
+            child.kill()
+            child.close()
+            raise
         log.info("isolation.started", pid=process.pid)
         return child
 
@@ -90,6 +88,7 @@ class Child:
                 case Progress(task_id, attempt, text):
                     on_progress(task_id, attempt, text)
                 case Ended():
+                    self.has_served = True
                     return message
                 case _:
                     raise ProcessDied(await self._end())
@@ -108,6 +107,15 @@ class Child:
         """Let an idle process end by itself."""
         self._channel.close()
 
+    async def _come_up(self) -> None:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                message = await self._channel.receive()
+        except TimeoutError:
+            message = None
+        if not isinstance(message, Ready):
+            raise ProcessDied(await self._end())
+
     async def _end(self) -> str:
         """Return how the process has ended, which what closed its connection need not have done."""
         with contextlib.suppress(TimeoutError):
@@ -120,7 +128,8 @@ class Child:
             return f"ended with exit code {code}"
         with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-            return f"was ended by {name}" + (", as when memory is short" if name == "SIGKILL" else "")
+            whose = " (by somebody, by itself, or by the kernel for want of memory)" if name == "SIGKILL" else ""
+            return f"was ended by {name}{whose}"
         return f"was ended by signal {-code}"
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -133,3 +142,24 @@ class Child:
         code = process.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._exited.set_result, code)
+
+
+def _spawn(folder: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            # Not a fork: it would take along what our threads have locked. A session of its own keeps a terminal's
+            # Ctrl-C from it, and lets us end what a handler has started together with it.
+            process = subprocess.Popen(  # noqa: S603 - ourselves
+                [sys.executable, "-m", "bobrai", "isolated", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd=folder,
+            )  # fmt: skip
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
+
+
+def _end_at_once(process: subprocess.Popen[bytes]) -> None:
+    process.kill()  # it has started nothing yet
+    process.wait()

@@ -20,8 +20,9 @@ from bobrai.handlers.registry import Registry
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.telemetry.traces import AttemptSpan
-from bobrai.worker import meters, outcomes
+from bobrai.worker import alone, meters, outcomes
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
+from bobrai.worker.channel import Ended
 from bobrai.worker.child import ProcessDied
 from bobrai.worker.isolation import Isolation, Place
 from bobrai.worker.ports import Reports, Results
@@ -202,12 +203,14 @@ class Executor:
             attempt.span = self._new_span(claim)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
         if attempt.place is None:
-            attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+            self._time(attempt)
             body = self._run(attempt)
         else:
             body = self._run_isolated(attempt, attempt.place)
         # Nothing that an earlier handler has put into its context gets into this one.
         attempt.task = self._loop.create_task(body, context=self._context.copy())
+        # Whatever becomes of it: an attempt whose task is gone must not stay.
+        attempt.task.add_done_callback(partial(self._task_ended, attempt), context=self._context)
         if logs.prints(logging.DEBUG):
             log.debug("task.started", **attempt.fields())
 
@@ -238,34 +241,28 @@ class Executor:
             await self._end_transaction(attempt, attempt.transaction, outcome)
 
     async def _run_isolated(self, attempt: Attempt, place: Place) -> None:
-        """Let a process of its own run the attempt; it ends with the process at the latest."""
-        claim = attempt.claim
-        if not await place.prepare():
-            attempt.place = None
-            place.leave()
-            if attempt.cause is None:
-                attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
-                await self._run(attempt)
-            else:
-                self._finish(attempt, self._ended_by(attempt, None))
-            return
-        attempt.started = time.monotonic()
-        # The process keeps the timeout by itself; this is for one that cannot.
-        late = claim.timeout_seconds + self._grace_seconds + _ANSWER_SECONDS
-        attempt.timer = self._loop.call_later(late, self._kill, attempt, place)
+        """Let a process of its own run the attempt, or this one when none comes up."""
         try:
-            ended = await place.run(attempt.worker_id, "" if attempt.span is None else attempt.span.context)
-            outcome, written = ended.outcome, ended.written
-        except ProcessDied as error:
-            outcome, written = self._died(attempt, error), False
-        self._finish(attempt, None if attempt.cause is StopCause.LOST else outcome, written=written)
+            ended = await alone.run(attempt, place, partial(self._time_alone, attempt, place))
+        except ProcessDied:
+            ended = Ended(self._ended_by(attempt, None))
+        if ended is not None:
+            outcome = None if attempt.cause is StopCause.LOST else ended.outcome
+            self._finish(attempt, outcome, written=ended.written)
+            return
+        attempt.place = None
+        place.leave()
+        self._time(attempt)
+        await self._run(attempt)
 
-    def _died(self, attempt: Attempt, error: ProcessDied) -> Outcome | None:
-        if attempt.cause is not None:
-            return self._ended_by(attempt, None)
-        metrics.TASK_LOSSES.labels(attempt.claim.queue, attempt.claim.type, "process_died").inc()
-        log.warning("isolation.died", error=str(error), **attempt.fields())
-        return outcomes.died(attempt.claim, str(error))
+    def _time(self, attempt: Attempt) -> None:
+        seconds = attempt.claim.timeout_seconds
+        attempt.timer = self._loop.call_later(seconds, self._stop, attempt, StopCause.TIMEOUT)
+
+    def _time_alone(self, attempt: Attempt, place: Place) -> None:
+        # The process keeps the timeout by itself; this is for one that cannot.
+        late = attempt.claim.timeout_seconds + self._grace_seconds + _ANSWER_SECONDS
+        attempt.timer = self._loop.call_later(late, self._kill, attempt, place)
 
     def _kill(self, attempt: Attempt, place: Place) -> None:
         attempt.cause = attempt.cause or StopCause.TIMEOUT
@@ -284,8 +281,10 @@ class Executor:
     ) -> None:
         """Commit the handler's rows together with the outcome, or roll them back."""
         if attempt.finished or outcome is None or outcome.kind is not OutcomeKind.DONE or not transaction.is_open:
-            await transaction.roll_back()
-            self._finish(attempt, outcome)
+            try:
+                await transaction.roll_back()
+            finally:  # a handler may have cancelled the task that it runs in
+                self._finish(attempt, outcome)
             return
         attempt.closing = True
         outcome = done = self._with_progress(outcome)
@@ -349,7 +348,9 @@ class Executor:
                 self.completions.write(attempt, outcomes.stopped(attempt.claim, cause))
             return
         if attempt.place is not None:
-            if cause is StopCause.LOST:
+            if not attempt.place.is_prepared:
+                attempt.task.cancel()
+            elif cause is StopCause.LOST:
                 attempt.place.kill()
             else:
                 grace = self._grace_seconds + _ANSWER_SECONDS
@@ -359,17 +360,17 @@ class Executor:
             return
         attempt.context.stop()
         if attempt.handler.is_async:
-            # A task that is cancelled before its first step never enters its coroutine.
-            attempt.task.add_done_callback(partial(self._task_ended, attempt))
             attempt.task.cancel()
         elif cause is StopCause.TIMEOUT:
             self._abandon(attempt)
             return
         self._loop.call_later(self._grace_seconds, self._abandon, attempt)
 
-    def _task_ended(self, attempt: Attempt, _task: "asyncio.Task[None]") -> None:
+    def _task_ended(self, attempt: Attempt, task: "asyncio.Task[None]") -> None:
+        """Finish an attempt that has not come to it, as when it was cancelled before its first step."""
         if not attempt.finished:
-            self._finish(attempt, self._ended_by(attempt, None))
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            self._finish(attempt, self._ended_by(attempt, error))
 
     def _abandon(self, attempt: Attempt) -> None:
         """Take slot and say from a handler that was told to end and goes on."""

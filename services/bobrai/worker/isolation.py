@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from bobrai.domain.errors import type_name
 from bobrai.domain.task import Claim
 from bobrai.settings import Settings
 from bobrai.telemetry import logs, metrics
@@ -103,6 +104,10 @@ class Isolation:
             self.retire(child)
 
 
+class ProcessProvesNothing(ProcessDied):
+    """The process is gone, and what ran in it before may be to blame, as with a thread that it left."""
+
+
 class Place:
     """One task's turn to run alone."""
 
@@ -113,30 +118,36 @@ class Place:
         self._memory_bytes = memory_bytes
         self._child: Child | None = None
         self._given_up = False
+        self._needs_fresh = is_whole
         self._killing: asyncio.TimerHandle | None = None
         self._too_large = ""
 
     async def prepare(self) -> bool:
         """Get a process for it; returns False when none comes up, so that the task has to run in the worker."""
         try:
-            self._child = await self._isolation.take(anew=self.is_whole)
-        except ProcessDied as error:
+            self._child = await self._isolation.take(anew=self._needs_fresh)
+        except Exception as error:  # noqa: BLE001 - whatever keeps a process from coming up must not keep the task
             metrics.ISOLATION_FAILURES.inc()
-            log.error("isolation.failed", error=f"the process {error}")  # noqa: TRY400 - it is not ours
+            said = f"the process {error}" if isinstance(error, ProcessDied) else type_name(error)
+            log.error("isolation.failed", error=said)  # noqa: TRY400 - it is not ours
             return False
         return True
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is a process to be told."""
+        return self._child is not None
 
     async def run(self, worker_id: int, trace_context: str = "") -> Ended:
         """Run the attempt and return how it ended; raises ProcessDied. ``prepare`` comes first.
 
+        Raises ProcessProvesNothing when another task had run in the process that died: ``prepare`` and ``run`` again.
         ``trace_context`` says where the attempt's span stands.
         """
         child, claim = self._child, replace(self._claim, trace_context=trace_context)
-        if child is None or self._given_up:
-            if child is not None:
-                self._isolation.put_back(child)
-            raise ProcessDied("was not needed any more")
-
+        if child is None:
+            raise ProcessDied("was not prepared")
+        used = child.has_served
         container, guard = self._isolation.container, self._isolation.guard
         if self._memory_bytes is not None:
             guard.watch(child.pid, self._memory_bytes, self._end_too_large)
@@ -148,7 +159,11 @@ class Place:
                 raise ProcessDied(f"had no more memory: it may use {(self._memory_bytes or 0) >> 20} MiB here")
         except ProcessDied as error:
             self._isolation.forget(child)
-            raise ProcessDied(self._too_large or str(error)) from None
+            how, self._too_large, self._child = self._too_large or str(error), "", None
+            if used and not self._given_up:
+                self._needs_fresh = True
+                raise ProcessProvesNothing(how) from None
+            raise ProcessDied(how) from None
         except BaseException:
             self._isolation.forget(child)
             raise

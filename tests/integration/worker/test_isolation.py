@@ -7,21 +7,31 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from bobrai.domain.retry import Retry
-from bobrai.domain.task import Claim
+from bobrai.domain.task import Claim, Outcome, OutcomeKind
+from bobrai.handlers.registry import Registry
 from bobrai.settings import Settings, load
+from bobrai.telemetry.logs import captured
 from bobrai.worker import memory
-from bobrai.worker.child import ProcessDied
+from bobrai.worker.channel import Channel
+from bobrai.worker.child import Child, ProcessDied
+from bobrai.worker.executor import Executor
 from bobrai.worker.isolation import Isolation
+from bobrai.worker.speeds import Speeds
 from tests.support.databases import Database
 from tests.support.eventually import eventually
 
 HANDLERS = """
-import os, threading, time
+import os, pathlib, threading, time
 from bobrai import Context, task
+
+SLOW, NOW = pathlib.Path("slow"), pathlib.Path("now")
+if SLOW.exists():
+    time.sleep(600)
 
 @task("where")
 def where(ctx: Context) -> int:
@@ -70,6 +80,21 @@ def stay(ctx: Context) -> None:
 @task("end")
 async def end(payload: int) -> None:
     os._exit(payload)
+
+@task("ends-later")
+def ends_later() -> None:
+    def end() -> None:
+        while not NOW.exists():
+            time.sleep(0.01)
+        os._exit(9)
+    threading.Thread(target=end, daemon=True).start()
+
+@task("runs-into-it")
+def runs_into_it() -> int:
+    if not NOW.exists():
+        NOW.touch()
+        time.sleep(600)
+    return os.getpid()
 """
 
 
@@ -154,7 +179,7 @@ async def test_there_are_as_many_places_as_the_setting_says(isolation: Isolation
 async def limited(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Isolation]:
     """Isolation in a container that has memory for two tasks of 50 MB, or for a single one of over 100 MB."""
     monkeypatch.setattr(Isolation, "_planned", lambda _self: memory.Plan(2, 110_000_000, 300_000_000))
-    monkeypatch.setattr(memory, "container", lambda: memory.Container(400_000_000, Path("/"), "none"))
+    monkeypatch.setattr(memory, "container", lambda: memory.Container(400_000_000, lambda: 0))
     isolation = Isolation(settings, lambda *_: None)
     yield isolation
     isolation.close()
@@ -207,3 +232,104 @@ async def test_a_task_is_ended_with_its_process_when_it_does_not_answer(
     with pytest.raises(ProcessDied, match="SIGKILL"):
         await running
     place.leave()
+
+
+class Outcomes:
+    """What an executor gives out."""
+
+    def __init__(self) -> None:
+        self.all: list[Outcome | None] = []
+        self.settled: Any = None
+
+    def write(self, attempt: Any, outcome: Outcome) -> None:
+        self.all.append(outcome)
+        self.settled(attempt)
+
+    def lost(self, attempt: Any) -> None:
+        self.all.append(None)
+        self.settled(attempt)
+
+
+class Nothing:
+    """A delivery that waits for nothing, and reports that nobody makes."""
+
+    def settle(self) -> None: ...
+
+    def take(self, _task_id: int, _attempt: int) -> None: ...
+
+
+@pytest.fixture
+async def executor(isolation: Isolation) -> Executor:
+    registry = Registry()
+    for name in ("where", "ends-later", "runs-into-it"):
+        registry.task(name)(lambda: os.getpid())
+    executor = Executor(registry, 5, Nothing(), Speeds(5), lambda: None, isolation=isolation)  # type: ignore[arg-type,return-value]
+    executor.completions = outcomes = Outcomes()  # type: ignore[assignment]
+    outcomes.settled = executor.settled
+    return executor
+
+
+def isolated() -> list[psutil.Process]:
+    """The processes in which tasks run alone."""
+    return [child for child in psutil.Process().children() if "isolated" in child.cmdline()]
+
+
+async def outcome_of(executor: Executor, type_: str, **more: Any) -> Any:
+    there: list[Outcome | None] = executor.completions.all  # type: ignore[attr-defined]
+    there.clear()
+    executor.admit(claim(type_, **more), Nothing(), worker_id=1)
+    await eventually(lambda: there, 30)
+    assert executor.running == executor.unsettled == 0
+    return there[0]
+
+
+async def test_a_death_in_a_process_that_others_have_used_costs_no_attempt(executor: Executor) -> None:
+    assert (await outcome_of(executor, "ends-later")).kind is OutcomeKind.DONE
+    with captured() as lines:
+        innocent = await outcome_of(executor, "runs-into-it", attempt=4)
+    assert (innocent.kind, innocent.attempt) == (OutcomeKind.DONE, 4)
+    assert [line["runs_again"] for line in lines if line["event"] == "isolation.died"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("bobrai.worker.child.socket.socketpair", OSError(24, "Too many open files")),
+        ("bobrai.worker.child.Channel.over", RuntimeError("can't start new thread")),
+        ("bobrai.worker.child.Child.start", MemoryError()),
+    ],
+)
+async def test_a_task_runs_in_the_worker_whatever_keeps_its_process_from_coming_up(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(what, fail)
+    assert (await outcome_of(executor, "where")).result == str(os.getpid())
+    assert not isolated()
+
+
+async def test_an_attempt_ends_whatever_comes_out_of_its_place(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise LookupError("unforeseen")
+
+    monkeypatch.setattr(Child, "run", fail)
+    assert (await outcome_of(executor, "where")).error.type == "LookupError"
+
+
+async def test_what_is_told_to_end_does_not_wait_for_the_imports(executor: Executor, tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    outcome = asyncio.create_task(outcome_of(executor, "where"))
+    await eventually(isolated)
+    executor.interrupt_all()
+    assert (await asyncio.wait_for(outcome, 2)).kind is OutcomeKind.INTERRUPTED
+    await eventually(lambda: not isolated())
+
+
+async def test_a_channel_ends_with_what_is_no_message() -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"\0\0\0\1" + msgspec.msgpack.encode(7))
+    assert await Channel(reader, None).receive() is None  # type: ignore[arg-type]

@@ -245,3 +245,19 @@ async def test_transactions_never_keep_outcomes_waiting(service: Service) -> Non
     assert (await service.run("echo"))["status"] == "done"
     gate.set()
     await service.all_final(held)
+
+
+async def test_an_attempt_ends_even_if_its_handler_cancels_the_roll_back(service: Service) -> None:
+    @service.task("cancels")
+    async def cancels(ctx: Context) -> None:
+        async with ctx.transaction():
+            pass
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        raise ValueError("no")
+
+    worker = await service.worker()
+    row = await service.run("cancels", retry=ONCE)
+    assert (row["status"], row["errors"][-1]["type"]) == ("failed", "ValueError")
+    assert worker.inside.executor.running == 0
