@@ -71,9 +71,12 @@ def _log_format(settings: Settings) -> logs.Format:
 
 def registry(settings: Settings) -> Registry:
     """Import the handler modules; like ``python -m``, modules in the current folder are found."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    from bobrai.worker import isolation
+
+    here = Path.cwd()
+    isolation.start_in(here)  # they may leave it
+    if str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     return load_handlers(settings.handlers)
 
 

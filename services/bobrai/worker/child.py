@@ -41,10 +41,10 @@ class Child:
         threading.Thread(target=self._wait, args=(self._exited.get_loop(),), name="isolated", daemon=True).start()
 
     @classmethod
-    async def start(cls, settings: Settings, folder: Path) -> "Child":
+    async def start(cls, settings: Settings, folder: Path | None) -> "Child":
         """Return a process that has imported the handlers; raises ProcessDied when it does not come up.
 
-        ``folder`` is where their modules are looked for, which a handler may have left.
+        ``folder`` is where their modules are looked for; None is the current one.
         """
         with contextlib.ExitStack() as undone:
             try:
@@ -144,14 +144,15 @@ class Child:
             loop.call_soon_threadsafe(self._exited.set_result, code)
 
 
-def _spawn(folder: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _spawn(folder: Path | None) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     try:
         with theirs:
             # Not a fork: it would take along what our threads have locked. A session of its own keeps a terminal's
             # Ctrl-C from it, and lets us end what a handler has started together with it.
             process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", "bobrai", "isolated", str(theirs.fileno())],
+                # -P: while ours are imported, modules in the folder must not stand in for Python's own.
+                [sys.executable, "-P", "-m", "bobrai", "isolated", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd=folder,
             )  # fmt: skip
     except BaseException:

@@ -23,6 +23,13 @@ log = logs.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 60.0
 _LEAVE_SECONDS: Final = 5.0
+_folder: Path | None = None  # None: where this process is at the moment
+
+
+def start_in(folder: Path) -> None:
+    """Start processes in this folder, where the handlers' modules are looked for."""
+    global _folder
+    _folder = folder
 
 
 class Isolation:
@@ -38,7 +45,6 @@ class Isolation:
         self._places: set[Place] = set()
         self._children: set[Child] = set()
         self._idle: list[Child] = []
-        self._folder = Path.cwd()
         metrics.TASKS_ISOLATED.set_function(lambda: len(self._places))
 
     def place_for(self, claim: Claim) -> "Place | None":
@@ -64,7 +70,7 @@ class Isolation:
             if child.is_alive and not anew:
                 return child
             self.forget(child)
-        child = await Child.start(self._settings, self._folder)
+        child = await Child.start(self._settings, _folder)
         self._children.add(child)
         return child
 

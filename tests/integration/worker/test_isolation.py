@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 
+from bobrai.cli import process
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.registry import Registry
@@ -158,6 +160,17 @@ async def test_a_report_after_the_end_is_not_taken_for_the_next_tasks(
     await eventually(heard_of_it)
     assert {(task_id, attempt) for task_id, attempt, text in reports if text == '"still here"'} == {(1, 2)}
     assert [attempt for _, attempt, text in reports if text == '{"at":1}'] == list(range(3, next(attempts)))
+
+
+async def test_a_process_starts_where_the_handlers_were_imported_and_takes_no_module_there_for_pythons(
+    isolation: Isolation, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bobrai.worker.isolation._folder", None)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "queue.py").write_text("# a helper of the user's own")
+    monkeypatch.setattr(process, "load_handlers", lambda _: os.chdir("/"))
+    process.registry(settings)
+    assert (await run(isolation, claim("where"))).outcome.error is None
 
 
 async def test_how_a_process_died_is_told(isolation: Isolation) -> None:
