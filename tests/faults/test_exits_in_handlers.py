@@ -11,7 +11,7 @@ from tests.support.rabbitmq import VirtualHost
 
 HANDLERS = """
 import asyncio, pathlib, sys
-from bobrai import task
+from bobrai import Context, task
 
 GATE = pathlib.Path(__file__).with_name("gate")
 
@@ -49,6 +49,30 @@ async def exit_in_callback() -> str:
     await asyncio.sleep(0.05)
     return "went on"
 
+async def rest():
+    await asyncio.sleep(600)
+
+@task("cancels-all")
+async def cancels_all(ctx: Context) -> str:
+    ctx.progress("makes a task of the worker's own")
+    own = asyncio.create_task(rest())
+    others = asyncio.all_tasks() - {asyncio.current_task(), own}
+    for each in (*others, own):
+        each.cancel()
+    await asyncio.wait([own])
+    return "went on"
+
+@task("takes-the-task-factory")
+async def takes_the_task_factory() -> str:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, coro, **_: asyncio.Task(coro, loop=loop, name="the handler's own"))
+    return asyncio.create_task(rest()).get_name()
+
+@task("shuts-the-executor-down")
+async def shuts_the_executor_down() -> str:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    return await asyncio.to_thread(lambda: "went on")
+
 @task("stops-the-loop")
 async def stops_the_loop() -> str:
     asyncio.get_running_loop().stop()
@@ -62,6 +86,9 @@ ENDS = {
     "exit-in-thread": ("failed", "SystemExit"),
     "exit-in-callback": ("done", None),
     "stops-the-loop": ("done", None),
+    "takes-the-task-factory": ("done", None),
+    "shuts-the-executor-down": ("done", None),
+    "cancels-all": ("done", None),  # the last: it does reach the tasks that the others start
 }
 
 
@@ -72,14 +99,18 @@ async def test_an_exit_that_a_handler_lets_loose_ends_its_attempt_and_nothing_el
     worker = processes.start("worker")
     neighbours = await submit(database, "neighbour", count=3)
     await reached(database, neighbours, "processing", timeout=30)
-    leaving = [task_id for name in ENDS for task_id in await submit(database, name)]
-    await reached(database, leaving, "done", "failed", "cancelled", timeout=30)
+    leaving: list[int] = []
+    for name in ENDS:
+        leaving += await submit(database, name)
+        if name in ("stops-the-loop", "cancels-all"):
+            await reached(database, leaving, "done", "failed", "cancelled", timeout=30)
     rows = await database.fetch("SELECT type, status, errors FROM tasks WHERE id = ANY($1)", leaving)
     assert {row["type"]: (row["status"], _last_error_type(row)) for row in rows} == ENDS
     (tmp_path / "gate").touch()
     await reached(database, neighbours, "done", timeout=30)
     assert await database.fetchval("SELECT count(*) FROM tasks WHERE attempt = 1 AND id = ANY($1)", neighbours) == 3
-    assert worker.is_running()
+    assert worker.is_ready()
+    assert "never retrieved" not in worker.log_text()
     assert any(line["event"] == "process.loop_interrupted" for line in worker.log_events())
 
 

@@ -22,7 +22,7 @@ from tests.support.rabbitmq import VirtualHost
 from tests.support.reaper import is_alive_pid
 
 HANDLERS = """
-import asyncio, multiprocessing, os, pathlib, signal, socket, subprocess, threading, time
+import asyncio, faulthandler, multiprocessing, os, pathlib, signal, socket, subprocess, sys, threading, time
 from bobrai import Context, task
 
 HERE = pathlib.Path(__file__).parent
@@ -44,15 +44,32 @@ async def fork_on_loop() -> dict[str, object]:
 def fork_in_thread() -> dict[str, object]:
     return {"child": fork_and_live(), "own": [os.fstat(end.fileno()).st_ino for end in OWN]}
 
-@task("returns-in-child")
-async def returns_in_child() -> int:
-    child = os.fork()
-    return 0 if child == 0 else os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1])
+ENDS = [lambda: 0, lambda: sys.exit(), lambda: sys.exit(5), lambda: sys.exit("said"), lambda: 1 / 0]
 
-@task("returns-in-thread-child")
-def returns_in_thread_child() -> int:
+@task("ends-in-child")
+async def ends_in_child(payload: int) -> int:
     child = os.fork()
-    return 0 if child == 0 else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if child == 0:
+        return ENDS[payload]()
+    return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1])
+
+@task("ends-in-thread-child")
+def ends_in_thread_child(payload: int) -> int:
+    child = os.fork()
+    if child == 0:
+        return ENDS[payload]()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+@task("forks-in-executor")
+async def forks_in_executor() -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(await asyncio.to_thread(os.fork), 0)[1])
+
+@task("awaits-in-child")
+async def awaits_in_child() -> int:
+    child = os.fork()
+    if child == 0:
+        await asyncio.sleep(600)
+    return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1])
 
 @task("processes")
 def processes() -> list[object]:
@@ -80,7 +97,8 @@ async def leaves_everything() -> int:
             except asyncio.CancelledError:
                 pass
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGTERM)  # which Python does not hear of
     loop = asyncio.get_running_loop()
     kept.append(loop.create_task(deaf()))
     kept.append(loop.run_in_executor(None, time.sleep, 600))
@@ -156,12 +174,16 @@ async def test_forked_children_have_default_signals_and_none_of_our_sockets(
     receiver.close()
 
 
-async def test_a_child_that_returns_from_its_handler_is_no_second_worker(
+async def test_a_child_that_comes_back_from_its_handler_ends_as_a_program_and_is_no_second_worker(
     service: Processes, database: Database
 ) -> None:
     worker = service.start("worker")
-    assert await result_of(database, "returns-in-child") == 1
-    assert await result_of(database, "returns-in-thread-child") == 0
+    for type_ in ("ends-in-child", "ends-in-thread-child"):
+        assert [await result_of(database, type_, end) for end in range(5)] == [0, 0, 5, 1, 1]
+    assert await result_of(database, "forks-in-executor") == 0
+    assert await result_of(database, "awaits-in-child") == 1
+    printed = worker.log_text()
+    assert (printed.count("said\n"), printed.count("ZeroDivisionError: division by zero\n")) == (2, 2)
     assert worker.is_ready()
 
 
@@ -172,7 +194,7 @@ async def test_nothing_that_handlers_left_keeps_a_drained_worker(
     child = await result_of(database, "leaves-everything")
     await result_of(database, "pool-until-timeout")
     pool = [int(pid) for pid in (tmp_path / "pool").read_text().split()]
-    await eventually(lambda: answers(worker, signal.SIGTERM), 20, message="the worker has its signals back")
+    await eventually(lambda: answers(worker, signal.SIGINT), 20, message="the worker has its signals back")
     worker.terminate()
     assert await worker.exited(30) == 0
     assert [event["event"] for event in worker.log_events()][-1] == "worker.stopped"

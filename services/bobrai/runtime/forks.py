@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from bobrai.runtime import signals
 
@@ -26,6 +27,7 @@ _sources: list[Callable[[], Iterable[int]]] = []
 _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by the thread that runs it
 _masks: dict[int, set[int]] = {}  # of the threads that are forking
 _installed = False
+_is_child = False
 
 
 def install() -> None:
@@ -59,6 +61,27 @@ def own_loop(loop: asyncio.AbstractEventLoop, before: Iterable[int]) -> None:
     own(open_descriptors().difference(before))
 
 
+def end_if_child(error: BaseException | None) -> None:
+    """End a forked child that has come back from the handler that forked it, by this error or by none."""
+    if _is_child:
+        _end_as_program(error)
+
+
+def _end_as_program(error: BaseException | None) -> NoReturn:
+    code = 0
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = (error.code or 0) & 0xFF
+    elif error is not None:
+        code = 1
+        with contextlib.suppress(BaseException):  # what it says is the handler's own
+            if isinstance(error, SystemExit):
+                print(error.code, file=sys.stderr)  # noqa: T201 - as Python does
+            else:
+                sys.excepthook(type(error), error, error.__traceback__)
+    signals.flush_briefly()
+    os._exit(code)
+
+
 def _file(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
@@ -74,6 +97,8 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    global _is_child
+    _is_child = True
     signals.reset_in_child()
     signals.let_through(_masks.pop(threading.get_ident()))
     for source in _sources:
@@ -88,7 +113,7 @@ def _in_child() -> None:
     _own.clear()
     loop = _loops.get(threading.get_ident())
     if loop is not None:
-        # A child that returns from the handler instead of ending would go on as a second one of us.
+        # A child that awaits something instead of ending would go on as a second one of us.
         loop.call_soon(os._exit, 1)
 
 

@@ -51,8 +51,8 @@ def install(*, serves: bool) -> None:
 def hold() -> None:
     """Take SIGTERM and SIGINT back from whatever library or handler has put something of its own there."""
     for number in _ENDING:
-        if signal.getsignal(number) is not _on_signal:
-            signal.signal(number, _on_signal)
+        # Without asking Python, which does not know of a library in C, faulthandler for one, that has replaced it.
+        signal.signal(number, _on_signal)
 
 
 def listen(listener: Listener, on_killed: Listener) -> None:
@@ -157,7 +157,7 @@ def end_within(seconds: float, code: int | None = None) -> None:
 def _watch() -> None:
     while _deadline is not None and (left := _deadline - time.monotonic()) > 0:
         time.sleep(min(left, 0.1))
-    _flush_briefly()
+    flush_briefly()
     _end_daemonic_children()
     os._exit(_code)
 
@@ -205,7 +205,8 @@ def _flush() -> None:
             stream.flush()
 
 
-def _flush_briefly() -> None:
+def flush_briefly() -> None:
+    """Write out what was printed, if somebody takes it."""
     _briefly(_flush)
 
 

@@ -4,12 +4,14 @@ In: calls of handlers. Out: as many threads as there are slots, and one more for
 call gives its place to another, so that hung ones never keep later ones from starting.
 """
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from bobrai.runtime import forks
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
@@ -37,16 +39,21 @@ class DefaultExecutor(ThreadPoolExecutor):
         return sum(since < before for since in tuple(self._running.values()))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call a function in a thread."""
-        return super().submit(self._call, fn, args, kwargs)
+        """Call a function in a thread, in the caller's context: its lines say whose they are."""
+        return super().submit(contextvars.copy_context().run, self._call, fn, args, kwargs)
 
     def _call(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         thread = threading.get_ident()
         self._running[thread] = time.monotonic()
         try:
-            return fn(*args, **kwargs)
+            value = fn(*args, **kwargs)
+        except BaseException as error:
+            forks.end_if_child(error)
+            raise
         finally:
             del self._running[thread]
+        forks.end_if_child(None)
+        return value
 
     def tend(self) -> None:
         """Make room for what waits behind calls that do not end; call it a few times per second."""

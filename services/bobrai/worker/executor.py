@@ -17,6 +17,7 @@ from functools import partial
 from bobrai.domain.errors import ClaimLost, DatabaseUnavailable
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.registry import Registry
+from bobrai.runtime import event_loop, forks
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.telemetry.traces import AttemptSpan
@@ -160,14 +161,14 @@ class Executor:
         if self._isolation is not None:
             self._isolation.close()
         for task in self._stuck:
-            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - documented for those who extend asyncio
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was reported above
+            event_loop.forget(task)
 
     # What a Context asks for (see handlers.context.Services).
 
     def report_progress(self, task_id: int, attempt: int, text: str) -> None:
         """Store the latest progress soon; may be called from any thread."""
-        self._progress.report(task_id, attempt, text)
+        # Not in the handler's context: what begins there would be taken for the handler's own.
+        contextvars.Context().run(self._progress.report, task_id, attempt, text)
 
     def open_transaction(self, task_id: int, attempt: int) -> AttemptTransaction:
         """Return the attempt's one transaction; its ``async with`` opens it."""
@@ -203,7 +204,7 @@ class Executor:
             attempt.span = self._new_span(claim)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
         if attempt.place is None:
-            self._time(attempt)
+            attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
             body = self._run(attempt)
         else:
             body = self._run_isolated(attempt, attempt.place)
@@ -221,20 +222,25 @@ class Executor:
             attempt.span.enter()
         claim, handler = attempt.claim, attempt.handler
         outcome: Outcome | None
+        event_loop.inside_handler.set(True)
         try:
             if handler.is_async:
                 value = await handler.call(attempt.context, claim.payload)
+                forks.end_if_child(None)
             else:
                 value, error = await self._threads.run(partial(handler.call, attempt.context, claim.payload))
                 if error is not None:
+                    event_loop.inside_handler.set(False)
                     self._finish(attempt, self._ended_by(attempt, error))
                     return
             checkpoint("worker.handled")
             result = handler.encode(value)
         except BaseException as error:  # noqa: BLE001 - also SystemExit, or a CancelledError of the handler's own
+            forks.end_if_child(error)
             outcome = self._ended_by(attempt, error)
         else:
             outcome = outcomes.done(claim, result) if attempt.cause is None else self._ended_by(attempt, None)
+        event_loop.inside_handler.set(False)
         if attempt.transaction is None:
             self._finish(attempt, outcome)
         else:
@@ -252,12 +258,8 @@ class Executor:
             return
         attempt.place = None
         place.leave()
-        self._time(attempt)
+        attempt.timer = self._loop.call_later(attempt.claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
         await self._run(attempt)
-
-    def _time(self, attempt: Attempt) -> None:
-        seconds = attempt.claim.timeout_seconds
-        attempt.timer = self._loop.call_later(seconds, self._stop, attempt, StopCause.TIMEOUT)
 
     def _time_alone(self, attempt: Attempt, place: Place) -> None:
         # The process keeps the timeout by itself; this is for one that cannot.

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from bobrai.runtime import forks
 
 _IDLE_SECONDS = 30.0
 
@@ -36,7 +37,6 @@ class HandlerThreads:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._process_id = os.getpid()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -83,8 +83,7 @@ class HandlerThreads:
             ended = Ended(call.context.run(call.function), None)
         except BaseException as error:  # noqa: BLE001 - also SystemExit must end the attempt, not the thread
             ended = Ended(None, error)
-        if os.getpid() != self._process_id:
-            os._exit(0 if ended.error is None else 1)  # a child that the function forked, and that returned from it
+        forks.end_if_child(ended.error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_deliver, call.future, ended)
 

@@ -1,6 +1,7 @@
 """Calls of ``asyncio.to_thread`` that never end keep no later one from starting."""
 
 import asyncio
+import contextvars
 import threading
 
 import pytest
@@ -51,3 +52,11 @@ async def test_a_crowd_of_short_calls_shares_the_threads(service: Service) -> No
     await service.worker(concurrency=3)
     assert (await service.run("crowd"))["status"] == "done"
     assert 0 < most <= 32
+
+
+async def test_a_call_runs_in_its_callers_context() -> None:
+    variable = contextvars.ContextVar("variable", default="outside")
+    variable.set("inside")
+    pool = default_executor.DefaultExecutor(1)
+    assert await asyncio.get_running_loop().run_in_executor(pool, variable.get) == "inside"
+    pool.shutdown()
