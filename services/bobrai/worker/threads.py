@@ -11,6 +11,7 @@ import contextvars
 import itertools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ class HandlerThreads:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: deque[_Call | None] = deque()
+        # Wakes a thread for each of them, beside them: what is thrown into a thread that waits is raised when it wakes.
+        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._numbers = itertools.count(1)
@@ -50,7 +53,7 @@ class HandlerThreads:
             self._idle -= idle
         if not idle:
             threading.Thread(target=self._serve, name=f"handler-{next(self._numbers)}", daemon=True).start()
-        self._calls.put(_Call(function, future, contextvars.copy_context()))
+        self._put(_Call(function, future, contextvars.copy_context()))
         return future
 
     def close(self) -> None:
@@ -58,9 +61,20 @@ class HandlerThreads:
         with self._lock:
             idle, self._idle = self._idle, 0
         for _ in range(idle):
-            self._calls.put(None)
+            self._put(None)
+
+    def _put(self, call: _Call | None) -> None:
+        self._calls.append(call)
+        self._wakeups.put(None)
 
     def _serve(self) -> None:
+        while True:
+            # A handler's library may throw a late exception into the thread that the handler ran in.
+            with contextlib.suppress(BaseException):
+                self._serve_on()
+                return
+
+    def _serve_on(self) -> None:
         while (call := self._next()) is not None:
             self._run(call)
             del call  # a payload must not stay in memory while the thread idles
@@ -69,8 +83,11 @@ class HandlerThreads:
 
     def _next(self) -> _Call | None:
         while True:
+            if self._calls:
+                with contextlib.suppress(IndexError):  # another thread was faster
+                    return self._calls.popleft()
             try:
-                return self._calls.get(timeout=_IDLE_SECONDS)
+                self._wakeups.get(timeout=_IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._idle > 0:

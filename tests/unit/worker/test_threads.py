@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import ctypes
 import threading
 
 import pytest
@@ -69,4 +70,14 @@ async def test_threads_are_daemons_and_see_the_callers_context() -> None:
     variable.set("inside")
     assert (await threads.run(variable.get)).value == "inside"
     assert (await threads.run(lambda: threading.current_thread().daemon)).value
+    threads.close()
+
+
+async def test_what_is_thrown_into_an_idle_thread_costs_no_call() -> None:
+    threads = HandlerThreads()
+    thread = (await threads.run(threading.get_ident)).value
+    for _ in range(20):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
+        calls = [threads.run(lambda: "here") for _ in range(3)]
+        assert [(await asyncio.wait_for(call, 20)).value for call in calls] == ["here"] * 3
     threads.close()
