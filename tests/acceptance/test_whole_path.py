@@ -115,7 +115,13 @@ def test_tasks_that_still_waited_run_after_the_restart(processes: Processes, dat
     again = start_dev(processes)
     tasks = [curl(f"{again.url}/tasks/{task_id}?wait=20")[1] for task_id in answer["task_ids"]]
     assert {(task["status"], task["attempt"]) for task in tasks} == {("done", 1)}
-    assert stop(again) == 0
+    curl(f"{again.url}/tasks", post={"payload": "x"})
+    eventually_sync(lambda: curl(f"{again.url}/tasks/151")[1]["status"] == "processing", message="it runs")
+    again.send(signal.SIGINT)
+    eventually_sync(lambda: "process.stopping" in again.log_text(), message="it drains")
+    assert stop(again) == 128 + signal.SIGINT
+    postmaster = data_folder / "postgresql" / "postmaster.pid"
+    eventually_sync(lambda: not postmaster.exists(), message="the database has ended as well")
 
 
 def test_killed_service_goes_on_where_it_was(processes: Processes, data_folder: Path) -> None:
@@ -129,6 +135,7 @@ def test_killed_service_goes_on_where_it_was(processes: Processes, data_folder: 
     assert {task["status"] for task in tasks} == {"done"}
     assert {task["attempt"] for task in tasks} == {1, 2}
     assert stop(again) == 0
+    assert not (data_folder / "postgresql" / "postmaster.pid").exists()  # it was the killed one's
 
 
 def test_own_handlers_run_as_the_readme_says(processes: Processes, data_folder: Path, tmp_path: Path) -> None:

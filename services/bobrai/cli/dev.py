@@ -43,6 +43,8 @@ def run(settings: Settings) -> None:
     listen(settings.api.bind, "BOBRAI_API_BIND").close()  # a taken port is said before a database is started
     embedded = None if settings.database.url.get_secret_value() else EmbeddedPostgres(Path(settings.data_dir).resolve())
     try:
+        if embedded:
+            signals.before_kill(embedded.stop_at_once)
         settings = _in_one_process(settings, embedded.start() if embedded else "")
         process.run(lambda stop: _serve(settings, registry, stop))
     finally:

@@ -29,6 +29,7 @@ _received: list[signal.Signals] = []
 _level_asked: list[signal.Signals] = []
 _listener: Listener | None = None
 _on_killed: Listener | None = None
+_last_acts: list[Callable[[], object]] = []
 _serves = False
 _process_id = 0  # of the process that all this is about; a forked child is another
 _deadline: float | None = None
@@ -76,6 +77,11 @@ def code_of_early_end() -> int | None:
     return _code if _received and _listener is None else None
 
 
+def before_kill(act: Callable[[], object]) -> None:
+    """Have this done as well, first, when a second signal ends the process; it gets little time."""
+    _last_acts.append(act)
+
+
 def level_asked() -> signal.Signals | None:
     """Return the last wish for another log level that came before anybody could follow it."""
     return _level_asked[-1] if _level_asked else None
@@ -116,6 +122,8 @@ def _on_level(number: int, _frame: FrameType | None) -> None:
 
 
 def _end_at_once(number: signal.Signals) -> NoReturn:
+    for act in _last_acts:
+        _briefly(act)
     if _on_killed is not None:
         _briefly(lambda: _on_killed(number))  # standard output may be a pipe that nobody reads
     os._exit(128 + number)

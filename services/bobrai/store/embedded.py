@@ -4,7 +4,9 @@ In: a data folder. Out: a DSN. Only development uses it; every other process is 
 """
 
 import importlib
+import os
 import shutil
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,34 @@ class EmbeddedPostgres:
             )
         try:
             self._server = wheel.get_server(self._folder / "postgresql")
+            with self._server._lock:  # noqa: SLF001 - others may start at the same moment
+                # Whoever was killed is still in the list, and the server stops with the last one in there.
+                self._server.global_process_id_list.put(self._users())
             return str(self._server.get_uri())
         except Exception as error:
             raise ConfigurationError(f"the embedded PostgreSQL in {self._folder} did not start: {error}") from error
+
+    def stop_at_once(self) -> None:
+        """Have the server end by itself, unless somebody else uses it: this process has no time to wait for it."""
+        if self._server is not None and self._users() == [os.getpid()]:
+            os.kill(self._server.get_pid(), signal.SIGQUIT)
+
+    def _users(self) -> list[int]:
+        registered: list[int] = self._server.global_process_id_list.get_and_add(os.getpid())
+        return [pid for pid in {*registered, os.getpid()} if _lives(pid)]
 
     def stop(self) -> None:
         """Stop the server if it was started; the data stays."""
         if self._server is not None:
             self._server.cleanup()
             self._server = None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
