@@ -210,3 +210,12 @@ def test_fields_that_cannot_be_had_leave_the_line(line_of: list[bytes]) -> None:
     finally:
         logs.carry(dict)
     assert b"said" in line_of[0]
+
+
+def test_a_traceback_of_groups_that_hold_earlier_groups_is_made_within_moments() -> None:
+    errors: list[Exception] = [ValueError("first")]
+    for attempt in range(40):
+        errors.append(ExceptionGroup(f"try {attempt}", list(errors)))
+    shown = rendering.traceback_of(errors[-1])
+    assert shown.startswith("ExceptionGroup: try 39")
+    assert "first" in rendering.traceback_of(errors[5])
