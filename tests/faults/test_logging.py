@@ -1,5 +1,6 @@
 """Logging decides nothing: whatever a handler does to it, and whoever reads it or does not, tasks end and are told."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.support.databases import Database
@@ -181,8 +183,9 @@ async def test_work_goes_on_and_ends_well_when_nobody_can_read_the_lines(
     await eventually(lambda: output == "closed" or lost(started["worker"]) >= 1, message="lost lines are counted")
     for process in started.values():
         for child in [process._psutil, *process._psutil.children(recursive=True)]:
-            if "bobrai" in child.cmdline():
-                child.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "bobrai" in child.cmdline():
+                    child.terminate()
         assert await process.exited() == 0
 
 
