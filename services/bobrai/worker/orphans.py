@@ -4,8 +4,10 @@ In: the rows under this worker's id, and what the executor holds. Out: rows that
 leaves such a row; a security policy or a trigger that somebody adds to the table can, by hiding a write's row from it.
 """
 
+from collections.abc import Set
 from typing import Final
 
+from bobrai.domain.message import Hint
 from bobrai.domain.task import Outcome, OutcomeKind
 from bobrai.store import attempts
 from bobrai.store.pool import Database
@@ -22,10 +24,11 @@ _TOLD: Final = 20  # ids of one line
 class Orphans:
     """Remembers what looked like one the last time: only what still does is given back."""
 
-    def __init__(self, database: Database, lease: Lease, executor: Executor) -> None:
+    def __init__(self, database: Database, lease: Lease, executor: Executor, unsure: Set[Hint]) -> None:
         self._database = database
         self._lease = lease
         self._executor = executor
+        self._unsure = unsure  # claims without an answer, which `claims.py` asks for again
         self._seen: set[tuple[int, int]] = set()
 
     async def look(self) -> None:
@@ -35,9 +38,13 @@ class Orphans:
             self._seen = set()
             return
         found = await attempts.orphans(self._database, worker_id, self._executor.held)
-        found = {each for each in found if not self._executor.has(*each)}
+        found = {each for each in found if not self._executor.has(*each) and _hint(*each) not in self._unsure}
         lasting, self._seen = sorted(found & self._seen), found
         if lasting and worker_id == self._lease.worker_id:
             told = [task_id for task_id, _ in lasting[:_TOLD]]
             log.error("task.orphaned", worker_id=worker_id, count=len(lasting), tasks=told)
             await attempts.end(self._database, worker_id, [Outcome(*each, OutcomeKind.INTERRUPTED) for each in lasting])
+
+
+def _hint(task_id: int, attempt: int) -> Hint:
+    return Hint(task_id, attempt - 1)

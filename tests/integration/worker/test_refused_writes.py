@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from bobrai import Context, Retry
+from bobrai.domain.message import Hint
+from bobrai.store import attempts
 from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import completions
 from bobrai.worker import worker as worker_module
@@ -109,6 +112,30 @@ async def test_a_task_whose_row_was_hidden_from_its_outcome_runs_again(
         row = await service.final(task_id)
     assert (row["status"], row["attempt"], row["result"], row["losses"]) == ("done", 1, 1, 0)
     assert [line["tasks"] for line in logs if line["event"] == "task.orphaned"] == [[task_id]]
+
+
+async def test_a_claim_without_an_answer_is_no_orphan(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for again: giving it back meanwhile could let two run it."""
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 0.02)
+    looks, ask = [], attempts.orphans
+
+    async def counted(*arguments: Any) -> set[tuple[int, int]]:
+        looks.append(await ask(*arguments))
+        return looks[-1]
+
+    monkeypatch.setattr(attempts, "orphans", counted)
+    worker = await service.worker()
+    task_id = await service.submit("echo", "late", delay_seconds=3600)
+    worker.inside.claims.unsure.add(Hint(task_id, 0))
+    await service.database.fetch(
+        "UPDATE tasks SET status = 'processing', attempt = 1, worker_id = $1, started_at = now() WHERE id = $2",
+        worker.id,
+        task_id,
+    )
+    await eventually(lambda: sum(map(len, looks)) >= 3, message="it was seen three times")
+    assert (await service.row(task_id))["status"] == "processing"
+    worker.inside.claims.unsure.clear()
+    assert (await service.final(task_id))["status"] == "done"
 
 
 @asynccontextmanager
