@@ -112,7 +112,7 @@ def run(serve: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
                 task.cancel()
 
     try:
-        _run(body())
+        _run(body)
     finally:
         traces.stop()
 
@@ -126,7 +126,7 @@ def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
         if not await unless_stopped(work, stop):
             raise ConfigurationError(f"stopped by {stop.reason} before it was finished")
 
-    _run(body())
+    _run(body)
 
 
 async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
@@ -144,10 +144,10 @@ async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
     return True
 
 
-def _run(body: Coroutine[Any, Any, None]) -> None:
+def _run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
     _calm_collector()
     _allow_open_files()
-    event_loop.run(body)
+    event_loop.run(body())
 
 
 def _calm_collector() -> None:

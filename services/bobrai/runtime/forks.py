@@ -118,9 +118,15 @@ def _in_child() -> None:
 
 
 def _replace(descriptor: int, nothing: int) -> None:
-    if "eventpoll" in os.readlink(f"/proc/self/fd/{descriptor}"):  # noqa: PTH115 - pathlib takes long to import
+    if "eventpoll" in _kind(descriptor):
         # What it watches is shared with the parent; an event loop that finds none at all aborts.
         with select.epoll() as empty:
             os.dup2(empty.fileno(), descriptor, inheritable=False)
     else:
         os.dup2(nothing, descriptor, inheritable=False)
+
+
+def _kind(descriptor: int) -> str:
+    with contextlib.suppress(OSError):  # where there is no /proc there is no eventpoll either
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - pathlib takes long to import
+    return ""

@@ -49,9 +49,7 @@ class EmbeddedPostgres:
             )
         try:
             self._server = wheel.get_server(self._folder / "postgresql")
-            with self._server._lock:  # noqa: SLF001 - others may start at the same moment
-                # Whoever was killed is still in the list, and the server stops with the last one in there.
-                self._server.global_process_id_list.put(self._users())
+            self._forget_the_dead()
             return str(self._server.get_uri())
         except Exception as error:
             raise ConfigurationError(f"the embedded PostgreSQL in {self._folder} did not start: {error}") from error
@@ -65,9 +63,15 @@ class EmbeddedPostgres:
         registered: list[int] = self._server.global_process_id_list.get_and_add(os.getpid())
         return [pid for pid in {*registered, os.getpid()} if _lives(pid)]
 
+    def _forget_the_dead(self) -> None:
+        """Take whoever was killed out of the server's list: it stops with the last one in there."""
+        with self._server._lock:  # noqa: SLF001 - others may start or end at the same moment
+            self._server.global_process_id_list.put(self._users())
+
     def stop(self) -> None:
-        """Stop the server if it was started; the data stays."""
+        """Stop the server if it was started and nobody else uses it; the data stays."""
         if self._server is not None:
+            self._forget_the_dead()
             self._server.cleanup()
             self._server = None
 

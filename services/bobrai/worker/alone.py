@@ -1,27 +1,35 @@
 """The way of one attempt that runs in a process of its own.
 
-In: an attempt with its place. Out: how it ended, or None when no process comes up. The death of a process is its fault
-only when nothing else has run in there.
+In: an attempt with its place. Out: how it ended, or None when no process comes up. The death of a process, or
+its silence, is its fault only when nothing else has run in there.
 """
 
+import asyncio
 import time
-from collections.abc import Callable
+from typing import Final
 
 from bobrai.telemetry import logs, metrics
 from bobrai.worker import outcomes
-from bobrai.worker.attempt import Attempt
+from bobrai.worker.attempt import Attempt, StopCause
 from bobrai.worker.channel import Ended
 from bobrai.worker.child import ProcessDied
 from bobrai.worker.isolation import Place, ProcessProvesNothing
 
 log = logs.get_logger(__name__)
 
+ANSWER_SECONDS: Final = 1.0  # for a process to say that its attempt has ended
 
-async def run(attempt: Attempt, place: Place, start_timer: Callable[[], None]) -> Ended | None:
-    """Let a process run the attempt; raises ProcessDied when it was to end."""
+
+async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | None:
+    """Let a process run the attempt; raises ProcessDied when it was to end.
+
+    ``grace_seconds`` is what the handler has to end after its timeout.
+    """
     while await place.prepare():
         attempt.started = time.monotonic()
-        start_timer()
+        # The process keeps the timeout by itself; this is for one that cannot.
+        late = attempt.claim.timeout_seconds + grace_seconds + ANSWER_SECONDS
+        attempt.timer = asyncio.get_running_loop().call_later(late, _kill, attempt, place)
         try:
             return await place.run(attempt.worker_id, "" if attempt.span is None else attempt.span.context)
         except ProcessDied as error:
@@ -35,3 +43,11 @@ async def run(attempt: Attempt, place: Place, start_timer: Callable[[], None]) -
                 metrics.TASK_LOSSES.labels(attempt.claim.queue, attempt.claim.type, "process_died").inc()
                 return Ended(outcomes.died(attempt.claim, str(error)))
     return None
+
+
+def _kill(attempt: Attempt, place: Place) -> None:
+    if attempt.cause is None and place.is_used:
+        place.kill_unanswering()
+        return
+    attempt.cause = attempt.cause or StopCause.TIMEOUT
+    place.kill()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import bobrai
 from bobrai.domain.task import Claim
 from bobrai.settings import Settings
 from bobrai.telemetry import logs
@@ -23,6 +24,8 @@ from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop, se
 log = logs.get_logger(__name__)
 
 _START_SECONDS: Final = 120.0  # for the imports of all handlers, on a busy machine
+# Where we are found this process knows, and a new one need not: it may have been the current folder.
+_PROGRAM: Final = f"import sys; sys.path.append({str(Path(bobrai.__file__).parents[1])!r}); import bobrai.__main__"
 _EXIT_SECONDS: Final = 2.0  # between the end of the connection and that of the process
 
 
@@ -152,7 +155,7 @@ def _spawn(folder: Path | None) -> tuple[subprocess.Popen[bytes], socket.socket]
             # Ctrl-C from it, and lets us end what a handler has started together with it.
             process = subprocess.Popen(  # noqa: S603 - ourselves
                 # -P: while ours are imported, modules in the folder must not stand in for Python's own.
-                [sys.executable, "-P", "-m", "bobrai", "isolated", str(theirs.fileno())],
+                [sys.executable, "-P", "-c", _PROGRAM, "isolated", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, cwd=folder,
             )  # fmt: skip
     except BaseException:

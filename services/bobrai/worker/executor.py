@@ -35,7 +35,6 @@ log = logs.get_logger(__name__)
 
 GRACE_SECONDS = 5.0  # for a handler to end after it was told to
 INTERRUPT_GRACE_SECONDS = 2.0  # the same when the process is about to exit
-_ANSWER_SECONDS = 1.0  # beyond, for the process of an isolated task to say that it has ended
 
 
 class Executor:
@@ -249,7 +248,7 @@ class Executor:
     async def _run_isolated(self, attempt: Attempt, place: Place) -> None:
         """Let a process of its own run the attempt, or this one when none comes up."""
         try:
-            ended = await alone.run(attempt, place, partial(self._time_alone, attempt, place))
+            ended = await alone.run(attempt, place, self._grace_seconds)
         except ProcessDied:
             ended = Ended(self._ended_by(attempt, None))
         if ended is not None:
@@ -260,15 +259,6 @@ class Executor:
         place.leave()
         attempt.timer = self._loop.call_later(attempt.claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
         await self._run(attempt)
-
-    def _time_alone(self, attempt: Attempt, place: Place) -> None:
-        # The process keeps the timeout by itself; this is for one that cannot.
-        late = attempt.claim.timeout_seconds + self._grace_seconds + _ANSWER_SECONDS
-        attempt.timer = self._loop.call_later(late, self._kill, attempt, place)
-
-    def _kill(self, attempt: Attempt, place: Place) -> None:
-        attempt.cause = attempt.cause or StopCause.TIMEOUT
-        place.kill()
 
     def _ended_by(self, attempt: Attempt, error: BaseException | None) -> Outcome | None:
         """Return the outcome of an attempt that did not simply return; None when it is to be dropped."""
@@ -355,7 +345,7 @@ class Executor:
             elif cause is StopCause.LOST:
                 attempt.place.kill()
             else:
-                grace = self._grace_seconds + _ANSWER_SECONDS
+                grace = self._grace_seconds + alone.ANSWER_SECONDS
                 attempt.place.stop(cancelled=cause is StopCause.CANCELLED, grace_seconds=grace)
             return
         if already_told:

@@ -25,12 +25,14 @@ from bobrai.telemetry import traces
 from bobrai.worker import memory, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
+from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import Executor
 from bobrai.worker.lease import Lease
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.transaction import AttemptTransaction
 
 _PR_SET_PDEATHSIG: Final = 1
+_TEND_SECONDS: Final = 0.25
 
 
 def end_with_worker(descriptor: int) -> socket.socket:
@@ -59,6 +61,10 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     )
     executor.completions = results
     results.on_settled = executor.settled
+    # As in the worker: handlers that use threads of asyncio need as many, and ones that heal.
+    threads = DefaultExecutor(settings.worker.concurrency)
+    asyncio.get_running_loop().set_default_executor(threads)
+    tending = asyncio.create_task(_tend(threads))
     channel.send(Ready())
     task_id = 0
     while (message := await channel.receive()) is not None:
@@ -71,9 +77,16 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
                 executor.cancel([task_id])
             case Stop():
                 executor.interrupt_all()
+    tending.cancel()
     if executor.unsettled:
         os._exit(1)  # the worker is gone, and nobody wants to know any more
     await database.close()
+
+
+async def _tend(threads: DefaultExecutor) -> None:
+    while True:
+        await asyncio.sleep(_TEND_SECONDS)
+        threads.tend()
 
 
 class _Held:

@@ -126,7 +126,7 @@ class Place:
         self._given_up = False
         self._needs_fresh = is_whole
         self._killing: asyncio.TimerHandle | None = None
-        self._too_large = ""
+        self._why = ""
 
     async def prepare(self) -> bool:
         """Get a process for it; returns False when none comes up, so that the task has to run in the worker."""
@@ -165,7 +165,7 @@ class Place:
                 raise ProcessDied(f"had no more memory: it may use {(self._memory_bytes or 0) >> 20} MiB here")
         except ProcessDied as error:
             self._isolation.forget(child)
-            how, self._too_large, self._child = self._too_large or str(error), "", None
+            how, self._why, self._child = self._why or str(error), "", None
             if used and not self._given_up:
                 self._needs_fresh = True
                 raise ProcessProvesNothing(how) from None
@@ -190,6 +190,17 @@ class Place:
             self._child.stop(cancelled=cancelled)
             self._killing = asyncio.get_running_loop().call_later(grace_seconds, self.kill)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether something else has run in its process before."""
+        return self._child is not None and self._child.has_served
+
+    def kill_unanswering(self) -> None:
+        """End a process that keeps no timeout any more: for that, too, what ran in it before may be to blame."""
+        self._why = "did not answer"
+        if self._child is not None:
+            self._child.kill()
+
     def kill(self) -> None:
         """End the attempt with its process."""
         self._given_up = True
@@ -199,7 +210,7 @@ class Place:
     def _end_too_large(self, taken: int) -> None:
         child, may = self._child, self._memory_bytes or 0
         if child is not None:
-            self._too_large = f"took {taken >> 20} MiB of memory: it may use {may >> 20} MiB here"
+            self._why = f"took {taken >> 20} MiB of memory: it may use {may >> 20} MiB here"
             child.kill()
 
     def leave(self) -> None:

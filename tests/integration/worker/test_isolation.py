@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,13 +14,14 @@ import msgspec
 import psutil
 import pytest
 
+import bobrai
 from bobrai.cli import process
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.registry import Registry
 from bobrai.settings import Settings, load
 from bobrai.telemetry.logs import captured
-from bobrai.worker import memory
+from bobrai.worker import child, memory
 from bobrai.worker.channel import Channel
 from bobrai.worker.child import Child, ProcessDied
 from bobrai.worker.executor import Executor
@@ -29,7 +31,7 @@ from tests.support.databases import Database
 from tests.support.eventually import eventually
 
 HANDLERS = """
-import os, pathlib, threading, time
+import asyncio, os, pathlib, threading, time
 from bobrai import Context, task
 
 SLOW, NOW = pathlib.Path("slow"), pathlib.Path("now")
@@ -91,6 +93,20 @@ def ends_later() -> None:
             time.sleep(0.01)
         os._exit(9)
     threading.Thread(target=end, daemon=True).start()
+
+@task("blocks-later")
+async def blocks_later() -> None:
+    asyncio.get_running_loop().call_later(0.3, time.sleep, 600)
+
+@task("waits")
+async def waits() -> int:
+    await asyncio.sleep(0.6)
+    return os.getpid()
+
+@task("many-threads")
+async def many_threads() -> int:
+    together = threading.Barrier(32)
+    return len(await asyncio.gather(*(asyncio.to_thread(together.wait, 20) for _ in range(32))))
 
 @task("runs-into-it")
 def runs_into_it() -> int:
@@ -275,7 +291,7 @@ class Nothing:
 @pytest.fixture
 async def executor(isolation: Isolation) -> Executor:
     registry = Registry()
-    for name in ("where", "ends-later", "runs-into-it"):
+    for name in ("where", "ends-later", "runs-into-it", "blocks-later", "waits"):
         registry.task(name)(lambda: os.getpid())
     executor = Executor(registry, 5, Nothing(), Speeds(5), lambda: None, isolation=isolation)  # type: ignore[arg-type,return-value]
     executor.completions = outcomes = Outcomes()  # type: ignore[assignment]
@@ -308,6 +324,32 @@ async def test_a_death_in_a_process_that_others_have_used_costs_no_attempt(execu
         innocent = await outcome_of(executor, "runs-into-it", attempt=4)
     assert (innocent.kind, innocent.attempt) == (OutcomeKind.DONE, 4)
     assert [line["runs_again"] for line in lines if line["event"] == "isolation.died"] == [True]
+
+
+async def test_a_process_that_others_have_blocked_costs_no_attempt(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_grace_seconds", 0.1)
+    assert (await outcome_of(executor, "blocks-later")).kind is OutcomeKind.DONE
+    with captured() as lines:
+        innocent = await outcome_of(executor, "waits", attempt=4, timeout=3.0)
+    assert (innocent.kind, innocent.attempt) == (OutcomeKind.DONE, 4)
+    assert [(line["error"], line["runs_again"]) for line in lines if line["event"] == "isolation.died"] == [
+        ("did not answer", True)
+    ]
+
+
+async def test_an_isolated_handler_has_as_many_threads_as_in_the_worker(isolation: Isolation) -> None:
+    assert (await run(isolation, claim("many-threads"))).outcome.result == "32"
+
+
+def test_a_process_finds_us_where_its_worker_has(tmp_path: Path) -> None:
+    """The worker may have been started in our folder, without an installation."""
+    program = child._PROGRAM.rpartition(";")[0] + "; import importlib.util as u; print(u.find_spec('bobrai').origin)"
+    found = subprocess.run(
+        [sys.executable, "-S", "-E", "-P", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == bobrai.__file__
 
 
 @pytest.mark.parametrize(
