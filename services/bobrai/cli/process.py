@@ -20,7 +20,7 @@ from bobrai.handlers.registry import load as load_handlers
 from bobrai.runtime import checkpoint, event_loop, forks, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, credentials, environment, load, unknown_variables
-from bobrai.telemetry import logs, masking, metrics, traces
+from bobrai.telemetry import foreign, logs, masking, metrics, traces
 
 log = logs.get_logger(__name__)
 
@@ -84,6 +84,7 @@ async def with_rabbitmq(settings: Settings, serve: Callable[[Broker], Coroutine[
     """Run a room with its own way to RabbitMQ, closed at its end; raises ConfigurationError for a wrong URL."""
     from bobrai.broker.rabbitmq import RabbitBroker
 
+    foreign.guard_libraries()
     broker = RabbitBroker(
         settings.rabbitmq.addresses(),
         prefix=settings.rabbitmq.queue_prefix,

@@ -6,11 +6,9 @@ handler that blocks the main loop does not make the process look dead before its
 
 import asyncio
 import contextlib
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,7 +19,7 @@ from starlette.routing import Route
 from bobrai.domain.errors import ConfigurationError
 from bobrai.runtime import event_loop, forks
 from bobrai.settings.values import split_address
-from bobrai.telemetry import metrics
+from bobrai.telemetry import foreign, metrics
 
 
 def listen(bind: str, variable: str) -> socket.socket:
@@ -42,23 +40,12 @@ def listen(bind: str, variable: str) -> socket.socket:
     return listener
 
 
-class _Guarded(logging.Logger):
-    """A logger whose lines decide nothing."""
-
-    def _log(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(BaseException):
-            super()._log(*args, **kwargs)
-
-
 class QuietServer(uvicorn.Server):
     """A uvicorn server that leaves signals to the process's own Stop, and none of its connections to children."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        # A server that fails to say that it has started is not started: what handlers' modules add to logging (a
-        # filter, a handler, a factory of records) may raise. In place, since uvicorn's modules hold these loggers.
-        for name in ("uvicorn", "uvicorn.error"):
-            logging.getLogger(name).__class__ = _Guarded
+        foreign.guard_libraries()  # a server that fails to say that it has started is not started
         forks.own_from(self._descriptors)
 
     def _descriptors(self) -> Iterator[int]:

@@ -5,7 +5,7 @@ In: the text. Out: types for the fields of the groups, and URLs that hold their 
 
 import re
 from typing import Annotated, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -20,7 +20,7 @@ _ENCODE: Final = (
     "percent-encode what is special in user and password (/ is %2F, @ %40, # %23, ? %3F, : %3A, [ %5B, comma %2C), or "
     "leave them out and set the variables that end in _USER and _PASSWORD"
 )
-_HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+_HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
 
 def _postgresql_url(value: SecretStr) -> SecretStr:
@@ -45,12 +45,17 @@ def _check_parts(url: str) -> None:
         parts = urlsplit(url)
     except ValueError:  # which may quote it
         raise ValueError(f"is no URL: {_ENCODE}") from None
-    if "#" in url or "@" in parts.path or "@" in parts.query:
+    # What is in order has its @ before the host; behind it one is allowed, as in a user of Azure's in the query.
+    if "#" in url or ("@" not in parts.netloc and _has_lost_host(parts)):
         raise ValueError(f"has an @ behind its host, or a #: {_ENCODE}")
     for host in parts.netloc.rpartition("@")[2].split(","):
         found = _HOST.fullmatch(host)
         if found is None or int(found[1] or 0) > 65535:
             raise ValueError(f"has a port that is no number up to 65535: {_ENCODE}")
+
+
+def _has_lost_host(parts: SplitResult) -> bool:
+    return "@" in parts.path or any("@" in item.partition("=")[0] for item in parts.query.split("&"))
 
 
 def _address(value: str) -> str:

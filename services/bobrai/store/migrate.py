@@ -70,7 +70,7 @@ def _check(revision: str, *, has_tables: bool) -> None:
     if not re.fullmatch(r"\d{4}", revision):
         raise ConfigurationError(
             f"the table alembic_version holds {revision!r}, which is another application's: give bobrAI a database, "
-            "or a schema of its own by the role's search_path"
+            "or a schema of its own by a search_path in which the other's is not"
         )
     if not has_tables:
         raise ConfigurationError(

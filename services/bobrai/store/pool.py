@@ -47,7 +47,9 @@ _VALUES = frozenset({"22", "23", "54"})
 # Of these classes, but the server's: a sequence has come to its end, or a key that is drawn from one is taken already.
 _SEQUENCE_ENDED = "2200H"
 _KEY_TAKEN = "23505"
-_DRAWN_KEYS_OF = frozenset({"tasks", "outbox", "workers"})
+_DRAWN_KEYS = frozenset({"tasks_pkey", "outbox_pkey", "workers_pkey"})
+# Where somebody has given the key another name: PostgreSQL says "Key (id)=(7) …", in the server's language.
+_DRAWN_COLUMNS = {"tasks": "(id)=", "outbox": "(task_id)=", "workers": "(id)="}
 # The same: the server has used up its transaction ids. It says so with the code of a row that is too large, 54000.
 _OUT_OF_IDS = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})  # no such table, column, function, schema
@@ -69,18 +71,18 @@ def driver_errors() -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        error.detail = None  # it quotes rows, with the payloads in them, into whatever log the error gets
-        raise _from_server(error, error.sqlstate or "") from error
+        detail, error.detail = error.detail or "", None  # it quotes payloads into whatever log the error gets
+        raise _from_server(error, error.sqlstate or "", detail) from error
     except TimeoutError as error:
         raise DatabaseUnavailable(_told(error), perhaps_one_row=True) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise DatabaseUnavailable(_told(error)) from error
 
 
-def _from_server(error: asyncpg.PostgresError, sqlstate: str) -> StoreRejected | DatabaseUnavailable:
+def _from_server(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> StoreRejected | DatabaseUnavailable:
     told = _told(error, sqlstate)
     kind = sqlstate[:2]
-    if kind in _VALUES and not _is_servers(error, sqlstate):
+    if kind in _VALUES and not _is_servers(error, sqlstate, detail):
         return StoreRejected(told)
     if sqlstate in _SCHEMA:
         return SchemaMissing(
@@ -90,9 +92,10 @@ def _from_server(error: asyncpg.PostgresError, sqlstate: str) -> StoreRejected |
     return DatabaseUnavailable(told, sqlstate, perhaps_one_row=perhaps_one_row)
 
 
-def _is_servers(error: asyncpg.PostgresError, sqlstate: str) -> bool:
+def _is_servers(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> bool:
     if sqlstate == _KEY_TAKEN:
-        return error.table_name in _DRAWN_KEYS_OF
+        column = _DRAWN_COLUMNS.get(error.table_name or "")
+        return error.constraint_name in _DRAWN_KEYS or (column is not None and column in detail)
     # The name of PostgreSQL's own function, because its message is in the server's language.
     return sqlstate == _SEQUENCE_ENDED or error.server_source_function in _OUT_OF_IDS
 

@@ -5,6 +5,7 @@ Both ways are defaults: whoever sets up ``logging`` or structlog takes them away
 twice.
 """
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -20,6 +21,7 @@ from bobrai.telemetry.logger import LEVELS, Say, Threshold, saying
 from bobrai.telemetry.sink import lost
 
 _DEEPEST: Final = 5  # handlers that hand their records to others
+_LIBRARIES: Final = frozenset({"uvicorn", "aio_pika", "aiormq", "asyncio"})
 _STANDARD: Final = (1, 2)  # descriptors of standard output and standard error
 
 
@@ -68,13 +70,23 @@ def _message(record: logging.LogRecord, fields: dict[str, Any]) -> object:
 
 def _is_printed_otherwise(record: logging.LogRecord, ours: logging.Handler) -> bool:
     """Return whether another handler on the record's way writes it to standard output or standard error."""
-    logger: logging.Logger | None = logging.getLogger(record.name) if record.name != "root" else logging.getLogger()
+    # Not by getLogger(), which waits for the lock of `logging`: its holder may wait for the one of our handler, which
+    # whoever prints a record holds.
+    found = logging.root.manager.loggerDict.get(record.name)
+    logger: logging.Logger | None = found if isinstance(found, logging.Logger) else logging.root
     while logger is not None:
         for handler in logger.handlers:
             if handler is not ours and record.levelno >= handler.level and _is_standard(handler):
-                return True
+                return _lets_through(handler, record)
         logger = logger.parent if logger.propagate else None
     return False
+
+
+def _lets_through(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    try:
+        return bool(handler.filter(record))
+    except BaseException:  # noqa: BLE001 - a filter of somebody's own
+        return False
 
 
 def _is_standard(handler: object, depth: int = 0) -> bool:
@@ -139,6 +151,11 @@ def _new(cls: type, *args: Any, **kwargs: Any) -> Any:
     return object.__new__(cls) if ours else _DEFAULT(*args, **kwargs)
 
 
+def _is_ours(logger: object) -> bool:
+    """Return whether a logger's lines come to us; somebody may have put other processors in the place of ours."""
+    return [type(each) for each in getattr(logger, "_processors", ())] == [_FromStructlog]
+
+
 def _unformatted(name: str) -> Callable[..., Any]:
     """Return structlog's method of this name, which formats its message, without that: the arguments may not fit."""
     method = getattr(_DEFAULT, name)
@@ -148,10 +165,10 @@ def _unformatted(name: str) -> Callable[..., Any]:
         return (*args[:at], _Message(args[at], args[at + 1 :])) if len(args) > at + 1 else args
 
     def say(self: object, /, *args: Any, **fields: Any) -> Any:
-        return method(self, *packed(args), **fields)
+        return method(self, *(packed(args) if _is_ours(self) else args), **fields)
 
     async def asay(self: object, /, *args: Any, **fields: Any) -> Any:
-        return await method(self, *packed(args), **fields)
+        return await method(self, *(packed(args) if _is_ours(self) else args), **fields)
 
     return functools.wraps(method)(asay if inspect.iscoroutinefunction(method) else say)
 
@@ -178,6 +195,22 @@ def listen(say: Say, is_inside: Callable[[], bool]) -> None:
         defaults = getattr(getattr(structlog, "_config", None), "_CONFIG", None)
         if getattr(defaults, "default_wrapper_class", None) is _DEFAULT:
             setattr(defaults, "default_wrapper_class", _Unformatted)  # noqa: B010 - an attribute of nobody's type
+
+
+def guard_libraries() -> None:
+    """Let nothing that the libraries say with which we serve and connect end what they do.
+
+    What handlers' modules add to ``logging`` (a filter, a handler, a factory of records) may raise.
+    """
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES and "_log" not in vars(logger):
+            # In place, since their modules hold these loggers.
+            setattr(logger, "_log", functools.partial(_guarded, logger._log))  # noqa: B010, SLF001 - it has no other way
+
+
+def _guarded(log: Callable[..., None], *args: Any, stacklevel: int = 1, **more: Any) -> None:
+    with contextlib.suppress(BaseException):
+        log(*args, stacklevel=stacklevel + 1, **more)
 
 
 def set_level(least: int) -> None:

@@ -196,7 +196,10 @@ def _shown(line: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         if kind is str and len(value) <= _SHORT and value.isascii():
             clean = clean and masking.is_clean(value) and not masking.tells_secret(name)
             shown[name] = value
-        elif value is None or kind is bool or kind is float or (kind is int and -_SMALL <= value < _SMALL):
+        elif value is None or kind is bool:
+            shown[name] = value
+        elif kind is float or (kind is int and -_SMALL <= value < _SMALL):
+            clean = clean and not masking.tells_secret(name)
             shown[name] = value
         else:
             clean = False

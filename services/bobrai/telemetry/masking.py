@@ -203,4 +203,4 @@ def masked(value: object) -> object:
 
 
 def _masked_field(name: str, value: object) -> object:
-    return MASK if tells_secret(name) and isinstance(value, str | dict | list) else masked(value)
+    return MASK if tells_secret(name) and value is not None and not isinstance(value, bool) else masked(value)

@@ -59,6 +59,10 @@ class Claims:
             # In a context of its own, whichever attempt's end has made room.
             self._running = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
 
+    def may_come(self, hint: Hint) -> bool:
+        """Whether a claim of this hint may have been committed whose answer is still to come, or to be asked for."""
+        return hint in self.unsure or any(intake.is_claiming(hint) for intake in self.intakes.values())
+
     async def stop(self) -> None:
         """Claim nothing more; returns when the claim under way is answered."""
         self.paused = True

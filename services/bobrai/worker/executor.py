@@ -286,7 +286,7 @@ class Executor:
             written = True
         except ClaimLost:
             # Or its row was kept from being changed: then giving the task back is kept from it too, and tried again.
-            outcome = outcomes.stopped(attempt.claim, StopCause.INTERRUPTED)
+            outcome = outcomes.kept_away(attempt.claim)
         except DatabaseUnavailable as error:
             written = await self.completions.is_settled(attempt.worker_id, done)
             if not written:

@@ -86,6 +86,10 @@ class Intake:
             self._claiming[hint] = held
         return [hint for hint, _ in taken]
 
+    def is_claiming(self, hint: Hint) -> bool:
+        """Whether a claim of this hint is under way."""
+        return hint in self._claiming
+
     def claimed(self, hint: Hint) -> Held:
         """Take out a hint whose task is now ours; settle it when its outcome is written."""
         return self._claiming.pop(hint)

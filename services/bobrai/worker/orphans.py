@@ -4,7 +4,7 @@ In: the rows under this worker's id, and what the executor holds. Out: rows that
 leaves such a row; a security policy or a trigger that somebody adds to the table can, by hiding a write's row from it.
 """
 
-from collections.abc import Set
+from collections.abc import Callable
 from typing import Final
 
 from bobrai.domain.message import Hint
@@ -17,18 +17,18 @@ from bobrai.worker.lease import Lease
 
 log = logs.get_logger(__name__)
 
-LOOK_SECONDS: Final = 5.0  # far longer than a row that is being claimed or written looks like one
+LOOK_SECONDS: Final = 5.0
 _TOLD: Final = 20  # ids of one line
 
 
 class Orphans:
     """Remembers what looked like one the last time: only what still does is given back."""
 
-    def __init__(self, database: Database, lease: Lease, executor: Executor, unsure: Set[Hint]) -> None:
+    def __init__(self, database: Database, lease: Lease, executor: Executor, may_come: Callable[[Hint], bool]) -> None:
         self._database = database
         self._lease = lease
         self._executor = executor
-        self._unsure = unsure  # claims without an answer, which `claims.py` asks for again
+        self._may_come = may_come  # as a claim whose answer is late
         self._seen: set[tuple[int, int]] = set()
 
     async def look(self) -> None:
@@ -38,7 +38,8 @@ class Orphans:
             self._seen = set()
             return
         found = await attempts.orphans(self._database, worker_id, self._executor.held)
-        found = {each for each in found if not self._executor.has(*each) and _hint(*each) not in self._unsure}
+        # From here to the statement nothing else runs, and what is not on its way now cannot come any more.
+        found = {each for each in found if not self._executor.has(*each) and not self._may_come(_hint(*each))}
         lasting, self._seen = sorted(found & self._seen), found
         if lasting and worker_id == self._lease.worker_id:
             told = [task_id for task_id, _ in lasting[:_TOLD]]

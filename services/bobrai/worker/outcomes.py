@@ -17,6 +17,7 @@ from bobrai.worker.attempt import StopCause
 
 UNKNOWN_TYPE_DELAY_SECONDS = 5.0
 NO_PLACE_DELAY_SECONDS = 2.0
+KEPT_AWAY_DELAY_SECONDS = 2.0
 _FRAMES = 40  # of each traceback, the innermost ones
 _MOST_LEAVES = 10_000  # exceptions in one group that are looked at
 
@@ -44,6 +45,11 @@ def no_place(claim: Claim) -> Outcome:
     """This worker runs as many isolated tasks as it can: give the task back for whoever has a place first."""
     delay = NO_PLACE_DELAY_SECONDS * random.uniform(0.5, 1.5)
     return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=delay)
+
+
+def kept_away(claim: Claim) -> Outcome:
+    """The outcome's row could not be changed: give the task back, not at once, since this may have to be repeated."""
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=KEPT_AWAY_DELAY_SECONDS)
 
 
 def died(claim: Claim, how: str) -> Outcome:

@@ -148,7 +148,7 @@ class Worker:
 
     async def tend_until(self, stop: Stop) -> None:
         """Look after speeds, prefetches, old hints and orphans; ask for a stop when it is time to."""
-        orphans = Orphans(self._database, self.lease, self.executor, self.claims.unsure)
+        orphans = Orphans(self._database, self.lease, self.executor, self.claims.may_come)
         await asyncio.gather(
             PeriodicLoop("worker-tend", TEND_SECONDS, lambda: self._tend(stop)).run(stop),
             PeriodicLoop("worker-orphans", LOOK_SECONDS, orphans.look).run(stop),

@@ -53,6 +53,13 @@ async def test_keys_and_sequences_are_the_servers_whatever_they_are_called(store
         await submitted_one(store)
 
 
+async def test_a_unique_index_of_somebodys_own_is_about_values(store: Database) -> None:
+    await store.fetch("CREATE UNIQUE INDEX one_order ON tasks ((payload ->> 'order'))")
+    await submitted_one(store, payload='{"order": 1}')
+    with pytest.raises(StoreRejected, match="23505"):
+        await submitted_one(store, payload='{"order": 1}')
+
+
 def test_a_server_that_has_used_up_its_transaction_ids_is_away() -> None:
     """It answers with the code of a value that is too large."""
     for function, kind in (("GetNewTransactionId", DatabaseUnavailable), ("index_form_tuple", StoreRejected)):

@@ -302,10 +302,10 @@ async def executor(isolation: Isolation) -> Executor:
 def isolated() -> list[psutil.Process]:
     """The processes in which tasks run alone; those that have ended and are still to be waited for are none."""
     found = []
-    for child in psutil.Process().children():
+    for each in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "isolated" in child.cmdline():
-                found.append(child)
+            if "isolated" in each.cmdline():
+                found.append(each)
     return found
 
 
@@ -346,9 +346,8 @@ async def test_an_isolated_handler_has_as_many_threads_as_in_the_worker(isolatio
 def test_a_process_finds_us_where_its_worker_has(tmp_path: Path) -> None:
     """The worker may have been started in our folder, without an installation."""
     program = child._PROGRAM.rpartition(";")[0] + "; import importlib.util as u; print(u.find_spec('bobrai').origin)"
-    found = subprocess.run(
-        [sys.executable, "-S", "-E", "-P", "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = [sys.executable, "-S", "-E", "-P", "-c", program]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30)
     assert found.stdout.strip() == bobrai.__file__
 
 

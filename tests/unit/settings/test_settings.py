@@ -84,6 +84,10 @@ def test_a_wrong_url_is_reported_without_its_password(monkeypatch: pytest.Monkey
         ("BOBRAI_DATABASE_URL", "postgres://%2Frun%2Fpostgresql:5433/db"),
         ("BOBRAI_DATABASE_URL", "postgresql://me:p%2F%23@[fe80::1]/db"),
         ("BOBRAI_DATABASE_URL", "postgresql://me:a:b@h"),
+        ("BOBRAI_DATABASE_URL", "postgresql:///bobrai?host=/cloudsql/x&user=sa@proj.iam&password=y"),
+        ("BOBRAI_DATABASE_URL", "postgresql://h/db?user=bob@server&password=x"),
+        ("BOBRAI_DATABASE_URL", "postgresql://u:p@h:/db?application_name=me@host"),
+        ("BOBRAI_RABBITMQ_URL", "amqp://u:p@h:/vhost@prod?name=worker@host1"),
         ("BOBRAI_RABBITMQ_URL", "amqp://me:p%2Fss@one:5672/%2F, amqps://[::1]:5671/vhost?heartbeat=5,"),
     ],
 )

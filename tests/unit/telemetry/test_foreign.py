@@ -1,12 +1,15 @@
 """However others set up logging and structlog: our lines are ours, theirs are as they wish, each is printed once."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
+
+from bobrai.telemetry import foreign
 
 # One process, forked for each setup: most of the time would be spent on imports.
 PROGRAM = """
@@ -62,6 +65,15 @@ SETUPS = {
     "mine.addHandler(logging.FileHandler('/dev/stdout'))": (1, 0),
     "mine.addHandler(logging.StreamHandler(os.fdopen(os.dup(1), 'w')))": (1, 0),
     f"{TO_STDOUT}h.setLevel('ERROR')\nmine.addHandler(h)": (1, 1),
+    f"{TO_STDOUT}h.addFilter(lambda record: False)\nmine.addHandler(h)": (1, 1),
+    f"{TO_STDOUT}h.addFilter(lambda record: 1 / 0)\nlogging.getLogger().addHandler(h)\nmine.propagate = False\n"
+    "mine.addHandler(logging.getLogger().handlers[0])": (1, 1),
+    # as dictConfig does, which takes the locks of handlers while it has that of the whole module
+    "import contextvars, threading\nmine.warning('before')\nsay = contextvars.copy_context().run\n"
+    "beside = threading.Thread(target=say, args=(mine.warning, 'beside'), daemon=True)\n"
+    "with logging._lock:\n    beside.start()\n    beside.join(10)\n    assert not beside.is_alive()": (1, 1),
+    "bound = structlog.get_logger().bind(a=1)\nwith structlog.testing.capture_logs() as seen:\n"
+    "    bound.info('%s', 1)\nassert seen[0]['event'] == '1', seen": (1, 1),
     "mine.addHandler(logging.FileHandler('/dev/null'))": (1, 1),
     "logging.disable(logging.CRITICAL)": (1, 0),
     "logging.config.dictConfig({'version': 1})": (1, 0),
@@ -147,6 +159,17 @@ def test_a_users_setup_changes_the_users_lines_alone(setup: str, printed: Printe
     assert "c" not in ours[0]
 
 
+def test_what_the_libraries_say_that_we_live_from_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(_record: object) -> bool:
+        raise LookupError("somebody's filter")
+
+    for name in ("aio_pika.connection", "aiormq.connection", "asyncio"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "filters", [no])
+        foreign.guard_libraries()
+        logger.critical("said")
+
+
 def test_what_is_said_by_a_logger_before_logs_are_set_up_is_readable() -> None:
     program = "from bobrai.telemetry import logs; logs.get_logger('bobrai.x').warning('early', a={1: object()})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
@@ -155,7 +178,8 @@ def test_what_is_said_by_a_logger_before_logs_are_set_up_is_readable() -> None:
 
 def test_a_record_of_any_make_is_printed(printed: Printed) -> None:
     lines = printed(MADE_BY_HAND)
-    assert sum(line["event"] == "a log record cannot be read" for line in lines) == 2
+    assert sum(line["event"] == "a log record cannot be read" for line in lines) == 1
+    assert [line["event"] for line in lines if line.get("module") == "7"] == ["None"]
     assert [line["arguments"] for line in lines if line["event"] == "%d"] == [["x"]]
     assert [line["event"] for line in lines if "exception" in line] == ["\\udcff"]
 

@@ -164,8 +164,9 @@ def test_a_line_never_holds_a_secret_of_the_settings(format_: str, monkeypatch: 
         except ValueError:
             log.exception("raised")
     log.warning("names", password="aaa-zzz", headers={"Authorization": "aaa-zzz"}, token="aaa-zzz")
+    log.warning("numbers", password=31415926, pin={"db_password": 27182818.5})
     for line in printed:
-        for part in (b"tr0u", b"quoted", b"oted", b"aaa-zzz"):
+        for part in (b"tr0u", b"quoted", b"oted", b"aaa-zzz", b"31415926", b"27182818"):
             assert part not in line, line
 
 
