@@ -60,13 +60,13 @@ async def version(url: str) -> str:
                 return ""
             found = str(await connection.fetchval("SELECT max(version_num) FROM alembic_version") or "")
             if found:
-                _check(found, has_tables=await connection.fetchval("SELECT to_regclass('tasks') IS NOT NULL"))
+                _must_be_ours(found, has_tables=await connection.fetchval("SELECT to_regclass('tasks') IS NOT NULL"))
             return found
         finally:
             await connection.close(timeout=5.0)
 
 
-def _check(revision: str, *, has_tables: bool) -> None:
+def _must_be_ours(revision: str, *, has_tables: bool) -> None:
     if not re.fullmatch(r"\d{4}", revision):
         raise ConfigurationError(
             f"the table alembic_version holds {revision!r}, which is another application's: give bobrAI a database, "

@@ -31,6 +31,7 @@ Record = asyncpg.Record
 IDLE_SECONDS = 40.0
 RENEW_SECONDS = 60.0
 _GIVE_UP_SECONDS = 1.0
+ROUNDS = 50  # of a statement that somebody else was quicker than, before it counts as kept away
 
 
 class Executor(Protocol):

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from bobrai.domain.errors import DatabaseUnavailable, IdempotencyMismatch
 from bobrai.domain.task import IdempotencyKey, NewTask
-from bobrai.store.pool import Executor
+from bobrai.store.pool import ROUNDS, Executor
 from bobrai.store.queries import statement
 from bobrai.store.records import task_columns
 
 _SUBMIT = statement("submit")
 _SUBMIT_KEYED = statement("submit_keyed")
 _LOOKUP = statement("idempotency_lookup")
-_ROUNDS = 50  # of a statement that somebody else was quicker than
 
 
 async def submit(database: Executor, tasks: Sequence[NewTask]) -> list[int]:
@@ -30,7 +29,7 @@ async def submit_keyed(database: Executor, tasks: Sequence[NewTask], key: Idempo
     Returns the ids and whether they are a replay of the first answer. Raises IdempotencyMismatch when the key was
     used with another body.
     """
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         rows = await database.fetch(
             _SUBMIT_KEYED, *task_columns(tasks), key.client_id, key.key, key.fingerprint, key.ttl_seconds
         )

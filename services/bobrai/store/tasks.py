@@ -9,7 +9,7 @@ from datetime import datetime
 
 from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
-from bobrai.store.pool import Database, Executor, Record
+from bobrai.store.pool import ROUNDS, Database, Executor, Record
 from bobrai.store.queries import statement
 
 _BY_ID = statement("task_by_id")
@@ -20,7 +20,6 @@ _CANCEL = statement("cancel")
 _REPLAY = statement("replay")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
-_ROUNDS = 50  # of a statement that somebody else was quicker than
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
 
     Returns the status before. Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
     """
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         rows = await database.fetch(_CANCEL, task_id)
         if rows:
             return TaskStatus(rows[0]["status_before"])

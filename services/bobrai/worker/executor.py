@@ -203,7 +203,7 @@ class Executor:
             attempt.span = self._new_span(claim)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
         if attempt.place is None:
-            attempt.timer = self._loop.call_later(claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+            self._set_timer(attempt)
             body = self._run(attempt)
         else:
             body = self._run_isolated(attempt, attempt.place)
@@ -257,8 +257,12 @@ class Executor:
             return
         attempt.place = None
         place.leave()
-        attempt.timer = self._loop.call_later(attempt.claim.timeout_seconds, self._stop, attempt, StopCause.TIMEOUT)
+        self._set_timer(attempt)
         await self._run(attempt)
+
+    def _set_timer(self, attempt: Attempt) -> None:
+        timeout = attempt.claim.timeout_seconds
+        attempt.timer = self._loop.call_later(timeout, self._stop, attempt, StopCause.TIMEOUT)
 
     def _ended_by(self, attempt: Attempt, error: BaseException | None) -> Outcome | None:
         """Return the outcome of an attempt that did not simply return; None when it is to be dropped."""

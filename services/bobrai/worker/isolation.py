@@ -197,9 +197,7 @@ class Place:
 
     def kill_unanswering(self) -> None:
         """End a process that keeps no timeout any more: for that, too, what ran in it before may be to blame."""
-        self._why = "did not answer"
-        if self._child is not None:
-            self._child.kill()
+        self._end_for("did not answer")
 
     def kill(self) -> None:
         """End the attempt with its process."""
@@ -208,9 +206,11 @@ class Place:
             self._child.kill()
 
     def _end_too_large(self, taken: int) -> None:
-        child, may = self._child, self._memory_bytes or 0
-        if child is not None:
-            self._why = f"took {taken >> 20} MiB of memory: it may use {may >> 20} MiB here"
+        self._end_for(f"took {taken >> 20} MiB of memory: it may use {(self._memory_bytes or 0) >> 20} MiB here")
+
+    def _end_for(self, why: str) -> None:
+        if (child := self._child) is not None:
+            self._why = why
             child.kill()
 
     def leave(self) -> None:

@@ -22,8 +22,8 @@ ONCE = Retry(max_attempts=1)
 SERVERS_FAULTS = ["42501", "55000", "58030", "XX000", "25006", "P0001"]
 
 
-async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Service) -> None:
-    """Though the answer speaks of values, nothing could be stored: so it was not the result's fault."""
+def gated(service: Service) -> asyncio.Event:
+    """Declare the type "waits": when the event is set it fails or returns the number of its attempt, as it is told."""
     gate = asyncio.Event()
 
     @service.task("waits")
@@ -33,6 +33,12 @@ async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Se
             raise ValueError("as planned")
         return ctx.attempt
 
+    return gate
+
+
+async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Service) -> None:
+    """Though the answer speaks of values, nothing could be stored: so it was not the result's fault."""
+    gate = gated(service)
     worker = await service.worker()
     ids = await service.submit_many(2, "waits", payload=False)
     ids.append(await service.submit("waits", payload=True, retry=ONCE))
@@ -51,14 +57,7 @@ async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Se
 
 
 async def test_an_outcome_that_a_trigger_silently_ignores_is_written_once_it_is_gone(service: Service) -> None:
-    gate = asyncio.Event()
-
-    @service.task("waits")
-    async def waits(ctx: Context, fails: bool) -> int:
-        await gate.wait()
-        if fails:
-            raise ValueError("as planned")
-        return ctx.attempt
+    gate = gated(service)
 
     @service.task("transaction")
     async def transaction(ctx: Context) -> int:
@@ -150,15 +149,7 @@ async def refusing(service: Service, sqlstate: str, condition: str) -> AsyncIter
 
 @pytest.mark.parametrize("sqlstate", SERVERS_FAULTS)
 async def test_a_servers_fault_costs_neither_a_result_nor_a_failure(service: Service, sqlstate: str) -> None:
-    gate = asyncio.Event()
-
-    @service.task("waits")
-    async def waits(ctx: Context, fails: bool) -> int:
-        await gate.wait()
-        if fails:
-            raise ValueError("as planned")
-        return ctx.attempt
-
+    gate = gated(service)
     worker = await service.worker()
     ids = [
         *await service.submit_many(3, "waits", payload=False),
