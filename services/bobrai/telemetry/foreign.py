@@ -76,17 +76,23 @@ def _is_printed_otherwise(record: logging.LogRecord, ours: logging.Handler) -> b
     logger: logging.Logger | None = found if isinstance(found, logging.Logger) else logging.root
     while logger is not None:
         for handler in logger.handlers:
-            if handler is not ours and record.levelno >= handler.level and _is_standard(handler):
-                return _lets_through(handler, record)
+            prints = handler is not ours and record.levelno >= handler.level and _is_standard(handler)
+            if prints and not _keeps_back(handler, record):
+                return True
         logger = logger.parent if logger.propagate else None
     return False
 
 
-def _lets_through(handler: logging.Handler, record: logging.LogRecord) -> bool:
+def _keeps_back(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    """Return whether one of the handler's filters keeps the record back.
+
+    Only plain functions are asked: one with a state, as that which lets each message through once, must not hear of a
+    record twice.
+    """
     try:
-        return bool(handler.filter(record))
+        return any(inspect.isfunction(each) and not each.__closure__ and not each(record) for each in handler.filters)
     except BaseException:  # noqa: BLE001 - a filter of somebody's own
-        return False
+        return True
 
 
 def _is_standard(handler: object, depth: int = 0) -> bool:

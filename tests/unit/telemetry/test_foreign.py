@@ -66,6 +66,13 @@ SETUPS = {
     "mine.addHandler(logging.StreamHandler(os.fdopen(os.dup(1), 'w')))": (1, 0),
     f"{TO_STDOUT}h.setLevel('ERROR')\nmine.addHandler(h)": (1, 1),
     f"{TO_STDOUT}h.addFilter(lambda record: False)\nmine.addHandler(h)": (1, 1),
+    f"{TO_STDOUT}h.addFilter(lambda record: False)\nmine.addHandler(h)\n"
+    "mine.addHandler(logging.StreamHandler(sys.stdout))": (1, 0),
+    "class Once(logging.Filter):\n    seen = set()\n    def filter(self, record):\n"
+    "        return record.msg not in self.seen and not self.seen.add(record.msg)\n"
+    "import io\nclass Out(io.StringIO):\n    def fileno(self): return 1\n"
+    "out = Out()\nh = logging.StreamHandler(out)\nh.addFilter(Once())\nlogging.getLogger().addHandler(h)\n"
+    "mine.warning('once')\nmine.warning('once')\nassert out.getvalue() == 'once\\n', out.getvalue()": (1, 0),
     f"{TO_STDOUT}h.addFilter(lambda record: 1 / 0)\nlogging.getLogger().addHandler(h)\nmine.propagate = False\n"
     "mine.addHandler(logging.getLogger().handlers[0])": (1, 1),
     # as dictConfig does, which takes the locks of handlers while it has that of the whole module
