@@ -18,6 +18,7 @@ from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
 from bobrai.telemetry import logs, metrics, traces
 
@@ -106,11 +107,11 @@ class Endpoint:
         if isinstance(error, DatabaseUnavailable) and (error.sqlstate or error.perhaps_one_row):
             method = request.method
             self._outages.setdefault(method, Outage(f"{method} {self._route}")).failed(error)
-        problem = problems.of(error)
-        if problem is None:
+        found = problems.of(error)
+        if found is None:
             log.error("http.failed", route=self._route, exc_info=error)
-            problem = problems.Problem("internal", "The server failed; its log tells more under this request_id")
-        return Reply(problem.body(request.request_id), problem.status, problem.headers, problems.CONTENT_TYPE)
+            found = problems.Problem("internal", "The server failed; its log tells more under this request_id")
+        return Reply(found.body(request.request_id), found.status, found.headers, problem.CONTENT_TYPE)
 
     def _record(self, request: Request, operation: Operation | None, status: int, seconds: float) -> None:
         method = request.method if request.method in _METHODS else "other"

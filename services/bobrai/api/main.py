@@ -20,9 +20,9 @@ from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.api.waiters import Waiters
 from bobrai.domain.errors import BobraiError, ConfigurationError
-from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
+from bobrai.runtime.server import listen
 from bobrai.settings import Settings
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs

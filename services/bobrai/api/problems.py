@@ -7,8 +7,6 @@ what the server keeps to itself: statements, addresses, tracebacks.
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from bobrai.domain.errors import (
     DatabaseUnavailable,
     FiguresUnknown,
@@ -19,12 +17,11 @@ from bobrai.domain.errors import (
     TransitionRefused,
     Unavailable,
 )
+from bobrai.runtime import problem
 
-CONTENT_TYPE: Final = b"application/problem+json"
 MAX_FAULTS: Final = 100  # in one answer
 MAX_DETAIL: Final = 500  # characters of one fault; a schema's message may quote a payload of any size
 _RETRY_SECONDS: Final = 2  # for a dependency that is away
-_KIND_PREFIX: Final = "urn:bobrai:problem:"
 
 _AGAIN: Final = "try again, with the same Idempotency-Key if the request submits tasks"
 
@@ -78,16 +75,8 @@ class Problem(Exception):
 
     def body(self, request_id: str) -> bytes:
         """Return the JSON of the problem."""
-        content: dict[str, object] = {
-            "type": _KIND_PREFIX + self.kind,
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "request_id": request_id,
-        }
-        if self.faults:
-            content["errors"] = [fault._asdict() for fault in self.faults[:MAX_FAULTS]]
-        return msgspec.json.encode(content)
+        more = {"errors": [fault._asdict() for fault in self.faults[:MAX_FAULTS]]} if self.faults else {}
+        return problem.document(self.kind, self.status, self.title, self.detail, request_id, **more)
 
 
 def pointer(*steps: str | int) -> str:

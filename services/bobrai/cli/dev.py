@@ -20,8 +20,8 @@ from bobrai.dispatcher.main import serve as serve_dispatcher
 from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
 from bobrai.handlers.registry import Registry
 from bobrai.runtime import signals
-from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.server import listen
 from bobrai.settings import Settings
 from bobrai.store.embedded import EmbeddedPostgres
 from bobrai.worker.main import serve as serve_worker

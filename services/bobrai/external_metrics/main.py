@@ -16,9 +16,10 @@ from bobrai.external_metrics.front_proxy import FrontProxy
 from bobrai.external_metrics.kubernetes import Kubernetes
 from bobrai.external_metrics.server import HttpsServer
 from bobrai.external_metrics.values import Values
-from bobrai.runtime.health import HealthServer, listen
+from bobrai.runtime.health import HealthServer
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
+from bobrai.runtime.server import listen
 from bobrai.settings import ExternalMetricsSettings, Settings
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs

@@ -4,37 +4,24 @@ In: an ASGI application and Certificates. Out: a server whose requests carry the
 ``scope["state"]["peer"]``; None without a certificate, or with one that was verified under what no longer holds.
 """
 
-import asyncio
-import math
 import ssl
 from typing import Any, Final
 
-import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bobrai.external_metrics.certificates import Certificates
-from bobrai.runtime.health import QuietServer
+from bobrai.runtime.connections import Limits
+from bobrai.runtime.http import HttpProtocol
+from bobrai.runtime.server import HttpConfig, QuietServer
 
 # Longer than the API server keeps an idle connection (90 s), so that it is the one who closes.
-_KEEP_ALIVE_SECONDS: Final = 120
+_LIMITS: Final = Limits(connections=1024, keep_alive_seconds=120)
 _GOODBYE_SECONDS: Final = 1.0
 
 
-class _Config(uvicorn.Config):
+class _Config(HttpConfig):
     def __init__(self, app: ASGIApp, certificates: Certificates, drain_seconds: float) -> None:
-        super().__init__(
-            app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=math.ceil(drain_seconds),
-        )
+        super().__init__(app, _LIMITS, drain_seconds, _Protocol)
         self.certificates = certificates
 
     def load(self) -> None:
@@ -42,12 +29,12 @@ class _Config(uvicorn.Config):
         self.ssl = self.certificates.context
 
 
-class _Protocol(HttpToolsProtocol):
+class _Protocol(HttpProtocol):
     config: _Config
     _peer: str | None = None
     _context: ssl.SSLContext | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._context = transport.get_extra_info("ssl_object").context
         self._peer = common_name(transport.get_extra_info("peercert") or {})

@@ -5,59 +5,22 @@ handler that blocks the main loop does not make the process look dead before its
 """
 
 import asyncio
-import contextlib
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bobrai.domain.errors import ConfigurationError
-from bobrai.runtime import event_loop, forks
-from bobrai.settings.values import split_address
-from bobrai.telemetry import foreign, metrics
+from bobrai.runtime import event_loop
+from bobrai.runtime.connections import Limits
+from bobrai.runtime.server import HttpConfig, QuietServer, listen
+from bobrai.telemetry import metrics
 
-
-def listen(bind: str, variable: str) -> socket.socket:
-    """Return a listening socket for HOST:PORT; raises ConfigurationError naming the variable when it cannot be had."""
-    host, port = split_address(bind)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {bind}: {error.strerror}; free the address or set {variable} to another one"
-        ) from error
-    forks.own([listener.fileno()])
-    return listener
-
-
-class QuietServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process's own Stop, and none of its connections to children."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        foreign.guard_libraries()  # a server that fails to say that it has started is not started
-        forks.own_from(self._descriptors)
-
-    def _descriptors(self) -> Iterator[int]:
-        for connection in list(self.server_state.connections):
-            transport = connection.transport
-            if transport is not None and (connected := transport.get_extra_info("socket")) is not None:
-                yield connected.fileno()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Install nothing."""
-        yield
+# A kubelet and a Prometheus or two are all who should come.
+_LIMITS: Final = Limits(connections=256, keep_alive_seconds=30, all_heads_bytes=1024 * 1024)
 
 
 class HealthServer:
@@ -76,10 +39,7 @@ class HealthServer:
                 Route("/metrics", self._metrics),
             ]
         )
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30, server_header=False
-        )
-        self._server = QuietServer(config)
+        self._server = QuietServer(HttpConfig(app, _LIMITS, drain_seconds=1))
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     def start(self) -> None:

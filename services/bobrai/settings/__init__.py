@@ -126,6 +126,15 @@ class ApiSettings(_Group):
         0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
     )
     refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
+    keep_alive_seconds: Seconds = Field(
+        75.0,
+        description="How long a connection may lie idle between two requests. Longer than a proxy in front of the API "
+        "keeps one, so that the proxy closes first: 620 behind Google's load balancers.",
+    )
+    max_connections: Count = Field(
+        10_000,
+        description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",
+    )
     scaling_token: SecretStr = Field(
         SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."
     )

@@ -51,6 +51,7 @@ EVENTS: Final[dict[str, Event]] = {
     "api.listening": Event("info", "HTTP connections are taken."),
     "api.stopped": Event("info", "The API has drained and ends."),
     "http.request": Event("info", "A request was answered (debug for health, metrics and documentation)."),
+    "http.refused": Event("info", "What a client sent was no request, or its head too large or slow."),
     "http.failed": Event("error", "A request met a defect of the server and was answered with 500."),
     "catalog.empty": Event("debug", "Queues and types could not be read yet."),
     "catalog.schema_unusable": Event(

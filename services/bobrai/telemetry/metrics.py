@@ -119,6 +119,12 @@ HTTP_REQUEST_SECONDS = fast_histogram(
     buckets=_CALL_SECONDS,
 )
 HTTP_REQUESTS_IN_PROGRESS = gauge("bobrai_http_requests_in_progress", "HTTP requests that are being answered.", by=_API)
+HTTP_CONNECTIONS_ENDED = counter(
+    "bobrai_http_connections_ended_total",
+    "Connections that a server ended: silent, head, idle, rest, close, stall: too slow with that; place: too many.",
+    ["reason"],
+    by=(*EVERY, "external-metrics"),
+)
 SUBMISSIONS_REFUSED = counter(
     "bobrai_submissions_refused_total",
     "Requests to submit that were refused, by reason: invalid, queue_full, idempotency_mismatch, unavailable.",

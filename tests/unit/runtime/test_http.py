@@ -1,0 +1,350 @@
+"""No client's bytes, and no client's silence, take more of a server than they should."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from bobrai.runtime import event_loop
+from bobrai.runtime.connections import Limits
+from bobrai.runtime.server import HttpConfig, QuietServer, listen
+from tests.support.eventually import eventually_sync
+
+LONG = 600.0  # seconds: never, in a test
+PATIENT = Limits(
+    connections=1000,
+    keep_alive_seconds=LONG,
+    head_seconds=LONG,
+    rest_seconds=LONG,
+    close_seconds=LONG,
+    stall_seconds=LONG,
+)
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+CHUNKED = b"POST /body HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+BIG = 8_000_000
+
+
+class App:
+    """Answers with the number of bytes that it read: at /body all of them, elsewhere none; at /big with many bytes."""
+
+    def __init__(self) -> None:
+        self.hold: asyncio.Event | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        size, more = 0, scope["path"] == "/body"
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message["body"])
+            more = message["more_body"]
+        if scope["path"] == "/held":
+            self.loop, self.hold = asyncio.get_running_loop(), asyncio.Event()
+            await self.hold.wait()
+        out = b"x" * BIG if scope["path"] == "/big" else b"%d" % size
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(out))]})
+        await send({"type": "http.response.body", "body": out})
+
+    def let_go(self) -> None:
+        eventually_sync(lambda: self.hold)
+        assert self.loop is not None
+        assert self.hold is not None
+        self.loop.call_soon_threadsafe(self.hold.set)
+
+
+class Served:
+    def __init__(self, limits: Limits) -> None:
+        self.app = App()
+        self.listener = listen("127.0.0.1:0", "X")
+        self.server = QuietServer(HttpConfig(self.app, limits, 1))
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=event_loop.new) as runner:
+            runner.run(self.server.serve(sockets=[self.listener]))
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(self.listener.getsockname())
+        client.settimeout(60)
+        return client
+
+    def ask(self, *parts: bytes) -> bytes:
+        """Send the parts in turn, each once the server has read the last, and return all that comes until it closes."""
+        with closing(self.connect()) as client:
+            for part in parts:
+                client.sendall(part)
+            return received(client)
+
+    @property
+    def open(self) -> int:
+        return len(self.server.server_state.connections)
+
+
+@contextmanager
+def served(limits: Limits) -> Iterator[Served]:
+    here = Served(limits)
+    here.thread.start()
+    try:
+        yield here
+    finally:
+        here.server.should_exit = True
+        here.thread.join(30)
+        here.listener.close()
+
+
+@pytest.fixture
+def patient() -> Iterator[Served]:
+    with served(PATIENT) as here:
+        yield here
+
+
+def received(client: socket.socket, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
+    got = b""
+    while not until(got):
+        part = client.recv(65536)
+        if not part:
+            break
+        got += part
+    return got
+
+
+def problem(answer: bytes) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    content: dict[str, Any] = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 %d " % content["status"])
+    assert content["request_id"].encode() in head
+    return content
+
+
+def head_of(size: int) -> bytes:
+    start = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: "
+    return start + b"y" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+def test_a_head_may_have_32_kib_and_not_a_byte_more(patient: Served) -> None:
+    assert b" 200 OK" in patient.ask(head_of(32 * 1024))
+    too_large = problem(patient.ask(head_of(32 * 1024 + 1)))
+    assert too_large["status"] == 431
+    assert "32768 bytes and 100 lines" in too_large["detail"]
+
+
+@pytest.mark.parametrize(("lines", "status"), [(99, 200), (100, 431), (1000, 431)])
+def test_a_head_may_have_100_lines(patient: Served, lines: int, status: int) -> None:
+    fields = b"x: y\r\n" * (lines - 1)
+    answer = patient.ask(b"GET / HTTP/1.1\r\nhost: a\r\n" + fields + b"connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_who_sends_a_head_of_many_megabytes_can_read_why_it_was_refused(patient: Served) -> None:
+    assert problem(patient.ask(GET[:-2] + b"x: " + b"y" * 20_000_000))["status"] == 431
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1\r\na\r\n0\r\n" + b"x: y\r\n" * 2000 + b"\r\n",
+        b"1\r\na\r\n0\r\nx: " + b"y" * 2_000_000 + b"\r\n\r\n",
+        b"1;" + b"y" * 2_000_000 + b"\r\na\r\n0\r\n\r\n",
+    ],
+    ids=["lines", "value", "extension"],
+)
+def test_what_is_neither_head_nor_body_is_bounded_like_a_head(patient: Served, body: bytes) -> None:
+    assert problem(patient.ask(CHUNKED + body))["status"] == 431
+
+
+def test_what_is_no_request_gets_a_problem_document(patient: Served) -> None:
+    assert problem(patient.ask(b"hello\r\n\r\n"))["status"] == 400
+    assert problem(patient.ask(CHUNKED + b"zz\r\n"))["status"] == 400
+
+
+def test_what_cannot_be_read_behind_a_request_does_not_answer_for_it(patient: Served) -> None:
+    with closing(patient.connect()) as client:
+        client.sendall(b"GET /held HTTP/1.1\r\nhost: a\r\n\r\n")
+        eventually_sync(lambda: patient.app.hold)
+        client.sendall(b"\x00garbage")
+        patient.app.let_go()
+        assert received(client).count(b"HTTP/1.1 ") == 1
+    # and so when both come at once
+    answer = patient.ask(GET + b"\x00garbage")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_requests_sent_at_once_are_answered_in_order(patient: Served) -> None:
+    count = 5000
+    posts = b"".join(
+        b"POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s" % (n % 10, b"z" * (n % 10))
+        for n in range(count)
+    )
+    with closing(patient.connect()) as client:
+        sender = threading.Thread(target=client.sendall, args=(posts,))
+        sender.start()
+        got = received(client, lambda got: got.count(b"HTTP/1.1 200 OK") == count and got.endswith(b"\r\n\r\n9"))
+        sender.join()
+    assert [int(part.rpartition(b"\r\n\r\n")[2]) for part in got.split(b"HTTP/1.1 ")[1:]] == [
+        n % 10 for n in range(count)
+    ]
+
+
+def test_a_large_body_arrives_whole_and_a_request_behind_it_is_answered(patient: Served) -> None:
+    size = 30_000_000
+    post = b"POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size + b"z" * size
+    answer = patient.ask(post + head_of(100))
+    assert answer.count(b" 200 OK") == 2
+    assert b"\r\n\r\n%d" % size in answer
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_who_offers_http_2_is_answered_in_http_1_1(patient: Served, apart: bool) -> None:
+    """Java's HttpClient does so, and sends the body along."""
+    head = (
+        b"POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nconnection: Upgrade, HTTP2-Settings\r\n"
+        b"upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
+    )
+    with closing(patient.connect()) as client:
+        for _ in range(3):
+            if apart:
+                client.sendall(head)
+                eventually_sync(lambda: patient.server.server_state.tasks)  # the head was read
+                client.sendall(b"hel")
+                client.sendall(b"lo")
+            else:
+                client.sendall(head + b"hello")
+            assert received(client, lambda got: got.endswith(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 OK")
+        client.sendall(GET)
+        assert received(client, lambda got: got.endswith(b"\r\n\r\n0")).startswith(b"HTTP/1.1 200 OK")
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        ("head_seconds", b""),
+        ("head_seconds", b"\r\n"),
+        ("head_seconds", b"GET / HTTP/1.1\r\nho"),
+        ("keep_alive_seconds", GET),
+        ("rest_seconds", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx"),
+    ],
+    ids=["silent", "blank", "half a head", "idle", "half a body"],
+)
+def test_who_does_not_go_on_is_let_go(limit: str, sent: bytes) -> None:
+    with served(PATIENT._replace(**{limit: 0.1, "close_seconds": 0.1})) as here, closing(here.connect()) as client:
+        client.sendall(sent)
+        answer = received(client)  # until the server closes
+        if sent.startswith(b"GET / HTTP/1.1\r\nho") and sent != GET:
+            assert problem(answer)["status"] == 408
+        eventually_sync(lambda: here.open == 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "start"),
+    [
+        ("head_seconds", b"GET / HTTP/1.1\r\nx: "),
+        ("rest_seconds", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n"),
+    ],
+    ids=["head", "rest of a body"],
+)
+def test_who_drips_is_let_go_as_well(limit: str, start: bytes) -> None:
+    with served(PATIENT._replace(**{limit: 0.3, "close_seconds": 0.1})) as here, closing(here.connect()) as client:
+        client.sendall(start)
+
+        def refused() -> bool:
+            try:
+                client.sendall(b"y")
+            except OSError:
+                return True
+            return False
+
+        eventually_sync(refused, timeout=60)
+
+
+@pytest.mark.parametrize("ends", [b"", b"connection: close\r\n"])
+def test_who_does_not_read_its_answer_is_let_go(ends: bytes) -> None:
+    with (
+        served(PATIENT._replace(stall_seconds=0.2, close_seconds=0.2)) as here,
+        closing(here.connect()) as client,
+    ):
+        client.sendall(b"GET /big HTTP/1.1\r\nhost: a\r\n" + ends + b"\r\n")
+        eventually_sync(lambda: here.open == 1)
+        eventually_sync(lambda: here.open == 0)
+
+
+def test_who_reads_slowly_gets_all_of_it() -> None:
+    with served(PATIENT._replace(stall_seconds=0.5, close_seconds=0.5)) as here, closing(here.connect()) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.sendall(b"GET /big HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        pace = threading.Event()
+        size = 0
+        while part := client.recv(250_000):
+            size += len(part)
+            pace.wait(0.05)  # a slow line: several times as long in all as a client may stall
+    assert size > BIG
+
+
+# --- room -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_longest_silent_connection_makes_room_for_a_new_one() -> None:
+    with served(PATIENT._replace(connections=20)) as here:
+        silent = [here.connect() for _ in range(60)]
+        try:
+            for _ in range(3):
+                assert b" 200 OK" in here.ask(head_of(100))
+            eventually_sync(lambda: here.open <= 20)
+        finally:
+            for client in silent:
+                client.close()
+
+
+def test_a_request_under_way_makes_room_for_nobody() -> None:
+    with served(PATIENT._replace(connections=5)) as here, closing(here.connect()) as working:
+        working.sendall(b"GET /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        eventually_sync(lambda: here.app.hold)
+        silent = [here.connect() for _ in range(20)]
+        try:
+            eventually_sync(lambda: here.open <= 5)
+            here.app.let_go()
+            assert b" 200 OK" in received(working)
+        finally:
+            for client in silent:
+                client.close()
+
+
+def test_unfinished_heads_are_bounded_all_together() -> None:
+    with served(PATIENT._replace(all_heads_bytes=100_000)) as here:
+        clients = [here.connect() for _ in range(20)]
+        try:
+            for client in clients:
+                client.sendall(GET[:-2] + b"x: " + b"y" * 20_000)
+            assert problem(received(clients[0]))["status"] == 503
+            eventually_sync(lambda: here.server.config.waits._heads_bytes <= 100_000)
+            assert b" 200 OK" in here.ask(head_of(5000))
+        finally:
+            for client in clients:
+                client.close()
+        eventually_sync(lambda: here.server.config.waits._heads_bytes == 0)
+
+
+def test_a_connection_that_is_reset_leaves_nothing_behind(patient: Served) -> None:
+    for sent in (b"", GET, GET[:20], GET[:-2] + b"x: " + b"y" * 20_000, b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n"):
+        client = patient.connect()
+        client.sendall(sent)
+        eventually_sync(lambda: patient.open == 1)
+        if sent == GET:
+            client.recv(65536)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        client.close()
+        eventually_sync(lambda: patient.open == 0)
+        waits = patient.server.config.waits
+        lists = (waits.silent, waits.heads, waits.idle, waits.rests, waits._closing, waits._stalled)
+        assert not any(each.since for each in lists)
+        assert (waits._stalled._left, waits._heads_bytes) == ({}, 0)
