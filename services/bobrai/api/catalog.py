@@ -26,8 +26,10 @@ from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
-_LEAST_AGE_SECONDS: Final = 0.2  # an unknown name does not make the catalog younger than this
+_LEAST_PAUSE_SECONDS: Final = 0.2  # between two reads for unknown names
 _FAULTS_PER_PAYLOAD: Final = 20
+# The validator lists every fault or the first, and makes up to a tenth of a millisecond of each.
+_ALL_FAULTS_CHARACTERS: Final = 2048
 
 
 def _is_moment(text: str) -> bool:
@@ -81,16 +83,30 @@ class KnownType:
         """Whether payloads are checked at all."""
         return self._validator is not None
 
-    def faults(self, payload: object, place: str) -> list[Fault]:
-        """Return what is wrong with a payload, the first few places."""
-        if self._validator is None or self._validator.is_valid(payload):
+    def faults(self, payload: object, size: int, place: str) -> list[Fault]:
+        """Return what is wrong with a payload of ``size`` characters of JSON, the first few places."""
+        validator = self._validator
+        if validator is None or validator.is_valid(payload):
             return []
-        found = []
-        for error in self._validator.iter_errors(payload):
-            found.append(Fault(place + pointer(*error.instance_path), shorten(error.message)))
-            if len(found) == _FAULTS_PER_PAYLOAD:
-                break
-        return found
+        if size > _ALL_FAULTS_CHARACTERS:
+            try:
+                validator.validate(payload)
+            except jsonschema_rs.ValidationError as error:
+                return _places(error, place)
+            return []
+        found = [fault for error in validator.iter_errors(payload) for fault in _places(error, place)]
+        return found[:_FAULTS_PER_PAYLOAD]
+
+
+def _places(error: jsonschema_rs.ValidationError, place: str) -> list[Fault]:
+    """A member that is missing or too much is named itself, not the object where it should be or should not."""
+    here = place + pointer(*error.instance_path)
+    kind = error.kind
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
+        return [Fault(here + pointer(kind.property), "is required")]
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
+        return [Fault(here + pointer(name), "is not a known field") for name in kind.unexpected[:_FAULTS_PER_PAYLOAD]]
+    return [Fault(here, shorten(error.message))]
 
 
 class Catalog:
@@ -104,7 +120,8 @@ class Catalog:
         self._database = database
         self._default_limit = settings.max_backlog
         self._interval = settings.refresh_seconds
-        self._read_at = float("-inf")
+        self._began_at = float("-inf")  # the latest read
+        self._next_read: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
         self._connected = metrics.CONNECTED.labels("database")
 
@@ -114,13 +131,23 @@ class Catalog:
             await self._read()
         return self._interval
 
-    async def know(self, types: Iterable[str], wanted_queues: Iterable[str]) -> None:
-        """Read again when one of these names is unknown, unless that was done a moment ago."""
-        if all(name in self.types for name in types) and all(name in self.queues for name in wanted_queues):
-            return
+    def knows(self, type_name: str, queue: str | None) -> bool:
+        """Whether this type is known, and this queue if one is named."""
+        return type_name in self.types and (queue is None or queue in self.queues)
+
+    async def reread(self) -> None:
+        """Return once a read is over that began after this call: it knows what was announced before."""
+        if self._next_read is None:
+            self._next_read = asyncio.create_task(self._read_soon())
+            self._next_read.add_done_callback(_retrieve)
+        await asyncio.shield(self._next_read)
+
+    async def _read_soon(self) -> None:
+        # Whoever asks for unknown names waits for the same read, and they are a few in a second.
+        await asyncio.sleep(self._began_at + _LEAST_PAUSE_SECONDS - time.monotonic())
         async with self._reading:
-            if time.monotonic() - self._read_at >= _LEAST_AGE_SECONDS:
-                await self._read()
+            self._next_read = None  # who comes now may ask for what this read does not see
+            await self._read()
 
     async def load(self) -> None:
         """Read once if nothing was read yet; a database that is away leaves the catalog empty."""
@@ -146,6 +173,7 @@ class Catalog:
         return True
 
     async def _read(self) -> None:
+        self._began_at = time.monotonic()
         try:
             found = await task_types.every(self._database)
             rows = await queues.every(self._database)
@@ -153,7 +181,7 @@ class Catalog:
             self._connected.set(0)
             raise
         self._connected.set(1)
-        self._read_at = time.monotonic()
+        now = time.monotonic()
         self._take_types(found)
         for row in rows:
             admission = self.queues.setdefault(row["name"], Admission(row["name"]))
@@ -162,7 +190,7 @@ class Catalog:
                 row["due"] + row["delayed"] + row["between_attempts"],
                 age_seconds=row["measured_age_seconds"],
                 limit=limit,
-                now=self._read_at,
+                now=now,
             )
         self.loaded = True
 
@@ -174,3 +202,9 @@ class Catalog:
         if fresh != self.types:
             self.version += 1
             self.types = fresh
+
+
+def _retrieve(read: asyncio.Task[None]) -> None:
+    """Take a failed read's error although nobody may wait for it any more."""
+    if not read.cancelled():
+        read.exception()

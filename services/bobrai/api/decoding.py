@@ -1,10 +1,14 @@
 """Bytes of a submission become envelopes: the checked fields, and the payload twice, as text and as a value.
 
-In: the body of a request. Out: envelopes, or every fault with its JSON Pointer. The payload's text goes to the row as
-the client wrote it; its value serves the checks. What PostgreSQL or a worker could not read is refused here, so that no
-item can fail its neighbours in a batch. Whether type, queue and payload fit together is decided in ``submissions``.
+In: the body of a request. Out: envelopes one after the other, and every fault with its JSON Pointer. The payload's text
+goes to the row as the client wrote it; its value serves the checks, and lives no longer than they take. What PostgreSQL
+or a worker could not read is refused here, so that no item can fail its neighbours in a batch. Whether type, queue and
+payload fit together is decided in ``submissions``.
 """
 
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
@@ -15,11 +19,30 @@ from bobrai.api.problems import Fault
 from bobrai.domain import limits
 
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_objects: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _value: Final = msgspec.json.Decoder()
+# The places of a batch: what is beyond them is skipped without making anything of it, however many there are.
+_Items: Any = msgspec.defstruct(
+    "_Items", [(f"item_{n}", msgspec.Raw, None) for n in range(limits.MAX_BATCH_TASKS + 1)], array_like=True
+)
+
+
+class _Batch(msgspec.Struct):
+    tasks: _Items | msgspec.UnsetType = msgspec.UNSET
+
+
+class _OnlyBatch(_Batch, forbid_unknown_fields=True):
+    pass
+
+
+_batch: Final = msgspec.json.Decoder(_Batch)
+_only_batch: Final = msgspec.json.Decoder(_OnlyBatch)
+_KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
 # Beyond the largest number that every reader of a payload takes (a double, an integer of 4,300 digits).
 _NUMBER: Final = "has a number that is out of range"
 _DEPTH: Final = f"nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects"
+_UNKNOWN: Final = "is not a known field"
+_UNKNOWN_FIELD: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Envelope(NamedTuple):
@@ -30,75 +53,92 @@ class Envelope(NamedTuple):
     payload: str
 
 
-def single(body: bytes) -> list[Envelope]:
-    """Return the one envelope of a body; raises a 400 or 422 problem."""
-    faults: list[Fault] = []
-    envelope = _envelope(_members(body), "", faults)
-    if envelope is None:
-        raise problems.invalid(faults)
-    return [envelope]
+# One after the other, None for one that is wrong or to let others run; faults are added to the list meanwhile.
+Envelopes = Iterator[Envelope | None]
 
 
-def batch(body: bytes) -> list[Envelope]:
-    """Return the envelopes of a batch; raises a 400 or 422 problem that names every bad item."""
-    members = _members(body)
-    faults = [Fault(problems.pointer(name), "is not a known field") for name in members if name != "tasks"]
-    items = _items(members, faults)
-    envelopes = []
+def single(body: bytes, faults: list[Fault]) -> Envelopes:
+    """Yield the one envelope of a body, adding what is wrong to ``faults``; raises a 400 problem."""
+    members = _members(body, "", faults)
+    yield None if members is None else _envelope(members, "", faults)
+
+
+def batch(body: bytes, faults: list[Fault]) -> Envelopes:
+    """Yield the envelopes of a batch, adding what is wrong with any item to ``faults``; raises a 400 problem."""
+    items = _items(body, faults)
+    yield None
     for index, item in enumerate(items):
-        place = f"/tasks/{index}"
-        if len(memoryview(item)) > limits.MAX_BODY_BYTES:
-            faults.append(Fault(place, f"has more than {limits.MAX_BODY_BYTES} bytes"))
-        elif (envelope := _item(item, place, faults)) is not None:
-            envelopes.append(envelope)
-    if faults:
-        raise problems.invalid(faults)
-    return envelopes
+        yield _item(item, f"/tasks/{index}", faults)
 
 
-def _members(body: bytes) -> dict[str, msgspec.Raw]:
+def _members(text: bytes | msgspec.Raw, place: str, faults: list[Fault]) -> dict[str, msgspec.Raw] | None:
     try:
-        return _object.decode(body)
-    except msgspec.ValidationError as error:
-        raise problems.invalid([Fault("", "must be an object")]) from error
-    except RecursionError as error:
-        raise problems.invalid([Fault("", _DEPTH)]) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse_syntax(error)
-
-
-def _items(members: dict[str, msgspec.Raw], faults: list[Fault]) -> list[msgspec.Raw]:
-    if "tasks" not in members:
-        faults.append(Fault("/tasks", "is required"))
-        return []
-    try:
-        items = _objects.decode(members["tasks"])
+        return _object.decode(text)
     except msgspec.ValidationError:
-        faults.append(Fault("/tasks", "must be an array"))
+        faults.append(Fault(place, "must be an object"))
+    except RecursionError:
+        faults.append(Fault(place, _DEPTH))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse_syntax(error, text, place)
+    return None
+
+
+def _items(body: bytes, faults: list[Fault]) -> Sequence[msgspec.Raw]:
+    unknown = ""
+    try:
+        try:
+            found: _Batch = _only_batch.decode(body)
+        except msgspec.ValidationError as error:
+            if (match := _UNKNOWN_FIELD.search(str(error))) is None:
+                raise
+            unknown = match[1]
+            found = _batch.decode(body)
+    except msgspec.ValidationError as error:
+        inside = "$.tasks" in str(error)
+        faults.append(Fault("/tasks", "must be an array") if inside else Fault("", "must be an object"))
         return []
-    if not 1 <= len(items) <= limits.MAX_BATCH_TASKS:
-        faults.append(Fault("/tasks", f"must have 1 to {limits.MAX_BATCH_TASKS} items, not {len(items)}"))
+    except RecursionError:
+        faults.append(Fault("", _DEPTH))
         return []
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse_syntax(error, body, "")
+    if found.tasks is msgspec.UNSET:
+        items: list[msgspec.Raw] = []
+        faults.append(Fault("/tasks", "is required"))
+    else:
+        items = list(takewhile(lambda item: item is not None, msgspec.structs.astuple(found.tasks)))
+        if not 1 <= len(items) <= limits.MAX_BATCH_TASKS:
+            faults.append(Fault("/tasks", f"must have 1 to {limits.MAX_BATCH_TASKS} items"))
+            items = []
+    if unknown:
+        beside = len(body) - sum(len(memoryview(item)) for item in items)
+        # The names of a million members are not worth their memory: one of them will do.
+        names = _object.decode(body) if beside <= limits.MAX_BODY_BYTES else (unknown,)
+        faults += [Fault(problems.pointer(name), _UNKNOWN) for name in names if name != "tasks"]
     return items
 
 
 def _item(item: msgspec.Raw, place: str, faults: list[Fault]) -> Envelope | None:
-    try:
-        members = _object.decode(item)
-    except msgspec.ValidationError:
-        faults.append(Fault(place, "must be an object"))
+    if len(memoryview(item)) > limits.MAX_BODY_BYTES:
+        faults.append(Fault(place, f"has more than {limits.MAX_BODY_BYTES} bytes"))
         return None
-    except UnicodeDecodeError as error:
-        _refuse_syntax(error)
-    return _envelope(members, place, faults)
+    members = _members(item, place, faults)
+    return None if members is None else _envelope(members, place, faults)
 
 
 def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) -> Envelope | None:
     before = len(faults)
     raw = members.get("payload")
-    values = {name: _decode(value, place, name, faults) for name, value in members.items()}
-    if len(faults) > before:
-        return None
+    if unknown := members.keys() - _KNOWN:
+        named = islice((name for name in members if name in unknown), problems.MAX_FAULTS)
+        faults += [Fault(place + problems.pointer(name), _UNKNOWN) for name in named]
+        members = {name: value for name, value in members.items() if name in _KNOWN}
+    values = {}
+    for name, value in members.items():
+        here = len(faults)
+        decoded = _decode(value, place, name, faults)
+        if len(faults) == here:
+            values[name] = decoded
     text = values.get("payload")
     if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
         wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
@@ -108,7 +148,8 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
-        faults += schemas.faults_of(error, place)
+        told = {fault.pointer for fault in faults[before:]}
+        faults += [fault for fault in schemas.faults_of(error, place) if fault.pointer not in told]
         return None
     if len(faults) > before or raw is None:
         return None
@@ -126,7 +167,7 @@ def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse_syntax(error)
+        _refuse_syntax(error, raw, place + problems.pointer(name))
     if isinstance(value, dict | list) and _deeper(raw, value):
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
     return value
@@ -150,7 +191,14 @@ def _deeper(raw: msgspec.Raw, value: Any) -> bool:
     return True
 
 
-def _refuse_syntax(error: Exception) -> NoReturn:
+def _refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str) -> NoReturn:
+    where = f" at {place}" if place else ""
     if isinstance(error, UnicodeDecodeError):
-        raise problems.bad_json("The body is not UTF-8") from error
-    raise problems.bad_json(f"The body is not JSON: {error}") from error
+        raise problems.bad_json(f"The body is not UTF-8{where}") from error
+    # Half of a pair is read as a text that ends too early, or as a malformed pair.
+    ends = bytes(text).rstrip()[-1:] in {b"}", b"]", b'"'}
+    if "surrogate" in str(error) or (ends and "truncated" in str(error) and _SURROGATE.search(text)):
+        raise problems.bad_json(
+            f"The body has a lone surrogate{where}, such as \\ud800 without its partner: it is no character"
+        ) from error
+    raise problems.bad_json(f"The body is not JSON{where}: {error}") from error

@@ -22,6 +22,7 @@ MOMENT_PATTERN: Final = (
     r"^(19[7-9][0-9]|20[0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
     r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+_RFC_3339: Final = re.compile(MOMENT_PATTERN.replace("(19[7-9][0-9]|20[0-9][0-9])", "[0-9]{4}"))
 CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{11}$"
 # Bare, or quoted as the draft has it (a string of RFC 8941).
 _MOST = limits.MAX_IDEMPOTENCY_KEY
@@ -38,6 +39,8 @@ def _moment(value: object) -> datetime:
             return datetime.fromisoformat(value.upper())
         except ValueError:
             pass  # a day that its month does not have: the same answer as for any other text
+    if isinstance(value, str) and _RFC_3339.match(value) and not _MOMENT.match(value):
+        raise PydanticCustomError("moment", "must be within the years 1970 to 2099")
     raise PydanticCustomError("moment", "must be an RFC 3339 date-time with offset, such as 2030-01-31T12:00:00Z")
 
 

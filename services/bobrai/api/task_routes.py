@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
-from bobrai.api.decoding import Envelope
+from bobrai.api.decoding import Envelopes
 from bobrai.api.endpoint import ANSWER_SECONDS
+from bobrai.api.problems import Fault
 from bobrai.api.submissions import Origin, Submissions
 from bobrai.api.waiters import Waiters
 from bobrai.api.web import Reply, Request
@@ -111,13 +112,17 @@ class TaskRoutes:
         return Reply(views.encode(views.task(row)))
 
     async def _accept(
-        self, request: Request, kind: str, decode: Callable[[bytes], Sequence[Envelope]]
+        self, request: Request, kind: str, decode: Callable[[bytes, list[Fault]], Envelopes]
     ) -> tuple[Sequence[int], tuple[tuple[bytes, bytes], ...]]:
         schemas.query(schemas.NoQuery, request.query_string)
-        key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, request.body, ttl_seconds=self._ttl)
+        body, request.body = request.body, b""  # it goes as soon as its tasks are made
+        key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, body, ttl_seconds=self._ttl)
         origin = Origin(request.request_id, request.trace_context)
+        faults: list[Fault] = []
+        envelopes = decode(body, faults)
+        del body
         with refusals.counted():
-            ids, replayed = await self._submissions.accept(decode(request.body), origin, key)
+            ids, replayed = await self._submissions.accept(envelopes, faults, origin, key)
         return ids, _REPLAYED if replayed else ()
 
     async def _read(self, task_id: int) -> Record:

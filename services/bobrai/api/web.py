@@ -115,9 +115,10 @@ class Request:
         """Raise a 415 problem unless the body is declared as plain JSON in UTF-8."""
         given = self.headers.get(b"content-type", b"")
         if given != JSON:
-            media, _, parameters = given.lower().partition(b";")
-            charset = parameters.strip().removeprefix(b"charset=").strip(b'"')
-            if media.strip() != JSON or charset not in {b"", b"utf-8", b"utf8"}:
+            media, *parameters = given.lower().split(b";")
+            named = (parameter.partition(b"=") for parameter in parameters)
+            charsets = {value.strip().strip(b'"') for name, _, value in named if name.strip() == b"charset"}
+            if media.strip() != JSON or charsets - {b"utf-8", b"utf8", b"us-ascii"}:
                 raise problems.unsupported_media_type("Send Content-Type: application/json, in UTF-8")
         if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise problems.unsupported_media_type("Send the body without a Content-Encoding")

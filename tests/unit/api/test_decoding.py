@@ -1,20 +1,31 @@
 """Bodies become envelopes, or every fault with its place."""
 
 import contextlib
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bobrai.api import decoding
-from bobrai.api.problems import Problem
+from bobrai.api import decoding, problems
+from bobrai.api.problems import Fault, Problem
 from bobrai.domain import limits
 
+Decode = Callable[[bytes, list[Fault]], decoding.Envelopes]
 
-def refused(decode: object, body: bytes) -> Problem:
+
+def decoded(decode: Decode, body: bytes) -> list[decoding.Envelope]:
+    faults: list[Fault] = []
+    envelopes = [envelope for envelope in decode(body, faults) if envelope is not None]
+    if faults:
+        raise problems.invalid(faults)
+    return envelopes
+
+
+def refused(decode: Decode, body: bytes) -> Problem:
     with pytest.raises(Problem) as caught:
-        decode(body)  # type: ignore[operator]
+        decoded(decode, body)
     return caught.value
 
 
@@ -26,7 +37,7 @@ def pointers(problem: Problem) -> list[str]:
     "text", ['{"b": 1,\n "a":1e5}', "null", "-0", '"\\u0000"', '"\\ud83d\\ude00"', '{"a":1,"a":2}']
 )
 def test_the_payload_is_kept_as_it_was_written(text: str) -> None:
-    (envelope,) = decoding.single(b'{"payload": %s , "type":"echo"}' % text.encode())
+    (envelope,) = decoded(decoding.single, b'{"payload": %s , "type":"echo"}' % text.encode())
     assert envelope.payload == text
 
 
@@ -78,11 +89,11 @@ def test_a_missing_payload_is_named() -> None:
 
 
 def test_an_integer_may_be_written_as_a_float() -> None:
-    assert decoding.single(b'{"payload":1,"priority":5.0}')[0].fields.priority == 5
+    assert decoded(decoding.single, b'{"payload":1,"priority":5.0}')[0].fields.priority == 5
 
 
 def test_an_offset_in_run_at_is_understood() -> None:
-    (envelope,) = decoding.single(b'{"payload":1,"run_at":"2030-01-01t02:00:00.5+02:00"}')
+    (envelope,) = decoded(decoding.single, b'{"payload":1,"run_at":"2030-01-01t02:00:00.5+02:00"}')
     assert envelope.fields.run_at.timestamp() == 1893456000.5
 
 
@@ -90,7 +101,7 @@ def test_an_offset_in_run_at_is_understood() -> None:
 def test_a_string_payload_is_measured_in_characters(length: int, accepted: bool) -> None:
     body = msgspec.json.encode({"payload": "ä" * length})
     if accepted:
-        assert decoding.single(body)[0].fields.payload == "ä" * length
+        assert decoded(decoding.single, body)[0].fields.payload == "ä" * length
     else:
         assert pointers(refused(decoding.single, body)) == ["/payload"]
 
@@ -100,13 +111,13 @@ def test_nesting_has_an_exact_limit(opening: bytes, closing: bytes) -> None:
     def body(depth: int) -> bytes:
         return b'{"payload":' + opening * depth + b"1" + closing * depth + b"}"
 
-    assert decoding.single(body(limits.MAX_JSON_DEPTH))
+    assert decoded(decoding.single, body(limits.MAX_JSON_DEPTH))
     for depth in (limits.MAX_JSON_DEPTH + 1, 5_000, 50_000):
         assert refused(decoding.single, body(depth)).status == 422
 
 
 def test_many_brackets_that_do_not_nest_are_fine() -> None:
-    assert decoding.single(b'{"payload":[' + b"[]," * 5_000 + b'"[[["]}')
+    assert decoded(decoding.single, b'{"payload":[' + b"[]," * 5_000 + b'"[[["]}')
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1" * 5_000, b"[[1e999]]"])
@@ -141,7 +152,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_any_json_value_is_a_payload(value: object) -> None:
     text = msgspec.json.encode(value)
-    (envelope,) = decoding.single(b'{"payload":%s}' % text)
+    (envelope,) = decoded(decoding.single, b'{"payload":%s}' % text)
     assert envelope.payload.encode() == text
 
 
@@ -149,4 +160,4 @@ def test_any_json_value_is_a_payload(value: object) -> None:
 def test_no_body_at_all_breaks_the_decoder(body: bytes) -> None:
     for decode in (decoding.single, decoding.batch):
         with contextlib.suppress(Problem):  # whatever else is raised fails this test
-            decode(body)
+            decoded(decode, body)
