@@ -13,14 +13,15 @@ _LOOK_SECONDS: Final = 0.25
 
 
 class Deadline:
-    """The end of one request's time; ``passed`` says whether its task was cancelled for it."""
+    """The end of one request's time; ``passed`` says whether its task was cancelled for it, ``crowded`` for others."""
 
-    __slots__ = ("_at", "_task", "passed")
+    __slots__ = ("_at", "_task", "crowded", "passed")
 
     def __init__(self, task: "asyncio.Task[object] | None", seconds: float) -> None:
         self._task = task
         self._at = time.monotonic() + seconds
         self.passed = False
+        self.crowded = False
 
     def allow(self, seconds: float) -> None:
         """End so many seconds from now instead."""
@@ -28,8 +29,14 @@ class Deadline:
 
     def check(self, now: float) -> None:
         """Cancel the task if its time is over."""
-        if now >= self._at and not self.passed and self._task is not None:
+        if now >= self._at and not self.passed and not self.crowded and self._task is not None:
             self.passed = True
+            self._task.cancel()
+
+    def crowd_out(self) -> None:
+        """Cancel the task for the sake of others."""
+        if not self.passed and not self.crowded and self._task is not None:
+            self.crowded = True
             self._task.cancel()
 
 

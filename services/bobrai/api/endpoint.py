@@ -14,9 +14,11 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from bobrai.api import problems
+from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
+from bobrai.domain import limits
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
@@ -34,8 +36,9 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "O
 class Endpoint:
     """One path of the API, or with no operations the place where unknown paths end."""
 
-    def __init__(self, route: str, operations: Mapping[str, Operation], deadlines: Deadlines) -> None:
+    def __init__(self, route: str, operations: Mapping[str, Operation], deadlines: Deadlines, bodies: Bodies) -> None:
         self._deadlines = deadlines
+        self._bodies = bodies
         self._route = route
         self._operations = dict(operations)
         if "GET" in operations:
@@ -79,26 +82,40 @@ class Endpoint:
                 raise problems.Problem("not-found", "Nothing is served at this path")
             raise problems.method_not_allowed(request.method, self._allowed)
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
+        room = None
         try:
-            if operation.body_limit is not None:
-                request.require_json()
-                await request.read_body(operation.body_limit)
+            if operation.body_limit is not None or request.has_body:
+                room = request.room = Body(deadline)
+                request.bodies = self._bodies
+                await self._read(operation.body_limit, request)
             request.allow(ANSWER_SECONDS)
             return await operation.handler(request)
         except asyncio.CancelledError as error:
-            if not deadline.passed:
+            if not (deadline.passed or deadline.crowded):
                 raise  # the process ends
-            raise self._overdue(request) from error
+            raise self._cut_short(request) from error
         finally:
             self._deadlines.end(deadline)
+            if room is not None:
+                self._bodies.release(room)
 
-    def _overdue(self, request: Request) -> Exception:
+    async def _read(self, limit: int | None, request: Request) -> None:
+        if limit is None:  # nobody wants it, but what is not read would lie in the server
+            await request.read_body(limits.MAX_BODY_BYTES)
+            request.body = b""
+        else:
+            request.require_json()
+            await request.read_body(limit)
+
+    def _cut_short(self, request: Request) -> Exception:
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
+        if request.deadline.crowded:
+            return problems.crowded()
         if request.answering:
             return DatabaseUnavailable(f"no answer within {ANSWER_SECONDS:g} s", perhaps_one_row=True)
-        return problems.Problem("body-timeout", "The body did not arrive in time")
+        return problems.body_timeout(_BODY_SECONDS)
 
     def _explain(self, error: Exception, request: Request) -> Reply:
         if isinstance(error, ClientGone):

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 
 from bobrai.api import app, openapi, routes
+from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
 from bobrai.api.operations import Operation
 from bobrai.api.probe import DatabaseProbe
@@ -48,7 +49,11 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiters_loop.wake
     operations = _operations(settings, database, catalog, submissions, waiters, stop)
-    server = HttpServer(app.build(operations), settings.api, lambda: _listening(listener, on_listening))
+    server = HttpServer(
+        app.build(operations, Bodies(settings.api.max_bodies_bytes)),
+        settings.api,
+        lambda: _listening(listener, on_listening),
+    )
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(catalog_loop.run(stop))

@@ -22,6 +22,7 @@ from bobrai.runtime import problem
 MAX_FAULTS: Final = 100  # in one answer
 MAX_DETAIL: Final = 500  # characters of one fault; a schema's message may quote a payload of any size
 _RETRY_SECONDS: Final = 2  # for a dependency that is away
+_RETRY_CROWDED_SECONDS: Final = 1  # for room, which a batch leaves within a second
 
 _AGAIN: Final = "try again, with the same Idempotency-Key if the request submits tasks"
 
@@ -44,6 +45,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "idempotency-mismatch": (422, "Idempotency key reused", "This Idempotency-Key came before with another body."),
     "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
     "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
+    "crowded": (
+        503,
+        "Crowded",
+        "This process holds all the request bodies that it may; retry after the Retry-After time.",
+    ),
     "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
     "unavailable": (
         503,
@@ -100,6 +106,21 @@ def body_too_large(limit: int, *, close: bool = False) -> Problem:
     """A body over its limit; ``close`` also ends the connection, because the rest of the body is not read."""
     headers = ((b"connection", b"close"),) if close else ()
     return Problem("body-too-large", f"The body may have at most {limit} bytes", headers=headers)
+
+
+def crowded() -> Problem:
+    """A body for which there is no room now; nothing of it was stored, and the rest of it is not read."""
+    return Problem(
+        "crowded",
+        "Too many bytes of request bodies are under way in this process; nothing was stored, try again",
+        headers=((b"retry-after", b"%d" % _RETRY_CROWDED_SECONDS), (b"connection", b"close")),
+    )
+
+
+def body_timeout(seconds: float) -> Problem:
+    """A body that takes too long to arrive; the rest of it is not read."""
+    detail = f"The body did not arrive within {seconds:g} s"
+    return Problem("body-timeout", detail, headers=((b"connection", b"close"),))
 
 
 def unstorable() -> Problem:

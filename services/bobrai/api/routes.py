@@ -21,6 +21,7 @@ _SUBMIT: Final = (
     "bad-json",
     "bad-header",
     "body-timeout",
+    "crowded",
     "body-too-large",
     "wrong-media-type",
     "invalid",
@@ -171,6 +172,7 @@ def _of_queues(queues: QueueRoutes) -> list[Operation]:
             problems=(
                 "bad-json",
                 "body-timeout",
+                "crowded",
                 "queue-not-found",
                 "body-too-large",
                 "wrong-media-type",

@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from bobrai.api import problems
+from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
 from bobrai.telemetry.traces import ServerSpan
@@ -61,6 +62,7 @@ class Request:
     __slots__ = (
         "_receive",
         "answering",
+        "bodies",
         "body",
         "deadline",
         "headers",
@@ -68,11 +70,14 @@ class Request:
         "params",
         "query_string",
         "request_id",
+        "room",
         "route",
         "span",
         "task_id",
     )
     deadline: Deadline
+    bodies: Bodies
+    room: Body
 
     def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
         self._receive = receive
@@ -126,25 +131,51 @@ class Request:
     async def read_body(self, limit: int) -> None:
         """Read the whole body into ``body``.
 
-        Raises a 413 problem for more than ``limit`` bytes, without keeping them, and ClientGone.
+        Raises a 413 problem for more than ``limit`` bytes, without keeping them, a 503 problem when the process holds
+        too many bytes of bodies, and ClientGone.
         """
-        declared = self.headers.get(b"content-length")
-        if declared is not None and int(declared) > limit:
-            await self._refuse_size(limit, int(declared))
+        declared = int(self.headers.get(b"content-length", b"0"))
+        if declared > limit:
+            await self._refuse_size(limit, declared)
+        if declared > limits.MAX_BODY_BYTES:
+            await self._have_room(declared)  # before the first byte, and before it is asked for
         message = await self._next()
-        self.body = message.get("body", b"")
+        first = message.get("body", b"")
         if message.get("more_body"):
-            chunks, size = [self.body], len(self.body)
-            while message.get("more_body"):
-                message = await self._next()
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limit:
-                    chunks.clear()
-                    await self._refuse_size(limit, size, more=message.get("more_body", False))
-            self.body = b"".join(chunks)
-        if len(self.body) > limit:
+            self.bodies.arrives(self.room)
+            await self._read_on(first, limit)
+            self.bodies.complete(self.room)
+        elif len(first) > limit:
             raise problems.body_too_large(limit)
+        else:
+            await self._have_room(len(first))
+            self.body = first
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the client sends one, be it empty."""
+        return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
+
+    async def _read_on(self, first: bytes, limit: int) -> None:
+        chunks, size, more = [first], len(first), True
+        while True:
+            if size > limit:
+                chunks.clear()
+                await self._refuse_size(limit, size, more=more)
+            if size > self.room.size:
+                # One that did not say its size, and is not small, may become as large as is allowed.
+                await self._have_room(size if size <= limits.MAX_BODY_BYTES else limit)
+            if not more:
+                break
+            message = await self._next()
+            more = message.get("more_body", False)
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+        self.body = b"".join(chunks)
+
+    async def _have_room(self, size: int) -> None:
+        if not self.bodies.take(self.room, size):
+            await self.bodies.wait(self.room, size)
 
     async def _refuse_size(self, limit: int, size: int, *, more: bool = True) -> None:
         if size > _DISCARDED_BYTES or self.headers.get(b"expect", b"").lower() == b"100-continue":

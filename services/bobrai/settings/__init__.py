@@ -131,6 +131,11 @@ class ApiSettings(_Group):
         description="How long a connection may lie idle between two requests. Longer than a proxy in front of the API "
         "keeps one, so that the proxy closes first: 620 behind Google's load balancers.",
     )
+    max_bodies_bytes: Annotated[int, Field(ge=24 * 1024 * 1024)] = Field(
+        48 * 1024 * 1024,
+        description="Bytes of request bodies that a process holds at once, a quarter of them for small ones only. "
+        "Beyond, large ones wait for 8 s, then get 503. A large batch takes up to six times its size of memory.",
+    )
     max_connections: Count = Field(
         10_000,
         description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",

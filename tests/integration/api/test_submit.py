@@ -10,7 +10,6 @@ from bobrai.domain import limits
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
-from tests.support.eventually import eventually
 
 JSON = {"content-type": "application/json"}
 
@@ -55,7 +54,8 @@ async def test_the_first_versions_path_behaves_as_the_twin(api: Api) -> None:
     [
         ({"payload": 1, "type": "unheard"}, "/type"),
         ({"payload": {"n": "x"}, "type": "numbers"}, "/payload/n"),
-        ({"payload": {"n": 1, "m": 2}, "type": "numbers"}, "/payload"),
+        ({"payload": {"n": 1, "m": 2}, "type": "numbers"}, "/payload/m"),
+        ({"payload": {}, "type": "numbers"}, "/payload/n"),
         ({"payload": 1, "queue": "a\x00b"}, "/queue"),
         ({"payload": 1, "type": "a\x00b"}, "/type"),
         ({"payload": 1, "surprise": 2}, "/surprise"),
@@ -114,14 +114,43 @@ async def test_an_unknown_queue_is_made_up_to_a_limit(api: Api, database: OwnDat
 
 
 async def test_a_type_that_was_announced_a_moment_ago_is_known(api: Api, store: Database) -> None:
-    await store.fetch(
-        "INSERT INTO task_types (name, queue, retry, timeout_seconds) VALUES ('late', 'default', '{}', 1)"
-    )
+    for number in range(10):
+        name = f"late-{number}"
+        before = await api.post("/api/v1/tasks", json={"payload": 1, "type": name})  # the API has just looked
+        assert before.status_code == 422
+        await store.fetch(
+            "INSERT INTO task_types (name, queue, retry, timeout_seconds) VALUES ($1, 'default', '{}', 1)", name
+        )
+        assert (await api.post("/api/v1/tasks", json={"payload": 1, "type": name})).status_code == 201
 
-    async def accepted() -> bool:
-        return (await api.post("/api/v1/tasks", json={"payload": 1, "type": "late"})).status_code == 201
 
-    assert await eventually(accepted, timeout=2)
+async def test_all_that_is_wrong_with_a_batch_is_said_at_once(api: Api) -> None:
+    tasks = [
+        {"payload": 1, "type": "unheard"},
+        {"payload": 1, "type": "echo", "priority": 99},
+        {"payload": {}, "type": "numbers"},
+        7,
+        {"payload": {"n": 1, "m": 2}, "type": "numbers"},
+        {"type": "echo"},
+    ]
+    answer = await api.post("/api/v1/tasks/batch", json={"tasks": tasks, "more": 1})
+    assert [(fault["pointer"], fault["detail"]) for fault in answer.json()["errors"]] == [
+        ("/more", "is not a known field"),
+        ("/tasks/0/type", "'unheard' is not a known task type"),
+        ("/tasks/1/priority", "must be less than or equal to 10"),
+        ("/tasks/2/payload/n", "is required"),
+        ("/tasks/3", "must be an object"),
+        ("/tasks/4/payload/m", "is not a known field"),
+        ("/tasks/5/payload", "is required"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/api/v1/queues", "/nowhere"])
+async def test_a_body_that_nobody_wants_is_read_and_forgotten(api: Api, path: str) -> None:
+    for size in (1, 100_000):
+        answer = await api.request("GET", path, content=b"x" * size)
+        assert answer.status_code in {200, 404}
+    assert (await api.request("GET", "/livez", content=b"x" * 300_000)).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -134,7 +163,14 @@ async def test_another_content_type_is_refused(api: Api, content_type: str | Non
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON; charset=UTF-8",
+        'application/json;charset="utf-8"',
+        "application/json; v=1",
+        "application/json;charset=utf-8; v=1",
+    ],
 )
 async def test_json_in_utf8_is_accepted_however_it_is_spelled(api: Api, content_type: str) -> None:
     answer = await api.post("/tasks", content=b'{"payload":1}', headers={"content-type": content_type})

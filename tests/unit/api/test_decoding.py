@@ -149,6 +149,47 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("decode", "body", "place"),
+    [
+        (decoding.single, b'{"payload":"\\ud800"}', "/payload"),
+        (decoding.single, b'{"payload":["a","x\\udc00y"]}', "/payload"),
+        (decoding.single, b'{"payload":{"\\ud800\\u0041":1}}', "/payload"),
+        (decoding.batch, b'{"tasks":[{"payload":1},{"payload":"\\uDBFF"}]}', "/tasks/1/payload"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_called_what_it_is(decode: Decode, body: bytes, place: str) -> None:
+    problem = refused(decode, body)
+    assert problem.status == 400
+    assert problem.detail.startswith(f"The body has a lone surrogate at {place}, such as \\ud800")
+
+
+def test_a_body_that_ends_too_early_is_called_what_it_is() -> None:
+    assert refused(decoding.single, b'{"payload":"\\ud83d\\ude00","ty').detail == (
+        "The body is not JSON: Input data was truncated"
+    )
+
+
+@pytest.mark.parametrize("year", [b"1969", b"2100", b"9999"])
+def test_a_moment_outside_the_years_is_called_what_it_is(year: bytes) -> None:
+    problem = refused(decoding.single, b'{"payload":1,"run_at":"%s-01-01T00:00:00Z"}' % year)
+    assert problem.faults == [Fault("/run_at", "must be within the years 1970 to 2099")]
+
+
+def test_many_unknown_members_are_named_up_to_what_an_answer_holds() -> None:
+    members = b",".join(b'"m%d":1' % n for n in range(20_000))
+    assert len(refused(decoding.single, b"{%s}" % members).faults) == problems.MAX_FAULTS + 1  # and the payload
+    beside = refused(decoding.batch, b'{"tasks":[{"payload":1}],%s}' % members)
+    assert {fault.detail for fault in beside.faults} == {"is not a known field"}
+    too_many = b",".join(b'"m%d":1' % n for n in range(50_000))
+    assert pointers(refused(decoding.batch, b'{"tasks":[{"payload":1}],%s}' % too_many)) == ["/m0"]
+
+
+def test_the_last_of_several_members_of_one_name_counts() -> None:
+    (envelope,) = decoded(decoding.batch, b'{"tasks":[],"tasks":[{"payload":1,"priority":1,"priority":2}]}')
+    assert envelope.fields.priority == 2
+
+
 @given(json_values)
 def test_any_json_value_is_a_payload(value: object) -> None:
     text = msgspec.json.encode(value)
