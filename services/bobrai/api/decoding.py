@@ -42,7 +42,11 @@ _NUMBER: Final = "has a number that is out of range"
 _DEPTH: Final = f"nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects"
 _UNKNOWN: Final = "is not a known field"
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+# Up to the first half of a surrogate pair that stands alone.
+_NO_SURROGATE: Final = re.compile(
+    rb"(?:[^\\]+|\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB]..\\u[dD][c-fC-F]..))*+", re.DOTALL
+)
+_SEARCHED_BYTES: Final = 1024 * 1024
 
 
 class Envelope(NamedTuple):
@@ -196,9 +200,11 @@ def _refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str) -> N
     if isinstance(error, UnicodeDecodeError):
         raise problems.bad_json(f"The body is not UTF-8{where}") from error
     # Half of a pair is read as a text that ends too early, or as a malformed pair.
-    ends = bytes(text).rstrip()[-1:] in {b"}", b"]", b'"'}
-    if "surrogate" in str(error) or (ends and "truncated" in str(error) and _SURROGATE.search(text)):
-        raise problems.bad_json(
-            f"The body has a lone surrogate{where}, such as \\ud800 without its partner: it is no character"
-        ) from error
+    if "surrogate" in str(error) or "truncated" in str(error):
+        begins = bytes(memoryview(text)[:_SEARCHED_BYTES])
+        at = match.end() if (match := _NO_SURROGATE.match(begins)) else 0
+        if begins[at : at + 2] == rb"\u":
+            raise problems.bad_json(
+                f"The body has a lone surrogate at byte {at}{where}, such as \\ud800 without its partner: no character"
+            ) from error
     raise problems.bad_json(f"The body is not JSON{where}: {error}") from error

@@ -48,7 +48,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "crowded": (
         503,
         "Crowded",
-        "This process holds all the request bodies that it may; retry after the Retry-After time.",
+        "The process holds all the bodies that it may; retry after the Retry-After time.",
     ),
     "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
     "unavailable": (
