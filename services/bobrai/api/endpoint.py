@@ -79,7 +79,7 @@ class Endpoint:
             raise problems.method_not_allowed(request.method, self._allowed)
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
         try:
-            if operation.body_limit is not None:
+            if operation.body_limit is not None and not (operation.body_optional and request.has_no_body):
                 request.require_json()
                 await request.read_body(operation.body_limit)
             request.allow(ANSWER_SECONDS)

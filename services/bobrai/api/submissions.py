@@ -9,17 +9,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from bobrai.api import problems, schemas
+from bobrai.api.admission import Admission
 from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope
 from bobrai.api.problems import Fault
+from bobrai.api.queue_routes import one_too_many
 from bobrai.domain import limits
-from bobrai.domain.errors import StoreRejected, SubmissionRefused
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, SubmissionRefused
 from bobrai.domain.retry import Retry
-from bobrai.domain.task import IdempotencyKey, NewTask
+from bobrai.domain.task import DEFAULT_QUEUE, IdempotencyKey, NewTask
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.store import submission
@@ -32,6 +33,7 @@ _TASKS_PER_FLUSH: Final = 1000
 _PARALLEL_FLUSHES: Final = 1
 # So much payload counts as one more task of a flush, so that a thousand large ones are not one statement.
 _PAYLOAD_PER_WEIGHT: Final = 8 * 1024
+_ROUNDS: Final = 5  # of making queues for one request
 
 
 class Origin(NamedTuple):
@@ -50,7 +52,7 @@ class Submissions:
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
         )
-        self._submitted = lru_cache(maxsize=4096)(metrics.TASKS_SUBMITTED.labels)
+        self._submitted = metrics.TASKS_SUBMITTED.labels
 
     async def accept(
         self, envelopes: Sequence[Envelope], origin: Origin, key: IdempotencyKey | None
@@ -141,32 +143,57 @@ class Submissions:
         )
 
     async def _have_queues(self, tasks: Sequence[NewTask], envelopes: Sequence[Envelope]) -> None:
-        known = self._catalog.queues
-        missing = {task.queue for task in tasks if task.queue not in known}
-        if missing and not await self._catalog.make_queues(missing):
-            raise problems.invalid(
-                [
-                    Fault(f"{envelope.place}/queue", f"{task.queue!r} would be one queue more than {limits.MAX_QUEUES}")
-                    for envelope, task in zip(envelopes, tasks, strict=True)
-                    if task.queue in missing
-                ]
-            )
+        catalog = self._catalog
+        for _ in range(_ROUNDS):  # a queue that was there may be removed while others are made
+            missing = {task.queue for task in tasks if task.queue not in catalog.queues}
+            if not missing:
+                return
+            wrong = {
+                name: f"{name!r} does not exist, and tasks make no queues here: make it with PUT /api/v1/queues/{name}"
+                for name in missing
+                if not catalog.may_make(name)
+            }
+            if not wrong and not await catalog.make_queues(missing):
+                wrong = {name: one_too_many(name) for name in missing}
+            if wrong:
+                raise problems.invalid(
+                    [
+                        Fault(f"{envelope.place}/queue", wrong[task.queue])
+                        for envelope, task in zip(envelopes, tasks, strict=True)
+                        if task.queue in wrong
+                    ]
+                )
+        raise DatabaseUnavailable("a queue is made and not there, again and again")
 
-    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[str, int]]:
+    def warnings(self, envelopes: Sequence[Envelope]) -> list[str]:
+        """Return why no living worker can run some of these tasks now, each reason once."""
+        found: dict[str, None] = {}
+        for fields in (envelope.fields for envelope in envelopes):
+            known = self._catalog.types.get(fields.type)
+            lack = self._catalog.lack(fields.type, fields.queue or (known.type.queue if known else DEFAULT_QUEUE))
+            if lack:
+                found[lack] = None
+                if len(found) == limits.MAX_WARNINGS:
+                    break
+        return list(found)
+
+    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[Admission, int]]:
         wanted = [(tasks[0].queue, 1)] if len(tasks) == 1 else Counter(task.queue for task in tasks).items()
-        admitted: list[tuple[str, int]] = []
+        admitted: list[tuple[Admission, int]] = []
         try:
             for queue, count in wanted:
-                self._catalog.queues[queue].admit(count)
-                admitted.append((queue, count))
+                admission = self._catalog.queues[queue]
+                admission.admit(count)
+                admitted.append((admission, count))
         except SubmissionRefused:
             self._give_back(admitted)
             raise
         return admitted
 
-    def _give_back(self, admitted: Sequence[tuple[str, int]]) -> None:
-        for queue, count in admitted:
-            self._catalog.queues[queue].give_back(count)
+    @staticmethod
+    def _give_back(admitted: Sequence[tuple[Admission, int]]) -> None:
+        for admission, count in admitted:
+            admission.give_back(count)
 
 
 def _weight(tasks: Sequence[NewTask]) -> int:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
 from bobrai.api.decoding import Envelope
 from bobrai.api.endpoint import ANSWER_SECONDS
@@ -22,6 +24,7 @@ from bobrai.store import tasks
 from bobrai.store.pool import Database, Record
 from bobrai.telemetry import metrics
 
+FIRST_PATH: Final = "/tasks"  # where the first version took tasks
 _MAX_ID: Final = 2**63 - 1
 _REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 _READS_PER_QUERY: Final = 50
@@ -46,15 +49,18 @@ class TaskRoutes:
 
     async def submit(self, request: Request) -> Reply:
         """Accept one task."""
-        ids, headers = await self._accept(request, "single", decoding.single)
+        ids, warnings, headers = await self._accept(request, "single", decoding.single)
         request.task_id = task_id = ids[0]
         location = (b"location", b"%s/%d" % (request.route.encode("ascii"), task_id))
-        return Reply(b'{"task_id":%d}' % task_id, 201, (location, *headers))
+        # At its path the first version's clients find its answer and nothing more.
+        warns = warnings and request.route != FIRST_PATH
+        body = views.encode(views.TaskCreated(task_id, warnings)) if warns else b'{"task_id":%d}' % task_id
+        return Reply(body, 201, (location, *headers))
 
     async def submit_batch(self, request: Request) -> Reply:
         """Accept many tasks, all or none."""
-        ids, headers = await self._accept(request, "batch", decoding.batch)
-        return Reply(views.encode(views.BatchCreated(list(ids))), 201, headers)
+        ids, warnings, headers = await self._accept(request, "batch", decoding.batch)
+        return Reply(views.encode(views.BatchCreated(list(ids), warnings or msgspec.UNSET)), 201, headers)
 
     async def read(self, request: Request) -> Reply:
         """Return a task, at once or when it is final."""
@@ -112,13 +118,14 @@ class TaskRoutes:
 
     async def _accept(
         self, request: Request, kind: str, decode: Callable[[bytes], Sequence[Envelope]]
-    ) -> tuple[Sequence[int], tuple[tuple[bytes, bytes], ...]]:
+    ) -> tuple[Sequence[int], list[str], tuple[tuple[bytes, bytes], ...]]:
         schemas.query(schemas.NoQuery, request.query_string)
         key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, request.body, ttl_seconds=self._ttl)
         origin = Origin(request.request_id, request.trace_context)
         with refusals.counted():
-            ids, replayed = await self._submissions.accept(decode(request.body), origin, key)
-        return ids, _REPLAYED if replayed else ()
+            envelopes = decode(request.body)
+            ids, replayed = await self._submissions.accept(envelopes, origin, key)
+        return ids, self._submissions.warnings(envelopes), _REPLAYED if replayed else ()
 
     async def _read(self, task_id: int) -> Record:
         row = await self._reads.put(task_id)

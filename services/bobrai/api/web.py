@@ -46,9 +46,9 @@ class Reply:
         self.content_type = content_type
 
     async def send(self, send: Send, request_id: str) -> None:
-        """Send it all; a reply that must not have a body (304) gets neither body nor content headers."""
+        """Send it all; a reply that must not have a body (204, 304) gets neither body nor content headers."""
         headers = [(b"x-request-id", request_id.encode("latin-1")), *self.headers]
-        if self.status != 304:
+        if self.status not in {204, 304}:
             headers.append((b"content-type", self.content_type))
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -96,6 +96,11 @@ class Request:
         """Let the answer take so many seconds from now."""
         self.answering = True
         self.deadline.allow(seconds)
+
+    @property
+    def has_no_body(self) -> bool:
+        """Whether the client says that it sends no body: RFC 9112 has one announced by either of two headers."""
+        return b"transfer-encoding" not in self.headers and self.headers.get(b"content-length", b"0") == b"0"
 
     @property
     def trace_context(self) -> str:

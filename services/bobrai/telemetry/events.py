@@ -57,6 +57,8 @@ EVENTS: Final[dict[str, Event]] = {
         "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
     ),
     "queues.made": Event("info", "A submission named queues that did not exist yet."),
+    "queue.removed": Event("info", "A client removed a queue."),
+    "queue.purged": Event("info", "A client had the `tasks` that waited in a queue cancelled."),
     # --- dispatcher
     "dispatcher.started": Event("info", "The dispatcher's duties run."),
     "dispatcher.stopped": Event("info", "The dispatcher has drained and ends."),
