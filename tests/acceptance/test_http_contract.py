@@ -55,6 +55,6 @@ async def test_schemathesis_finds_nothing(database: Database, processes: Process
     )  # fmt: skip
     code = await run.exited(timeout=90)
     assert code == 0, run.log_text()
-    assert "Tested: 16" in run.log_text()
+    assert "Tested: 20" in run.log_text()
     assert api.is_running()
     assert "http.failed" not in api.log_text()

@@ -127,6 +127,42 @@ class BrokerContract:
     async def is_accepted(self, broker: Broker) -> bool:
         return await broker.publish(self.queue, [message(1)]) == [True]
 
+    # --- deleting
+
+    async def test_a_deleted_queue_has_lost_its_messages(self, broker: Broker) -> None:
+        await self.fill(broker, 3)
+        await broker.publish("other", [message(1)])
+        await broker.delete(self.queue)
+        assert await broker.depth(self.queue) == 0
+        assert await broker.depth("other") == 1
+
+    async def test_deleting_a_queue_that_is_not_there_is_fine(self, broker: Broker) -> None:
+        for _ in range(2):
+            await broker.delete("never-made")
+
+    async def test_a_deleted_or_forgotten_queue_takes_messages_again(self, broker: Broker) -> None:
+        for _ in range(3):
+            await self.fill(broker, 2)
+            assert await broker.depth(self.queue) == 2
+            await broker.delete(self.queue)
+            broker.forget(self.queue)
+
+    async def test_forgetting_a_queue_keeps_its_messages(self, broker: Broker) -> None:
+        await self.fill(broker, 2)
+        broker.forget(self.queue)
+        broker.forget("never-made")
+        assert await broker.depth(self.queue) == 2
+
+    async def test_a_consumer_of_a_deleted_queue_goes_on(self, broker: Broker) -> None:
+        inbox = Inbox(acks=True)
+        subscription = await self.subscribe(broker, 5, inbox)
+        await broker.delete(self.queue)
+        await self.fill(broker, 2)
+        await inbox.has(2, timeout=15.0)
+        assert subscription.queue == self.queue
+
+    # --- publishing at once
+
     async def test_publishes_at_the_same_time_get_their_own_answers(self, broker: Broker) -> None:
         async def publish(queue: str, size: int) -> list[bool]:
             return await broker.publish(queue, [message(number + 1) for number in range(size)])

@@ -1,13 +1,13 @@
 """What this process knows of queues and task types, read again about once a second.
 
-In: rows of ``queues`` and ``task_types``. Out: answers without a query: the defaults of a type, whether a payload fits
-its JSON Schema, whether a queue has room. Something unknown makes the catalog read again at once, but not in a busy
-loop.
+In: rows of ``queues``, ``task_types`` and ``workers``. Out: answers without a query: the defaults of a type, whether a
+payload fits its JSON Schema, whether a queue has room, whether anybody can run a task now. Something unknown makes the
+catalog read again at once, but not in a busy loop.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from bobrai.domain import limits
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import TaskType
 from bobrai.settings import ApiSettings
-from bobrai.store import queues, task_types
+from bobrai.store import queues, task_types, workers
 from bobrai.store.pool import Database
+from bobrai.store.workers import LiveWorker
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
@@ -117,6 +118,9 @@ class Catalog:
         self.queues: dict[str, Admission] = {}
         self.version = 0
         self.loaded = False
+        self._workers: Sequence[LiveWorker] = ()
+        self._lacks: dict[tuple[str, str], str] = {}  # what was found since the last reading
+        self._makes_queues = settings.make_queues
         self._database = database
         self._default_limit = settings.max_backlog
         self._interval = settings.refresh_seconds
@@ -157,6 +161,25 @@ class Catalog:
             except (DatabaseUnavailable, StoreRejected) as error:
                 log.debug("catalog.empty", error=str(error))  # its loop says so, once
 
+    def may_make(self, queue: str) -> bool:
+        """Whether a task may make this queue: any, or with that switched off only one that an announced type names."""
+        return self._makes_queues or any(known.type.queue == queue for known in self.types.values())
+
+    def lack(self, type_: str, queue: str) -> str:
+        """Return why no living worker can run such a task now, or an empty string."""
+        found = self._lacks.get((type_, queue))
+        if found is None:
+            found = self._lacks[type_, queue] = self._lack(type_, queue)
+        return found
+
+    def _lack(self, type_: str, queue: str) -> str:
+        having = [worker for worker in self._workers if worker.may_have(type_)]
+        if not having:
+            return f"no live worker has the type {type_!r}"
+        if not any(queue in worker.queues for worker in having):
+            return f"no live worker that has the type {type_!r} consumes the queue {queue!r}"
+        return ""
+
     async def make_queues(self, names: Iterable[str]) -> bool:
         """Make queues that do not exist; returns False, with none made, when there would be too many."""
         async with self._reading:
@@ -177,12 +200,17 @@ class Catalog:
         try:
             found = await task_types.every(self._database)
             rows = await queues.every(self._database)
+            living = await workers.live(self._database)
         except DatabaseUnavailable:
             self._connected.set(0)
             raise
         self._connected.set(1)
         now = time.monotonic()
         self._take_types(found)
+        self._workers, self._lacks = living, {}
+        for name in self.queues.keys() - {row["name"] for row in rows}:
+            del self.queues[name]
+            metrics.forget_queue(name)
         for row in rows:
             admission = self.queues.setdefault(row["name"], Admission(row["name"]))
             limit = self._default_limit if row["max_backlog"] is None else row["max_backlog"]

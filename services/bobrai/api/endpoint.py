@@ -87,7 +87,7 @@ class Endpoint:
             if operation.body_limit is not None or request.has_body:
                 room = request.room = Body(deadline)
                 request.bodies = self._bodies
-                await self._read(operation.body_limit, request)
+                await self._read(operation, request)
             request.allow(ANSWER_SECONDS)
             return await operation.handler(request)
         except asyncio.CancelledError as error:
@@ -99,13 +99,13 @@ class Endpoint:
             if room is not None:
                 self._bodies.release(room)
 
-    async def _read(self, limit: int | None, request: Request) -> None:
-        if limit is None:  # nobody wants it, but what is not read would lie in the server
+    async def _read(self, operation: Operation, request: Request) -> None:
+        if operation.body_limit is None:  # nobody wants it, but what is not read would lie in the server
             await request.read_body(limits.MAX_BODY_BYTES)
             request.body = b""
-        else:
+        elif request.has_body or not operation.body_optional:
             request.require_json()
-            await request.read_body(limit)
+            await request.read_body(operation.body_limit)
 
     def _cut_short(self, request: Request) -> Exception:
         task = asyncio.current_task()

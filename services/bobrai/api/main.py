@@ -19,6 +19,7 @@ from bobrai.api.server import HttpServer
 from bobrai.api.submissions import Submissions
 from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
+from bobrai.api.type_routes import TypeRoutes
 from bobrai.api.waiters import Waiters
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime.lifecycle import Stop
@@ -77,6 +78,7 @@ def _operations(
     operations = routes.operations(
         TaskRoutes(database, submissions, waiters, settings.api),
         QueueRoutes(database, catalog.run_once),
+        TypeRoutes(database),
         system,
         ScalingRoutes(database, token, stale_seconds) if token.get_secret_value() else None,
     )

@@ -23,6 +23,7 @@ _COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
     "task_id": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
     "name": {"type": "string", "pattern": limits.QUEUE_PATTERN},
+    "type": {"type": "string", "pattern": limits.TYPE_PATTERN},
 }
 _HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
     "Idempotency-Key": (
@@ -149,7 +150,7 @@ def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]
         if operation.body_example is not None:
             content["example"] = operation.body_example
         described["requestBody"] = {
-            "required": True,
+            "required": not operation.body_optional,
             "description": f"At most {operation.body_limit} bytes.",
             "content": {"application/json": content},
         }

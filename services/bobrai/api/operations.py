@@ -33,9 +33,9 @@ class Success:
 class Operation:
     """One method on one or several equal paths; the first path is the one to recommend.
 
-    ``body_limit`` is in bytes; without it, a body is not read. ``problems`` are kinds of ``problems.KINDS``. A quiet
-    operation is asked so often by machines that it is logged for debugging only. One that is not public is no part of
-    the OpenAPI document.
+    ``body_limit`` is in bytes; without it, a body is not read. An optional body may be left out, with its Content-Type.
+    ``problems`` are kinds of ``problems.KINDS``. A quiet operation is asked so often by machines that it is logged for
+    debugging only. One that is not public is no part of the OpenAPI document.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Operation:
     query: type[BaseModel] = schemas.NoQuery
     body: type[BaseModel] | None = None
     body_limit: int | None = None
+    body_optional: bool = False
     body_example: Any = None
     headers: tuple[str, ...] = ()
     successes: Mapping[int, Success]

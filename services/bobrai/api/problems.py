@@ -36,9 +36,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "not-found": (404, "Not found", "Nothing is served at this path."),
     "task-not-found": (404, "Task not found", "No task has this id, or it was removed after its retention time."),
     "queue-not-found": (404, "Queue not found", "No queue has this name."),
+    "type-not-found": (404, "Type not found", "No worker has announced this type, or not for very long."),
     "method-not-allowed": (405, "Method not allowed", "The Allow header lists what this path answers."),
     "body-timeout": (408, "Request timeout", "The body did not arrive in time."),
     "wrong-status": (409, "Conflict", "The task's status does not allow the change."),
+    "queue-in-use": (409, "Queue in use", "The queue cannot be removed yet; the detail says why, and what to do."),
     "body-too-large": (413, "Body too large", "The body has more bytes than this path accepts."),
     "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),
     "invalid": (422, "Invalid request", "`errors` names every place that is wrong as a JSON Pointer."),
@@ -60,7 +62,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
 
 
 class Fault(NamedTuple):
-    """One place that is wrong: a JSON Pointer into the body, or ``/query/name`` for a query parameter."""
+    """One place that is wrong: a JSON Pointer into the body, or ``/query/name``, or ``/path/name`` of a parameter."""
 
     pointer: str
     detail: str

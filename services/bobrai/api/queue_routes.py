@@ -1,9 +1,12 @@
-"""The handlers of /queues: figures, pausing, limits.
+"""The handlers of /queues: making and removing, figures, pausing, limits.
 
 Figures are read as the dispatchers measured them, never counted on request.
 """
 
+import re
+import time
 from collections.abc import Awaitable, Callable
+from typing import Final, TypedDict, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -11,8 +14,29 @@ from pydantic import ValidationError
 from bobrai.api import problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
-from bobrai.store import queues, workers
+from bobrai.domain import limits
+from bobrai.domain.task import DEFAULT_QUEUE
+from bobrai.store import queues, tasks, workers
 from bobrai.store.pool import Database
+from bobrai.store.queues import Removal
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+_PATH: Final = "/api/v1/queues"
+_NAME: Final = re.compile(limits.QUEUE_PATTERN)
+_PURGE_BATCH: Final = 2000  # some tens of milliseconds each
+_PURGE_SECONDS: Final = 4.0  # and one batch, and the removal: less than a request may take
+
+WishT = TypeVar("WishT", bound=schemas.QueueWish)
+
+
+class _Wishes(TypedDict):
+    """How ``store`` takes them."""
+
+    paused: bool | None
+    sets_max_backlog: bool
+    max_backlog: int | None
 
 
 class QueueRoutes:
@@ -32,21 +56,73 @@ class QueueRoutes:
         schemas.query(schemas.NoQuery, request.query_string)
         return await self._one(request.params["name"])
 
+    async def put(self, request: Request) -> Reply:
+        """Make a queue that is kept until it is removed, or change one and keep it."""
+        schemas.query(schemas.NoQuery, request.query_string)
+        name = request.params["name"]
+        if _NAME.fullmatch(name) is None:
+            raise problems.invalid([Fault("/path/name", f"must match {limits.QUEUE_PATTERN}")])
+        wish = _wish(request.body or b"{}", schemas.QueueWish)
+        made = await queues.put(self._database, name, **_given(wish))
+        if made is None:
+            raise problems.invalid([Fault("/path/name", one_too_many(name))])
+        await self._changed()
+        reply = await self._one(name)
+        if made:
+            reply.status = 201
+            reply.headers = ((b"location", f"{_PATH}/{name}".encode("ascii")),)
+        return reply
+
     async def change(self, request: Request) -> Reply:
         """Pause or resume a queue, or set its limit."""
         schemas.query(schemas.NoQuery, request.query_string)
-        wish = _wish(request.body)
-        exists = await queues.change(
-            self._database,
-            _storable(request.params["name"]),
-            paused=wish.paused,
-            sets_max_backlog="max_backlog" in wish.model_fields_set,
-            max_backlog=wish.max_backlog,
-        )
-        if not exists:
+        wish = _wish(request.body, schemas.QueueChange)
+        if not wish.model_fields_set:
+            raise problems.invalid([Fault("", "must have paused or max_backlog")])
+        if not await queues.change(self._database, _storable(request.params["name"]), **_given(wish)):
             raise _not_found()
         await self._changed()
         return await self._one(request.params["name"])
+
+    async def remove(self, request: Request) -> Reply:
+        """Remove a queue that nothing uses, after a purge if that is wished."""
+        purge = schemas.query(schemas.QueueRemoval, request.query_string).purge
+        name = _storable(request.params["name"])
+        if name == DEFAULT_QUEUE:
+            raise Problem("queue-in-use", f"The queue {name!r} takes the tasks that name none, and cannot be removed")
+        if name not in await queues.live(self._database):
+            raise _not_found()
+        done = await self._purge(name) if purge else ""
+        removal = await queues.remove(self._database, name)
+        await self._changed()
+        if removal is None:
+            raise _not_found()
+        if not removal.removed:
+            raise Problem("queue-in-use", done + _why(name, removal, purge=purge))
+        log.info("queue.removed", queue=name)
+        return Reply(status=204)
+
+    async def _purge(self, name: str) -> str:
+        """Cancel what waits, batch by batch, and ask what runs to stop; returns what was done, in words.
+
+        A client is not kept waiting for a million tasks: after some seconds it is told to go on by asking again.
+        """
+        ends = time.monotonic() + _PURGE_SECONDS
+        total = 0
+        while time.monotonic() < ends:
+            cancelled = await tasks.cancel_waiting(self._database, name, limit=_PURGE_BATCH)
+            for type_, count in cancelled.items():
+                metrics.TASKS_FINISHED.labels(name, type_, "cancelled").inc(count)
+            batch = sum(cancelled.values())
+            total += batch
+            if batch < _PURGE_BATCH:
+                break
+        while time.monotonic() < ends:
+            if await tasks.cancel_running(self._database, name, limit=_PURGE_BATCH) < _PURGE_BATCH:
+                break
+        if total:
+            log.info("queue.purged", queue=name, tasks=total)
+        return f"{total} waiting tasks were cancelled. " if total else ""
 
     async def _views(self) -> list[views.QueueView]:
         live = await workers.live(self._database)
@@ -59,7 +135,39 @@ class QueueRoutes:
         raise _not_found()
 
 
-def _wish(body: bytes) -> schemas.QueueChange:
+def one_too_many(name: str) -> str:
+    """Return why there can be no queue of this name, and what to do."""
+    return (
+        f"{name!r} would be one queue more than {limits.MAX_QUEUES}: remove one that is not needed, "
+        f"with DELETE {_PATH}/{{name}}"
+    )
+
+
+def _why(name: str, removal: Removal, *, purge: bool) -> str:
+    """Return what keeps a queue from being removed, and what to do."""
+    if removal.running and purge:
+        return (
+            f"{removal.running} tasks still run in {name!r} and were asked to stop: repeat the request once they have"
+        )
+    if removal.waits and purge:
+        return f"More tasks wait in {name!r}: repeat the request until they are all cancelled"
+    if removal.waits or removal.running:
+        return f"Tasks wait or run in {name!r}: let them end, or cancel them all by asking with ?purge=true"
+    return (
+        f"{removal.workers} living workers consume {name!r}: stop them, or start them without it in "
+        "BOBRAI_WORKER_QUEUES, then repeat the request"
+    )
+
+
+def _given(wish: schemas.QueueWish) -> _Wishes:
+    return {
+        "paused": wish.paused,
+        "sets_max_backlog": "max_backlog" in wish.model_fields_set,
+        "max_backlog": wish.max_backlog,
+    }
+
+
+def _wish(body: bytes, model: type[WishT]) -> WishT:
     try:
         given = msgspec.json.decode(body)
     except msgspec.ValidationError as error:
@@ -67,12 +175,9 @@ def _wish(body: bytes) -> schemas.QueueChange:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise problems.bad_json(f"The body is not JSON: {error}") from error
     try:
-        wish = schemas.QueueChange.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
         raise problems.invalid(schemas.faults_of(error)) from error
-    if not wish.model_fields_set:
-        raise problems.invalid([Fault("", "must have paused or max_backlog")])
-    return wish
 
 
 def _storable(name: str) -> str:

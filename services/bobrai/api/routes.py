@@ -11,7 +11,8 @@ from bobrai.api.operations import Operation, Success
 from bobrai.api.queue_routes import QueueRoutes
 from bobrai.api.scaling_routes import ScalingRoutes, ScalingView
 from bobrai.api.system_routes import SystemRoutes
-from bobrai.api.task_routes import TaskRoutes
+from bobrai.api.task_routes import FIRST_PATH, TaskRoutes
+from bobrai.api.type_routes import TypeRoutes
 from bobrai.domain import limits
 
 _TASKS: Final = "/api/v1/tasks"
@@ -33,10 +34,20 @@ _REPLAYED: Final = {"Idempotency-Replayed": "`true` when this is the first answe
 
 
 def operations(
-    tasks: TaskRoutes, queues: QueueRoutes, system: SystemRoutes, scaling: ScalingRoutes | None = None
+    tasks: TaskRoutes,
+    queues: QueueRoutes,
+    types: TypeRoutes,
+    system: SystemRoutes,
+    scaling: ScalingRoutes | None = None,
 ) -> list[Operation]:
     """Return every operation; those asked most often come first, because the router tries them in this order."""
-    return [*_of_tasks(tasks), *_of_queues(queues), *_of_system(system), *_of_scaling(scaling)]
+    return [
+        *_of_tasks(tasks),
+        *_of_queues(queues),
+        *_of_types(types),
+        *_of_system(system),
+        *_of_scaling(scaling),
+    ]
 
 
 def _of_tasks(tasks: TaskRoutes) -> list[Operation]:
@@ -45,7 +56,7 @@ def _of_tasks(tasks: TaskRoutes) -> list[Operation]:
         Operation(
             id="submitTask",
             method="POST",
-            paths=(_TASKS, "/tasks"),
+            paths=(_TASKS, FIRST_PATH),
             handler=tasks.submit,
             tag="Tasks",
             summary="Submit a task",
@@ -159,6 +170,37 @@ def _of_queues(queues: QueueRoutes) -> list[Operation]:
             problems=("queue-not-found", "invalid", *_STORED),
         ),
         Operation(
+            id="putQueue",
+            method="PUT",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.put,
+            tag="Queues",
+            summary="Make a queue, or change it, and keep it",
+            description="A queue that was made so is there before its first task, and stays until it is removed.",
+            body=schemas.QueueWish,
+            body_limit=16 * 1024,
+            body_optional=True,
+            body_example={"paused": True, "max_backlog": 1000},
+            successes={
+                201: Success("Made.", views.QueueView, headers={"Location": "Path of the queue."}),
+                200: one,
+            },
+            problems=("bad-json", "body-timeout", "body-too-large", "wrong-media-type", "invalid", *_STORED),
+        ),
+        Operation(
+            id="removeQueue",
+            method="DELETE",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.remove,
+            tag="Queues",
+            summary="Remove a queue",
+            description="Refused while tasks wait or run in it, or a living worker consumes it. With `purge`, what "
+            "waits is cancelled and what runs is asked to stop; repeat the request until it is answered with 204.",
+            query=schemas.QueueRemoval,
+            successes={204: Success("Gone; its final tasks stay until their retention.", content_type="")},
+            problems=("queue-not-found", "queue-in-use", "invalid", *_STORED),
+        ),
+        Operation(
             id="changeQueue",
             method="PATCH",
             paths=("/api/v1/queues/{name}",),
@@ -179,6 +221,31 @@ def _of_queues(queues: QueueRoutes) -> list[Operation]:
                 "invalid",
                 *_STORED,
             ),
+        ),
+    ]
+
+
+def _of_types(types: TypeRoutes) -> list[Operation]:
+    return [
+        Operation(
+            id="listTypes",
+            method="GET",
+            paths=("/api/v1/types",),
+            handler=types.list_all,
+            tag="Types",
+            summary="List task types, and whether workers have them",
+            successes={200: Success("Every known type.", views.TypeList)},
+            problems=("invalid", *_STORED),
+        ),
+        Operation(
+            id="readType",
+            method="GET",
+            paths=("/api/v1/types/{type}",),
+            handler=types.read,
+            tag="Types",
+            summary="Read a task type",
+            successes={200: Success("The type.", views.TypeView)},
+            problems=("type-not-found", "invalid", *_STORED),
         ),
     ]
 

@@ -60,6 +60,10 @@ def _from_query(value: object) -> object:
     return value
 
 
+def _flag_from_query(value: object) -> object:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
 def _drop_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
@@ -82,6 +86,7 @@ Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _int
 PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), _integer, _from_text]
 Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), _integer]
 Flag = Annotated[bool, Field(strict=True)]
+QueryFlag = Annotated[bool, Field(strict=True), BeforeValidator(_flag_from_query)]
 
 
 def _optional(description: str) -> Any:
@@ -126,14 +131,26 @@ class TaskBatch(_Strict):
     tasks: list[TaskSubmission] = Field(min_length=1, max_length=limits.MAX_BATCH_TASKS)
 
 
-class QueueChange(_Strict):
-    """What to change of a queue; at least one member."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+class QueueWish(_Strict):
+    """What a queue is to be like; what is left out stays, or is as with any new queue."""
 
     paused: Flag = _optional("A paused queue accepts tasks and starts none.")
     max_backlog: Backlog | None = _optional(
         "Waiting tasks above which submits get 429; null means the server's setting."
+    )
+
+
+class QueueChange(QueueWish):
+    """What to change of a queue; at least one member."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+
+class QueueRemoval(_Strict):
+    """How to remove a queue."""
+
+    purge: QueryFlag = Field(
+        default=False, description="Cancel what waits, and ask what runs to stop, instead of refusing because of it."
     )
 
 

@@ -10,15 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from bobrai.api import problems, schemas
+from bobrai.api.admission import Admission
 from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope, Envelopes
 from bobrai.api.problems import Fault
+from bobrai.api.queue_routes import one_too_many
 from bobrai.domain import limits
-from bobrai.domain.errors import StoreRejected, SubmissionRefused
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, SubmissionRefused
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import IdempotencyKey, NewTask
 from bobrai.runtime.checkpoint import checkpoint
@@ -34,6 +35,7 @@ _PARALLEL_FLUSHES: Final = 1
 _LONGEST_STEP_SECONDS: Final = 0.01  # of a batch, until others have their turn; one item may take longer
 # So much payload counts as one more task of a flush, so that a thousand large ones are not one statement.
 _PAYLOAD_PER_WEIGHT: Final = 8 * 1024
+_ROUNDS: Final = 5  # of making queues for one request
 
 
 class Origin(NamedTuple):
@@ -41,6 +43,14 @@ class Origin(NamedTuple):
 
     request_id: str
     trace_context: str
+
+
+class Accepted(NamedTuple):
+    """What a client is told of its tasks; ``replayed``: it was told before, under the same key."""
+
+    ids: Sequence[int]
+    replayed: bool
+    warnings: list[str]  # why no living worker can run some of them now
 
 
 class Submissions:
@@ -52,12 +62,12 @@ class Submissions:
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
         )
-        self._submitted = lru_cache(maxsize=4096)(metrics.TASKS_SUBMITTED.labels)
+        self._submitted = metrics.TASKS_SUBMITTED.labels
 
     async def accept(
         self, envelopes: Envelopes, faults: list[Fault], origin: Origin, key: IdempotencyKey | None
-    ) -> tuple[Sequence[int], bool]:
-        """Store the tasks of one request, all or none; return their ids and whether they are a replayed answer.
+    ) -> Accepted:
+        """Store the tasks of one request, all or none.
 
         ``faults`` gets what the decoder of the envelopes finds wrong. Raises a 422 problem, QueueFull,
         IdempotencyMismatch, or Unavailable when the outcome is unknown.
@@ -70,7 +80,7 @@ class Submissions:
             first = None if key is None else await submission.lookup(self._database, key)
             if first is None:
                 raise
-            return first, True
+            return Accepted(first, replayed=True, warnings=[])
         stored = False
         try:
             if key is None:
@@ -87,7 +97,7 @@ class Submissions:
         if stored:
             for task in tasks:
                 self._submitted(task.queue, task.type).inc()
-        return ids, replayed
+        return Accepted(ids, replayed, self._warnings(tasks))
 
     async def idle(self) -> None:
         """Return once every submission that is under way is answered."""
@@ -105,7 +115,7 @@ class Submissions:
     async def _prepare(self, envelopes: Envelopes, faults: list[Fault], origin: Origin) -> list[NewTask]:
         """Check one envelope after the other, so that no more than one payload's value is in memory."""
         catalog = self._catalog
-        places: dict[str, str] = {}  # of queues that do not exist, where they are named first
+        places: dict[str, str] = {}  # where each queue is named first
         tasks = []
         sure = False  # that the catalog is younger than this request
         began = time.perf_counter()
@@ -121,8 +131,7 @@ class Submissions:
                 task = self._checked(envelope, origin, faults)
                 if task is not None:
                     tasks.append(task)
-                    if task.queue not in catalog.queues:
-                        places.setdefault(task.queue, envelope.place)
+                    places.setdefault(task.queue, envelope.place)
             if time.perf_counter() - began > _LONGEST_STEP_SECONDS:
                 await asyncio.sleep(0)  # a large batch must not hold up everybody else
                 began = time.perf_counter()
@@ -156,29 +165,51 @@ class Submissions:
         )
 
     async def _have_queues(self, places: Mapping[str, str]) -> None:
-        if places and not await self._catalog.make_queues(places):
-            raise problems.invalid(
-                [
-                    Fault(f"{place}/queue", f"{queue!r} would be one queue more than {limits.MAX_QUEUES}")
-                    for queue, place in places.items()
-                ]
-            )
+        catalog = self._catalog
+        for _ in range(_ROUNDS):  # a queue that was there may be removed while others are made
+            missing = {name for name in places if name not in catalog.queues}
+            if not missing:
+                return
+            wrong = {
+                name: f"{name!r} does not exist, and tasks make no queues here: make it with PUT /api/v1/queues/{name}"
+                for name in missing
+                if not catalog.may_make(name)
+            }
+            if not wrong and not await catalog.make_queues(missing):
+                wrong = {name: one_too_many(name) for name in missing}
+            if wrong:
+                raise problems.invalid(
+                    [Fault(f"{place}/queue", wrong[name]) for name, place in places.items() if name in wrong]
+                )
+        raise DatabaseUnavailable("a queue is made and not there, again and again")
 
-    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[str, int]]:
+    def _warnings(self, tasks: Sequence[NewTask]) -> list[str]:
+        """Return why no living worker can run some of these tasks now, each reason once."""
+        found: dict[str, None] = {}
+        for task in tasks:
+            if lack := self._catalog.lack(task.type, task.queue):
+                found[lack] = None
+                if len(found) == limits.MAX_WARNINGS:
+                    break
+        return list(found)
+
+    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[Admission, int]]:
         wanted = [(tasks[0].queue, 1)] if len(tasks) == 1 else Counter(task.queue for task in tasks).items()
-        admitted: list[tuple[str, int]] = []
+        admitted: list[tuple[Admission, int]] = []
         try:
             for queue, count in wanted:
-                self._catalog.queues[queue].admit(count)
-                admitted.append((queue, count))
+                admission = self._catalog.queues[queue]
+                admission.admit(count)
+                admitted.append((admission, count))
         except SubmissionRefused:
             self._give_back(admitted)
             raise
         return admitted
 
-    def _give_back(self, admitted: Sequence[tuple[str, int]]) -> None:
-        for queue, count in admitted:
-            self._catalog.queues[queue].give_back(count)
+    @staticmethod
+    def _give_back(admitted: Sequence[tuple[Admission, int]]) -> None:
+        for admission, count in admitted:
+            admission.give_back(count)
 
 
 def _weight(tasks: Sequence[NewTask]) -> int:

@@ -8,11 +8,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
 from bobrai.api.decoding import Envelopes
 from bobrai.api.endpoint import ANSWER_SECONDS
 from bobrai.api.problems import Fault
-from bobrai.api.submissions import Origin, Submissions
+from bobrai.api.submissions import Accepted, Origin, Submissions
 from bobrai.api.waiters import Waiters
 from bobrai.api.web import Reply, Request
 from bobrai.domain.errors import TaskNotFound
@@ -23,6 +25,7 @@ from bobrai.store import tasks
 from bobrai.store.pool import Database, Record
 from bobrai.telemetry import metrics
 
+FIRST_PATH: Final = "/tasks"  # where the first version took tasks
 _MAX_ID: Final = 2**63 - 1
 _REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 _READS_PER_QUERY: Final = 50
@@ -47,15 +50,19 @@ class TaskRoutes:
 
     async def submit(self, request: Request) -> Reply:
         """Accept one task."""
-        ids, headers = await self._accept(request, "single", decoding.single)
-        request.task_id = task_id = ids[0]
+        accepted, headers = await self._accept(request, "single", decoding.single)
+        request.task_id = task_id = accepted.ids[0]
         location = (b"location", b"%s/%d" % (request.route.encode("ascii"), task_id))
-        return Reply(b'{"task_id":%d}' % task_id, 201, (location, *headers))
+        # At its path the first version's clients find its answer and nothing more.
+        warns = accepted.warnings and request.route != FIRST_PATH
+        body = views.encode(views.TaskCreated(task_id, accepted.warnings)) if warns else b'{"task_id":%d}' % task_id
+        return Reply(body, 201, (location, *headers))
 
     async def submit_batch(self, request: Request) -> Reply:
         """Accept many tasks, all or none."""
-        ids, headers = await self._accept(request, "batch", decoding.batch)
-        return Reply(views.encode(views.BatchCreated(list(ids))), 201, headers)
+        accepted, headers = await self._accept(request, "batch", decoding.batch)
+        answer = views.BatchCreated(list(accepted.ids), accepted.warnings or msgspec.UNSET)
+        return Reply(views.encode(answer), 201, headers)
 
     async def read(self, request: Request) -> Reply:
         """Return a task, at once or when it is final."""
@@ -113,7 +120,7 @@ class TaskRoutes:
 
     async def _accept(
         self, request: Request, kind: str, decode: Callable[[bytes, list[Fault]], Envelopes]
-    ) -> tuple[Sequence[int], tuple[tuple[bytes, bytes], ...]]:
+    ) -> tuple[Accepted, tuple[tuple[bytes, bytes], ...]]:
         schemas.query(schemas.NoQuery, request.query_string)
         body, request.body = request.body, b""  # it goes as soon as its tasks are made
         key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, body, ttl_seconds=self._ttl)
@@ -122,8 +129,8 @@ class TaskRoutes:
         envelopes = decode(body, faults)
         del body
         with refusals.counted():
-            ids, replayed = await self._submissions.accept(envelopes, faults, origin, key)
-        return ids, _REPLAYED if replayed else ()
+            accepted = await self._submissions.accept(envelopes, faults, origin, key)
+        return accepted, _REPLAYED if accepted.replayed else ()
 
     async def _read(self, task_id: int) -> Record:
         row = await self._reads.put(task_id)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from bobrai.store.pool import Record
+from bobrai.store.task_types import Announced
 from bobrai.store.workers import LiveWorker
 
 _NULL = Raw(b"null")
@@ -21,16 +22,23 @@ _encoder = msgspec.json.Encoder()
 Status = Literal["pending", "processing", "done", "failed", "cancelled"]
 
 
-class TaskCreated(msgspec.Struct):
+Warnings = Annotated[
+    list[str], Meta(description="Why the tasks may have to wait: no living worker can run them now. Otherwise absent.")
+]
+
+
+class TaskCreated(msgspec.Struct, omit_defaults=True):
     """The task is committed."""
 
     task_id: int
+    warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
 
 
-class BatchCreated(msgspec.Struct):
+class BatchCreated(msgspec.Struct, omit_defaults=True):
     """All tasks are committed."""
 
     task_ids: Annotated[list[int], Meta(description="In the order of the request.")]
+    warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
 
 
 class AttemptFailure(msgspec.Struct):
@@ -102,10 +110,42 @@ class QueueList(msgspec.Struct):
     queues: list[QueueView]
 
 
+class RetryView(msgspec.Struct):
+    """When a failed attempt is tried again, unless a task says otherwise."""
+
+    max_attempts: int
+    delay_seconds: float
+    factor: float
+    max_delay_seconds: float
+    jitter: float
+
+
+class TypeView(msgspec.Struct):
+    """A task type as a worker last announced it, and who has it now."""
+
+    name: str
+    description: str
+    queue: Annotated[str, Meta(description="Where its tasks wait, unless a task says otherwise.")]
+    payload_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
+    result_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
+    timeout_seconds: float
+    retry: RetryView
+    announced_at: datetime
+    workers: Annotated[int, Meta(description="Living workers that have it.")]
+    workers_unknown: Annotated[int, Meta(description="Living workers of an older release, which may have it or not.")]
+    queue_workers: Annotated[int, Meta(description="Of both, those that consume its queue.")]
+
+
+class TypeList(msgspec.Struct):
+    """Every known type, by name."""
+
+    types: list[TypeView]
+
+
 class ProblemFault(msgspec.Struct):
     """One place that is wrong."""
 
-    pointer: Annotated[str, Meta(description="JSON Pointer into the body, or /query/name.")]
+    pointer: Annotated[str, Meta(description="JSON Pointer into the body, /query/name or /path/name.")]
     detail: str
 
 
@@ -190,6 +230,27 @@ def queue(row: Record, workers: Sequence[LiveWorker]) -> QueueView:
         workers=len(consuming),
         slots=sum(worker.concurrency for worker in consuming),
         measured_at=row["measured_at"],
+    )
+
+
+def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
+    """Return a type as its view."""
+    type_ = announced.type
+    retry = type_.retry
+    having = [worker for worker in workers if worker.may_have(type_.name)]
+    known = sum(worker.types is not None for worker in having)
+    return TypeView(
+        name=type_.name,
+        description=type_.description,
+        queue=type_.queue,
+        payload_schema=_spliced(type_.payload_schema),
+        result_schema=_spliced(type_.result_schema),
+        timeout_seconds=type_.timeout_seconds,
+        retry=RetryView(retry.max_attempts, retry.delay_seconds, retry.factor, retry.max_delay_seconds, retry.jitter),
+        announced_at=announced.announced_at,
+        workers=known,
+        workers_unknown=len(having) - known,
+        queue_workers=sum(type_.queue in worker.queues for worker in having),
     )
 
 

@@ -47,9 +47,9 @@ class Reply:
         self.content_type = content_type
 
     async def send(self, send: Send, request_id: str) -> None:
-        """Send it all; a reply that must not have a body (304) gets neither body nor content headers."""
+        """Send it all; a reply that must not have a body (204, 304) gets neither body nor content headers."""
         headers = [(b"x-request-id", request_id.encode("latin-1")), *self.headers]
-        if self.status != 304:
+        if self.status not in {204, 304}:
             headers.append((b"content-type", self.content_type))
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -153,7 +153,7 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether the client sends one, be it empty."""
+        """Whether the client sends one: RFC 9112 has it announced by either of two headers."""
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
     async def _read_on(self, first: bytes, limit: int) -> None:

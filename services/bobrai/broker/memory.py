@@ -178,6 +178,15 @@ class MemoryBroker:
         """The number of messages that wait. Raises BrokerUnavailable before `start` and after `close`."""
         return len(self._store(queue).ready)
 
+    async def delete(self, queue: str) -> None:
+        """Forget every message that waits (see `port.Broker`). Raises as `depth`."""
+        self._store(queue).ready.clear()
+        if not self._queues[queue].subscriptions:
+            del self._queues[queue]
+
+    def forget(self, queue: str) -> None:
+        """Nothing is kept open (see `port.Broker`)."""
+
     def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> MemorySubscription:
         """Consume a queue (see `port.Broker`)."""
         store = self._queues.setdefault(queue, _Queue())

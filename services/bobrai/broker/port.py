@@ -107,6 +107,16 @@ class Broker(Protocol):
         Declares the queue when it does not exist. Raises BrokerUnavailable.
         """
 
+    async def delete(self, queue: str) -> None:
+        """Delete the queue with every message in it; nothing happens when there is none. Raises BrokerUnavailable.
+
+        Whoever still consumes it declares it again, and so does the next publish. A queue that this user may not delete
+        is left where it is, and told of.
+        """
+
+    def forget(self, queue: str) -> None:
+        """Give up what this side keeps open to publish to the queue; the next publish opens it again."""
+
     def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> Subscription:
         """Consume a queue with at most `prefetch` unacked deliveries, now or as soon as the broker can be reached.
 

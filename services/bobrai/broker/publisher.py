@@ -142,11 +142,15 @@ class Publisher:
                         self._queues.forget(queue)
             except TimeoutError:
                 # What the broker still buffers for this channel is dropped with it, and will be published again.
-                channel = self._channels.pop(queue, None)
-                if channel is not None:
-                    channel.retire()
+                self.forget(queue)
                 raise
         raise BrokerUnavailable(f"queue {name} vanishes as often as it is declared")
+
+    def forget(self, queue: str) -> None:
+        """Close the queue's channel; the next publish opens another."""
+        channel = self._channels.pop(queue, None)
+        if channel is not None:
+            channel.retire()
 
     async def _channel(self, queue: str) -> PublishChannel:
         channel = self._channels.get(queue)

@@ -1,4 +1,4 @@
-"""Queues in RabbitMQ: their names, how they are declared, and what a look at one shows.
+"""Queues in RabbitMQ: their names, how they are declared and deleted, and what a look at one shows.
 
 In: bobrAI's queue names. Out: durable quorum queues with no optional argument, because everything that may change later
 is a policy (`definitions.py`). Next: `publisher.py` and `subscription.py`, which declare before they use.
@@ -78,12 +78,31 @@ class Queues:
                 self._foreign.discard(queue)
                 raise
 
-    async def _ask(self, queue: str, *, passive: bool) -> QueueState:
+    async def delete(self, queue: str) -> None:
+        """Delete the queue, whatever is in it; one that is not ours to delete is reported and left. Raises as above."""
         name = self.name(queue)
+        async with self._lock:
+            try:
+                channel = await self._opened()
+                with broker_errors(f"deleting {name}"):
+                    await channel.queue_delete(name, timeout=RPC_TIMEOUT)
+            except BrokerUnavailable as error:
+                if not isinstance(error.__cause__, _NOT_OURS):
+                    raise
+                log.warning("broker.queue.left", queue=name, reason=str(error.__cause__))
+            self._declared.discard(queue)
+            self._foreign.discard(queue)
+
+    async def _opened(self) -> AbstractChannel:
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._link.open_channel(publisher_confirms=False)
+        return self._channel
+
+    async def _ask(self, queue: str, *, passive: bool) -> QueueState:
+        name = self.name(queue)
+        channel = await self._opened()
         with broker_errors(f"declaring {name}"):
-            declared = await self._channel.declare_queue(
+            declared = await channel.declare_queue(
                 name, durable=True, passive=passive, arguments=None if passive else dict(ARGUMENTS), timeout=RPC_TIMEOUT
             )
         self._declared.add(queue)

@@ -83,6 +83,15 @@ class RabbitBroker:
         """The number of messages that wait in the queue (see `port.Broker`)."""
         return (await self._queues.declare(queue)).ready
 
+    async def delete(self, queue: str) -> None:
+        """Delete the queue with every message in it (see `port.Broker`)."""
+        await self._queues.delete(queue)
+
+    def forget(self, queue: str) -> None:
+        """Give up the queue's channel (see `port.Broker`)."""
+        self._queues.forget(queue)
+        self._publisher.forget(queue)
+
     def subscribe(self, queue: str, prefetch: int, on_delivery: OnDelivery) -> RabbitSubscription:
         """Consume a queue, now or as soon as the broker can be reached (see `port.Broker`)."""
         subscription = RabbitSubscription(

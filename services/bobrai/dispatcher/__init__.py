@@ -2,5 +2,5 @@
 
 In: rows. Out: messages, and rows again. `main.py` runs the loops: `relay` (with `window`, `bundles`, `fleet` and
 `wakeups`) publishes, `reaper` takes back from lost workers, `sweeper` finds what the broker lost, `measuring` counts,
-`pruner` removes. Next room: the worker.
+`keeper` brings queues back and ends them, `pruner` removes. Next room: the worker.
 """

@@ -5,7 +5,7 @@ each. A moment's staleness costs nothing but a bundle of the wrong size.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,7 @@ class Fleet:
         self._database = database
         self._read_at = float("-inf")
         self.queues: list[str] = []
+        self.known: Collection[str] = ()  # the paused ones too
         self.crews: Mapping[str, Crew] = {}
 
     def crew(self, queue: str) -> Crew:
@@ -68,6 +69,8 @@ class Fleet:
 
     async def refresh(self) -> None:
         """Read again; raises DatabaseUnavailable."""
-        self.queues = await queues.running(self._database)
+        live = await queues.live(self._database)
+        self.known = live.keys()
+        self.queues = [name for name, paused in live.items() if not paused]
         self.crews = crews(await workers.live(self._database))
         self._read_at = time.monotonic()

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 
 from bobrai.broker.port import Broker
+from bobrai.dispatcher.keeper import Keeper
 from bobrai.dispatcher.measuring import Measuring
 from bobrai.dispatcher.pruner import Pruner
 from bobrai.dispatcher.reaper import Reaper
@@ -49,6 +50,7 @@ async def serve(settings: Settings, broker: Broker, stop: Stop) -> None:
             Reaper(settings, database).run(stop),
             Sweeper(settings, database, broker).run(stop),
             Measuring(settings, database, broker).run(stop),
+            Keeper(settings, database, broker, relay.take_used).run(stop),
             Pruner(settings, database).run(stop),
         ]
         await _until_drained([asyncio.ensure_future(loop) for loop in loops], stop, settings.dispatcher.drain_seconds)

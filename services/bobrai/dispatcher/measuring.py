@@ -48,9 +48,27 @@ class Measuring:
 
     async def run_once(self) -> None:
         """Do one round; raises DatabaseUnavailable."""
+        try:
+            await self._round()
+        except DatabaseUnavailable:
+            metrics.CONNECTED.labels("database").set(0)
+            raise
+        metrics.CONNECTED.labels("database").set(1)
+
+    async def _round(self) -> None:
+        # Asking the broker for the depth of a queue that was removed would make it anew.
+        live = await queues.live(self._database)
+        self._give_up([queue for queue in self._own if queue not in live])
         depths = {queue: await self._depth(queue) for queue in self._own}
         now = time.monotonic()
-        measured = await self._measure(depths)
+        measured = await queues.measure(
+            self._database,
+            depths,
+            period_seconds=self._due_period - self._early,
+            takeover_periods=TAKEOVER_PERIODS,
+            waiting_period_seconds=self._waiting_period - self._early,
+            next_period=self._adapt,
+        )
         if measured.waiting_seconds is not None:
             self._waiting_period = max(self._period, measured.waiting_seconds / SHARE)
         if measured.rows:
@@ -63,22 +81,6 @@ class Measuring:
                 _export(row, living.get(row["name"], NOBODY), until)
         # What was not this process's turn although it was time belongs to somebody else now.
         self._give_up([queue for queue, at in self._own.items() if now - at > self._due_period + self._period])
-
-    async def _measure(self, depths: Mapping[str, int | None]) -> queues.Measured:
-        try:
-            measured = await queues.measure(
-                self._database,
-                depths,
-                period_seconds=self._due_period - self._early,
-                takeover_periods=TAKEOVER_PERIODS,
-                waiting_period_seconds=self._waiting_period - self._early,
-                next_period=self._adapt,
-            )
-        except DatabaseUnavailable:
-            metrics.CONNECTED.labels("database").set(0)
-            raise
-        metrics.CONNECTED.labels("database").set(1)
-        return measured
 
     async def _depth(self, queue: str) -> int | None:
         if not self._broker.connected:

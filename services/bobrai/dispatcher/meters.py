@@ -4,7 +4,7 @@ A counter that first appears with the value 1 hides its first increase from Prom
 that somebody wants to be told of.
 """
 
-from functools import lru_cache
+from typing import Final
 
 from bobrai.telemetry import metrics
 
@@ -28,7 +28,18 @@ class Meters:
             metrics.TASKS_TAKEN_BACK.labels(queue, status)
 
 
-@lru_cache(maxsize=1024)
+_known: Final[dict[str, Meters]] = {}
+
+
 def of(queue: str) -> Meters:
     """Return the counters of a queue."""
-    return Meters(queue)
+    found = _known.get(queue)
+    if found is None:
+        found = _known[queue] = Meters(queue)
+    return found
+
+
+def forget(queue: str) -> None:
+    """Show nothing more of a queue that is gone."""
+    _known.pop(queue, None)
+    metrics.forget_queue(queue)

@@ -53,6 +53,7 @@ class Relay:
         self._broker = broker
         self._fleet = Fleet(database)
         self._windows: dict[str, Window] = {}
+        self._used: set[str] = set()
         self._turn = 0
         self._resting_until = 0.0
         self._loop = PeriodicLoop(
@@ -64,6 +65,11 @@ class Relay:
     def wake(self) -> None:
         """Look for due rows now."""
         self._loop.wake()
+
+    def take_used(self) -> set[str]:
+        """Return the queues from which hints were taken since the last call."""
+        used, self._used = self._used, set()
+        return used
 
     @property
     def relaying(self) -> bool:
@@ -87,15 +93,23 @@ class Relay:
             self._wake_once_connected()
             return self._poll_seconds
         if not self._fleet.queues:
-            await self._fleet.refresh()
+            await self._refresh()
         if (rest := self._resting_until - time.monotonic()) > 0:
             await asyncio.sleep(rest)
         rooms = await self._rooms()
         more = bool(rooms) and await self._move(rooms)
         if self._fleet.stale:
-            await self._fleet.refresh()
+            await self._refresh()
         self._relayed = True
         return 0.0 if more else await self._pause()
+
+    async def _refresh(self) -> None:
+        """Read again which queues there are, and leave nothing behind of those that are gone."""
+        await self._fleet.refresh()
+        for queue in self._windows.keys() - self._fleet.known:
+            del self._windows[queue]
+            self._broker.forget(queue)
+            meters.forget(queue)
 
     def _wake_once_connected(self) -> None:
         async def wake() -> None:
@@ -146,7 +160,7 @@ class Relay:
         # Something is due and could not be taken: its window is full, another dispatcher holds it, or its queue is new.
         windows = [window for name in self._fleet.queues if (window := self._windows.get(name)) and not window.room()]
         if not windows:
-            await self._fleet.refresh()
+            await self._refresh()
         return min((window.next_look_seconds() for window in windows), default=BUSY_SECONDS)
 
     # --- the round -------------------------------------------------------------------------------------------------
@@ -177,6 +191,7 @@ class Relay:
     def _note_backlog(self, taken: Sequence[DueHint], rooms: dict[str, int]) -> bool:
         cut_off = len(taken) >= self._batch_size
         counts = {queue: len(list(hints)) for queue, hints in groupby(taken, key=lambda due: due.queue)}
+        self._used.update(counts)
         for queue, room in rooms.items():
             count = counts.get(queue, 0)
             if count >= room or not cut_off:  # a queue whose turn did not come says nothing

@@ -30,3 +30,4 @@ MAX_PAGE: Final = 500
 QUEUE_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 TYPE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_QUEUES: Final = 200  # each is a quorum queue: a submit may not make them without bound
+MAX_WARNINGS: Final = 20  # in the answer to one submit

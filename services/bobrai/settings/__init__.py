@@ -15,7 +15,17 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings.values import Address, AmqpUrls, Count, DatabaseUrl, Names, Queues, Seconds, with_credentials
+from bobrai.settings.values import (
+    Address,
+    AmqpUrls,
+    Count,
+    DatabaseUrl,
+    Names,
+    Period,
+    Queues,
+    Seconds,
+    with_credentials,
+)
 
 
 class _Group(BaseSettings):
@@ -125,6 +135,11 @@ class ApiSettings(_Group):
     wait_tick_seconds: Seconds = Field(
         0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
     )
+    make_queues: bool = Field(
+        default=True,
+        description="Whether a task may make the queue that it names. Otherwise only PUT, workers and the queues of"
+        " announced types do.",
+    )
     refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
     keep_alive_seconds: Seconds = Field(
         75.0,
@@ -165,6 +180,16 @@ class DispatcherSettings(_Group):
     )
     measure_seconds: Seconds = Field(1.0, description="Age at which a queue's figures are measured again.")
     retention_seconds: Seconds = Field(7 * 86_400.0, description="How long finished tasks are kept.")
+    queue_retention_seconds: Period = Field(
+        7 * 86_400.0,
+        description="How long a queue that a task made is kept after its last one, unless a worker consumes it, or it"
+        " is paused, limited, or was made with PUT. 0: for ever.",
+    )
+    type_retention_seconds: Period = Field(
+        366 * 86_400.0,
+        description="How long a task type is known after its last worker; so long that a yearly task finds it in a pool"
+        " that scales to zero. 0: for ever.",
+    )
     prune_seconds: Seconds = Field(10.0, description="Period of pruning; each round removes small batches.")
     drain_seconds: Seconds = Field(10.0, description="Time for the publish under way to finish after SIGTERM.")
 

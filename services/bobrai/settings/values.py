@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 from bobrai.domain import limits
 
 Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
+Period = Annotated[float, Field(ge=0, le=10 * limits.MAX_DELAY_SECONDS)]  # seconds; 0 has a meaning of its own
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -1,20 +1,31 @@
-"""Queues and their figures: what is waiting where, measured by the dispatchers and read by the API.
+"""Queues, from their making to their end, and their figures: what is waiting where, measured by the dispatchers.
+
+A queue is removed in two steps: its row is marked, and from then on nobody sees it; a dispatcher deletes RabbitMQ's
+queue and then the row. What waits in it all the same brings it back, so that no task is lost.
 
 Counting a million rows costs a tenth of a second, so figures are measured at a bounded share of time and stored, and
 nobody counts on request.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from bobrai.domain import limits
 from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
 
 _ENSURE = statement("ensure_queues")
 _ALL = statement("queues")
+_PUT = statement("put_queue")
 _SET = statement("set_queue")
-_RUNNING = statement("running_queues")
+_REMOVE = statement("remove_queue")
+_REMOVE_IDLE = statement("remove_idle_queues")
+_RESTORE = statement("restore_queues")
+_TOUCH = statement("touch_queues")
+_REMOVED = statement("removed_queue")
+_FORGET = statement("forget_queue")
+_LIVE = statement("live_queues")
 _TAKE_MEASURING = statement("take_measuring")
 _MEASURE_DUE = statement("measure_due")
 _MEASURE_WAITING = statement("measure_waiting")
@@ -24,7 +35,7 @@ _COUNT_TIMEOUT_SECONDS = 30.0  # a third of a microsecond per row: enough for ma
 
 
 async def ensure(database: Executor, names: Sequence[str]) -> None:
-    """Make queues that do not exist yet."""
+    """Make queues that do not exist."""
     await database.fetch(_ENSURE, list(names))
 
 
@@ -33,9 +44,25 @@ async def every(database: Executor) -> list[Record]:
     return await database.fetch(_ALL)
 
 
+async def live(database: Executor) -> dict[str, bool]:
+    """Return the name of every queue, and whether it is paused."""
+    return {row["name"]: row["paused"] for row in await database.fetch(_LIVE)}
+
+
 async def running(database: Executor) -> list[str]:
     """Return the names of the queues that are not paused."""
-    return column(await database.fetch(_RUNNING), "name")
+    return [name for name, paused in (await live(database)).items() if not paused]
+
+
+async def put(
+    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None
+) -> bool | None:
+    """Make a queue that is kept until it is removed, or change one and keep it; returns whether it was made.
+
+    None, and nothing done: the installation has as many queues as it may have.
+    """
+    rows = await database.fetch(_PUT, name, paused, sets_max_backlog, max_backlog, limits.MAX_QUEUES)
+    return rows[0]["made"] if rows else None
 
 
 async def change(
@@ -43,6 +70,47 @@ async def change(
 ) -> bool:
     """Pause or resume a queue, or set its limit (None: the setting's); returns whether the queue exists."""
     return bool(await database.fetch(_SET, name, paused, sets_max_backlog, max_backlog))
+
+
+class Removal(NamedTuple):
+    """Whether a queue was removed, and if not what uses it."""
+
+    removed: bool
+    waits: bool  # whether a task waits in it
+    running: int  # tasks
+    workers: int  # living ones that consume it
+
+
+async def remove(database: Executor, name: str) -> Removal | None:
+    """Remove a queue that nothing uses; None when there is no such queue."""
+    rows = await database.fetch(_REMOVE, name)
+    return Removal(*(rows[0][field] for field in Removal._fields)) if rows else None
+
+
+async def remove_idle(database: Executor, *, retention_seconds: float) -> list[str]:
+    """Remove the queues that a task made and none has used for so long; returns their names."""
+    return column(await database.fetch(_REMOVE_IDLE, retention_seconds), "name")
+
+
+async def restore(database: Executor) -> list[str]:
+    """Make the rows of queues that have none and in which a task waits, or that a living worker consumes."""
+    return column(await database.fetch(_RESTORE), "name")
+
+
+async def touch(database: Executor, names: Collection[str]) -> None:
+    """Note that tasks of these queues came by."""
+    await database.fetch(_TOUCH, list(names))
+
+
+async def removed(transaction: Executor, *, grace_seconds: float, besides: Collection[str]) -> str | None:
+    """Return one queue that was removed so long ago, locked until the transaction ends, or None."""
+    rows = await transaction.fetch(_REMOVED, grace_seconds, list(besides))
+    return rows[0]["name"] if rows else None
+
+
+async def forget(transaction: Executor, name: str) -> None:
+    """Delete the row of a removed queue, once the broker has it no longer."""
+    await transaction.fetch(_FORGET, name)
 
 
 class Measured(NamedTuple):

@@ -1,14 +1,30 @@
-"""Task types as workers announce them, so that the API can check a payload before any row exists."""
+"""Task types as workers announce them, so that the API can check a payload before any row exists.
+
+A type stays known when its last worker ends, because a pool may scale to zero; it is forgotten after a long retention.
+"""
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from bobrai.domain.task import TaskType
-from bobrai.store.pool import Executor
+from bobrai.store.pool import Database, Executor, column
 from bobrai.store.queries import statement
 from bobrai.store.records import retry_text, retry_value
 
 _ANNOUNCE = statement("announce_types")
 _ALL = statement("task_types")
+_TOUCH = statement("touch_types")
+_FORGET = statement("forget_types")
+
+_LOOK_TIMEOUT_SECONDS = 30.0  # enough for many millions that wait
+
+
+class Announced(NamedTuple):
+    """A type, and when a worker last announced it."""
+
+    type: TaskType
+    announced_at: datetime
 
 
 async def announce(database: Executor, types: Sequence[TaskType]) -> None:
@@ -26,17 +42,38 @@ async def announce(database: Executor, types: Sequence[TaskType]) -> None:
     )
 
 
-async def every(database: Executor) -> list[TaskType]:
-    """Return every announced type, by name."""
+async def announced(database: Executor) -> list[Announced]:
+    """Return every announced type with the moment of its announcement, by name."""
     return [
-        TaskType(
-            name=row["name"],
-            queue=row["queue"],
-            description=row["description"],
-            payload_schema=row["payload_schema"],
-            result_schema=row["result_schema"],
-            retry=retry_value(row["retry"]),
-            timeout_seconds=row["timeout_seconds"],
+        Announced(
+            TaskType(
+                name=row["name"],
+                queue=row["queue"],
+                description=row["description"],
+                payload_schema=row["payload_schema"],
+                result_schema=row["result_schema"],
+                retry=retry_value(row["retry"]),
+                timeout_seconds=row["timeout_seconds"],
+            ),
+            row["announced_at"],
         )
         for row in await database.fetch(_ALL)
     ]
+
+
+async def every(database: Executor) -> list[TaskType]:
+    """Return every announced type, by name."""
+    return [each.type for each in await announced(database)]
+
+
+async def touch(database: Executor) -> None:
+    """Note which types living workers have."""
+    await database.fetch(_TOUCH)
+
+
+async def forget(database: Database, *, retention_seconds: float) -> list[str]:
+    """Forget the types that no worker has had for so long and that no waiting or running task names; returns them."""
+    async with database.transaction() as connection:
+        # Types have no index: rather look through that of what waits than through all that is done.
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        return column(await connection.fetch(_FORGET, retention_seconds, timeout=_LOOK_TIMEOUT_SECONDS), "name")

@@ -17,6 +17,8 @@ _READ = statement("read_tasks")
 _FINAL_OF = statement("tasks_by_ids")
 _LIST = statement("list_tasks")
 _CANCEL = statement("cancel")
+_CANCEL_WAITING = statement("cancel_waiting")
+_CANCEL_RUNNING = statement("cancel_running")
 _REPLAY = statement("replay")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
@@ -84,6 +86,16 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
             return status
         # It was replayed between the two statements.
     raise DatabaseUnavailable("a cancel changed nothing, again and again: a trigger on the table keeps it away")
+
+
+async def cancel_waiting(database: Executor, queue: str, *, limit: int) -> dict[str, int]:
+    """Cancel some of what waits in a queue, at most ``limit``; returns how many of each type."""
+    return {row["type"]: row["tasks"] for row in await database.fetch(_CANCEL_WAITING, queue, limit)}
+
+
+async def cancel_running(database: Executor, queue: str, *, limit: int) -> int:
+    """Ask the workers of some of what runs in a queue to stop it, at most ``limit``; returns how many were asked."""
+    return len(await database.fetch(_CANCEL_RUNNING, queue, limit))
 
 
 async def replay(database: Executor, task_id: int) -> None:

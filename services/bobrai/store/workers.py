@@ -27,7 +27,7 @@ _TAKE_BACK = statement("take_back")
 
 @dataclass(frozen=True, slots=True)
 class LiveWorker:
-    """A worker whose lease holds; ``speeds`` is tasks per second by queue."""
+    """A worker whose lease holds; ``speeds`` is tasks per second by queue. ``types`` None: it does not say."""
 
     id: int
     queues: tuple[str, ...]
@@ -36,13 +36,25 @@ class LiveWorker:
     running: int
     speeds: Mapping[str, float]
     started_at: datetime
+    types: frozenset[str] | None = None
+
+    def may_have(self, type_: str) -> bool:
+        """Whether it has a handler for this type, as far as it says."""
+        return self.types is None or type_ in self.types
 
 
 async def register(
-    database: Executor, *, queues: Sequence[str], host: str, concurrency: int, lease_seconds: float
+    database: Executor,
+    *,
+    queues: Sequence[str],
+    host: str,
+    concurrency: int,
+    lease_seconds: float,
+    types: Sequence[str] | None = None,
 ) -> int:
     """Make the row of a new worker and return its id, which no other process ever has."""
-    rows = await database.fetch(_REGISTER, list(queues), host, concurrency, lease_seconds)
+    has = None if types is None else list(types)
+    rows = await database.fetch(_REGISTER, list(queues), host, concurrency, lease_seconds, has)
     worker_id: int = rows[0]["id"]
     return worker_id
 
@@ -80,6 +92,7 @@ async def live(database: Executor) -> list[LiveWorker]:
             row["running"],
             msgspec.json.decode(row["speeds"], type=dict[str, float]),
             row["started_at"],
+            None if row["types"] is None else frozenset(row["types"]),
         )
         for row in await database.fetch(_LIVE)
     ]

@@ -58,6 +58,8 @@ EVENTS: Final[dict[str, Event]] = {
         "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
     ),
     "queues.made": Event("info", "A submission named queues that did not exist yet."),
+    "queue.removed": Event("info", "A client removed a queue."),
+    "queue.purged": Event("info", "A client had the `tasks` that waited in a queue cancelled."),
     # --- dispatcher
     "dispatcher.started": Event("info", "The dispatcher's duties run."),
     "dispatcher.stopped": Event("info", "The dispatcher has drained and ends."),
@@ -72,6 +74,13 @@ EVENTS: Final[dict[str, Event]] = {
     "task.take_back_refused": Event(
         "error", "A lost worker's task cannot be taken back, `error` says why; said once, others are not held up."
     ),
+    "queues.restored": Event("info", "Queues without a row have one again: a task waits there, or a worker consumes."),
+    "queues.idle": Event("info", "Queues that tasks had made were removed, because none used them for the retention."),
+    "queue.deleted": Event("info", "A removed queue is gone in RabbitMQ too."),
+    "queue.undeleted": Event(
+        "warning", "RabbitMQ does not delete a removed queue, `reason` says why; said once, it is tried again."
+    ),
+    "types.forgotten": Event("info", "No worker has had these task types for the retention; they are known no more."),
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
     "worker.registered": Event("info", "The worker has a lease and begins to claim."),
@@ -126,6 +135,9 @@ EVENTS: Final[dict[str, Event]] = {
     "broker.lost": Event("warning", "The connection ended; another one is made."),
     "broker.link.failed": Event("error", "A defect in keeping the connection; it is made again."),
     "broker.queue.differs": Event("warning", "A queue exists with other arguments than bobrAI would give it."),
+    "broker.queue.left": Event(
+        "warning", "A removed queue is not bobrAI's to delete in RabbitMQ, `reason` says why: delete it by hand."
+    ),
     "broker.consuming": Event("info", "Messages of a queue are taken."),
     "broker.consumer.lost": Event("warning", "A queue is not consumed for `reason`; it is tried again."),
     "broker.consumer.cancelled": Event("warning", "The broker cancelled a consumer; it is issued again."),

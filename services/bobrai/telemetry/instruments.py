@@ -8,7 +8,7 @@ moment old, never a wrong one. Next: `declaring.py`, then `metrics.py`, which sa
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from prometheus_client import Metric
@@ -39,6 +39,13 @@ class _Labelled(Collector, Generic[Child]):
                 raise ValueError(f"{self.name} has the labels {self.label_names}, not {len(values)} values")
             child = self._children.setdefault(values, self._make())
         return child
+
+    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
+        """Forget the children with these label values, under the library's own name for it."""
+        wanted = [(self.label_names.index(name), value) for name, value in labels.items()]
+        for values, _ in self._all():
+            if all(values[at] == value for at, value in wanted):
+                self._children.pop(values, None)
 
     def _all(self) -> list[tuple[tuple[str, ...], Child]]:
         return list(self._children.items())  # one step for the interpreter, whoever adds a child meanwhile
@@ -154,6 +161,13 @@ class ExpiringGauge(Collector):
     def remove(self, *values: str) -> None:
         """Show the series no longer; nothing when it was not shown."""
         self._series.pop(values, None)
+
+    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
+        """Show none of the series with these label values any longer."""
+        wanted = [(self.label_names.index(name), value) for name, value in labels.items()]
+        for values in list(self._series):
+            if all(values[at] == value for at, value in wanted):
+                self.remove(*values)
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without samples."""

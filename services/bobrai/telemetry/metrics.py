@@ -342,6 +342,13 @@ LOG_LINES_LOST = counter(
 BUILD_INFO = gauge("bobrai_build_info", "Always 1; the labels say what runs.", ["version", "process"], by=EVERY)
 
 
+def forget_queue(queue: str) -> None:
+    """Show no series of a queue that is gone; whoever has kept one of them counts unseen from now on."""
+    for declared in CATALOGUE.values():
+        if "queue" in declared.labels:
+            declared.collector.remove_by_labels({"queue": queue})  # type: ignore[attr-defined]
+
+
 class _Own(Collector):
     """What this process exports when nobody else's metrics are asked for."""
 

@@ -43,9 +43,17 @@ class Heartbeat:
     """The thread that holds this worker's row in ``workers``."""
 
     def __init__(
-        self, settings: Settings, *, host: str, running: Callable[[], int], listener: Listener, watch: LoopWatch
+        self,
+        settings: Settings,
+        *,
+        host: str,
+        types: Sequence[str],
+        running: Callable[[], int],
+        listener: Listener,
+        watch: LoopWatch,
     ) -> None:
         self._settings = settings.worker
+        self._types = types
         self._host = host
         self._running = running
         self._listener = listener
@@ -173,6 +181,7 @@ class Heartbeat:
             host=self._host,
             concurrency=settings.concurrency,
             lease_seconds=settings.lease_seconds,
+            types=self._types,
         )
         self._may_register = False
         self._answered(sent_at)

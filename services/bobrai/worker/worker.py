@@ -72,7 +72,12 @@ class Worker:
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)
         self.executor.on_room = self.claims.pump
         self.heartbeat = Heartbeat(
-            settings, host=socket.gethostname(), running=lambda: self.executor.running, listener=self, watch=self.watch
+            settings,
+            host=socket.gethostname(),
+            types=[handler.name for handler in registry],
+            running=lambda: self.executor.running,
+            listener=self,
+            watch=self.watch,
         )
         self._registered = asyncio.Event()
         self._default_executor = DefaultExecutor(slots)

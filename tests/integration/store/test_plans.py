@@ -95,6 +95,9 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("replay", [500], 90),
     ("prune_tasks", [86_400.0, 100], 900),
     ("prune_idempotency_keys", [100], 1100),
+    ("cancel_waiting", ["queue3", 2], 150),
+    ("cancel_running", ["default", 100], 3000),
+    ("restore_queues", [], 1000),
 ]
 
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.
@@ -102,6 +105,9 @@ COUNTING: list[tuple[str, list[Any], int]] = [
     ("measure_due", [["default", "queue3", "queue4"], [1, None, 0], 1.0], 2000),
     ("measure_waiting", [["default", "queue3", "queue4"]], 2000),
     ("unheld", ["default", -1.0, 10_000], 13_000),
+    ("remove_queue", ["queue4"], 1000),
+    ("remove_idle_queues", [-1.0], 2000),
+    ("removed_queue", [-1.0, []], 100),
 ]
 
 # before_id, status, type, queue, created_after, created_before, limit

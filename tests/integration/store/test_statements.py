@@ -89,9 +89,13 @@ async def _everything(store: Database, turn: int) -> None:
     queue = f"q{turn}"
     await queues.ensure(store, [queue])
     assert await queues.change(store, queue, paused=False, sets_max_backlog=True, max_backlog=5)
+    assert await queues.put(store, f"kept{turn}", paused=True, sets_max_backlog=False, max_backlog=None) is True
     assert queue in await queues.running(store)
+    assert (await queues.live(store))[f"kept{turn}"] is True
     await task_types.announce(store, [task.TaskType(name=f"type{turn}")])
     assert f"type{turn}" in {kind.name for kind in await task_types.every(store)}
+    await task_types.touch(store)
+    assert await task_types.forget(store, retention_seconds=600.0) == []
 
     me = await worker(store, queues=(queue,))
     await workers.report_speeds(store, me, {queue: 12.5})
@@ -154,3 +158,17 @@ async def _everything(store: Database, turn: int) -> None:
     assert await outbox.origins(store, ids) == []
     assert queue in {each.queue for each in await backlogs.every(store)}
     assert await relayed(store, queue=queue)
+    await _removals(store, queue, f"kept{turn}")
+
+
+async def _removals(store: Database, queue: str, kept: str) -> None:
+    await queues.touch(store, [queue])
+    assert await queues.remove_idle(store, retention_seconds=600.0) == []
+    assert sum((await tasks.cancel_waiting(store, queue, limit=100)).values()) > 0
+    assert await tasks.cancel_running(store, queue, limit=100) == 0
+    await tasks.prune(store, retention_seconds=-1.0, limit=100)
+    assert await queues.remove(store, kept) == (True, False, 0, 0)
+    assert await queues.restore(store) == []
+    async with store.transaction() as transaction:
+        assert await queues.removed(transaction, grace_seconds=-1.0, besides=[]) == kept
+        await queues.forget(transaction, kept)

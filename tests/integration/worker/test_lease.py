@@ -137,3 +137,12 @@ async def test_heartbeat_shows_how_many_run(service: Service) -> None:
     assert await expires_at(service, worker.id or 0) > first
     gate.set()
     await service.all_final(ids)
+
+
+async def test_worker_says_which_types_it_has(service: Service) -> None:
+    @service.task("mine")
+    async def mine() -> None: ...
+
+    await service.worker()
+    rows = await service.database.fetch("SELECT types FROM workers")
+    assert [sorted(row["types"]) for row in rows] == [["demo", "echo", "mine"]]

@@ -16,7 +16,7 @@ WITH due AS MATERIALIZED (
         ) AS o
         LIMIT w.room
     ) AS d
-    WHERE (SELECT NOT q.paused FROM queues AS q WHERE q.name = w.queue)
+    WHERE (SELECT NOT q.paused AND q.removed_at IS NULL FROM queues AS q WHERE q.name = w.queue)
     LIMIT $3
 )
 DELETE FROM outbox AS o USING due WHERE o.task_id = due.task_id
@@ -37,7 +37,7 @@ CROSS JOIN generate_series(0, 10) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT due_at FROM outbox WHERE queue = q.name AND priority = p.priority ORDER BY due_at LIMIT 1
 ) AS o
-WHERE NOT q.paused;
+WHERE NOT q.paused AND q.removed_at IS NULL;
 
 -- name: release_hints
 -- A worker gives back hints that it has not claimed: they are published again for whoever is free.

@@ -1,19 +1,120 @@
 -- name: ensure_queues
-INSERT INTO queues (name) SELECT unnest($1::text[]) ON CONFLICT (name) DO NOTHING RETURNING name;
+-- Makes what is not there, and takes back what was removed. Rows of living queues are left out before the insert, because
+-- it would wait for whoever measures them.
+INSERT INTO queues (name)
+SELECT DISTINCT w.name FROM unnest($1::text[]) AS w (name)
+WHERE NOT EXISTS (SELECT FROM queues AS q WHERE q.name = w.name AND q.removed_at IS NULL)
+ORDER BY w.name
+ON CONFLICT (name) DO UPDATE SET removed_at = NULL, created_at = now(), used_at = now()
+    WHERE queues.removed_at IS NOT NULL
+RETURNING name;
+
+-- name: put_queue
+-- Makes a queue that is kept, or changes one and keeps it from now on. No row: there would be more than the limit.
+WITH before AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM queues WHERE name = $1 AND removed_at IS NULL) AS was_there,
+           (SELECT count(*) FROM queues WHERE removed_at IS NULL) AS others
+)
+INSERT INTO queues (name, kept, paused, max_backlog)
+SELECT $1, true, coalesce($2::boolean, false), $4::bigint FROM before WHERE was_there OR others < $5::integer
+ON CONFLICT (name) DO UPDATE
+SET kept = true, paused = coalesce($2::boolean, queues.paused),
+    max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END, used_at = now(),
+    created_at = CASE WHEN queues.removed_at IS NULL THEN queues.created_at ELSE now() END, removed_at = NULL
+RETURNING NOT (SELECT was_there FROM before) AS made, pg_notify('bobrai_outbox', '') AS notified;
+
+-- name: remove_queue
+-- Marks a queue as removed when nothing waits or runs in it and no living worker consumes it; says what there is if not.
+-- From the mark on it is as good as gone: its row is as a new one's, should it come back before RabbitMQ's has gone.
+WITH target AS MATERIALIZED (
+    SELECT name FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+), found AS MATERIALIZED (
+    SELECT name, EXISTS (SELECT FROM tasks WHERE status = 'pending' AND queue = $1) AS waits,
+           (SELECT count(*) FROM tasks WHERE status = 'processing' AND queue = $1) AS running,
+           (SELECT count(*) FROM workers WHERE expires_at > now() AND $1 = ANY (queues)) AS workers
+    FROM target
+), removed AS (
+    UPDATE queues AS q
+    SET removed_at = now(), kept = false, paused = false, max_backlog = NULL, due = 0, delayed = 0,
+        between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL, measured_at = NULL,
+        waiting_measured_at = NULL
+    FROM found AS f WHERE q.name = f.name AND NOT f.waits AND f.running = 0 AND f.workers = 0
+    RETURNING 1
+)
+SELECT waits, running, workers, EXISTS (SELECT FROM removed) AS removed FROM found;
+
+-- name: remove_idle_queues
+-- Removes queues that a task made and none has used for so long, unless somebody has given them a wish of their own.
+UPDATE queues
+SET removed_at = now(), due = 0, delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL,
+    measured_at = NULL, waiting_measured_at = NULL
+WHERE name = ANY (ARRAY(
+    SELECT q.name FROM queues AS q
+    WHERE q.removed_at IS NULL AND NOT q.kept AND NOT q.paused AND q.max_backlog IS NULL AND q.name <> 'default'
+      AND greatest(q.used_at, q.created_at) < now() - make_interval(secs => $1::double precision)
+      AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.status = 'pending' AND t.queue = q.name)
+      AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.status = 'processing' AND t.queue = q.name)
+      AND NOT EXISTS (SELECT FROM workers AS w WHERE w.expires_at > now() AND q.name = ANY (w.queues))
+    FOR UPDATE SKIP LOCKED))
+RETURNING name;
+
+-- name: restore_queues
+-- Makes the row of every queue in which a task waits, or that a living worker consumes: whoever stored such a task may not
+-- have known yet that the queue was removed. One index probe per queue, however much waits.
+WITH RECURSIVE waiting AS (
+    (SELECT queue FROM tasks WHERE status = 'pending' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.queue FROM tasks AS t WHERE t.status = 'pending' AND t.queue > w.queue ORDER BY t.queue LIMIT 1)
+    FROM waiting AS w WHERE w.queue IS NOT NULL
+), published AS (
+    (SELECT queue FROM outbox ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT o.queue FROM outbox AS o WHERE o.queue > p.queue ORDER BY o.queue LIMIT 1)
+    FROM published AS p WHERE p.queue IS NOT NULL
+), needed AS (
+    SELECT queue FROM waiting UNION SELECT queue FROM published
+    UNION SELECT unnest(queues) FROM workers WHERE expires_at > now()
+), made AS (
+    INSERT INTO queues (name)
+    SELECT n.queue FROM needed AS n
+    WHERE n.queue IS NOT NULL
+      AND NOT EXISTS (SELECT FROM queues AS q WHERE q.name = n.queue AND q.removed_at IS NULL)
+    ORDER BY n.queue
+    ON CONFLICT (name) DO UPDATE SET removed_at = NULL, created_at = now(), used_at = now()
+        WHERE queues.removed_at IS NOT NULL
+    RETURNING name
+)
+SELECT name, pg_notify('bobrai_outbox', '') AS notified FROM made;
+
+-- name: touch_queues
+-- Notes that these queues are used; a minute is exact enough, and spares the row a write for every look.
+UPDATE queues SET used_at = now() WHERE name = ANY (ARRAY(
+    SELECT name FROM queues
+    WHERE name = ANY ($1::text[]) AND used_at < now() - interval '1 min' FOR UPDATE SKIP LOCKED));
+
+-- name: removed_queue
+-- One queue that was removed long enough ago for everybody to know, locked, so that nobody brings it back meanwhile.
+SELECT q.name FROM queues AS q
+WHERE q.removed_at < now() - make_interval(secs => $1::double precision) AND q.name <> ALL ($2::text[])
+  AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.status = 'pending' AND t.queue = q.name)
+ORDER BY q.removed_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: forget_queue
+DELETE FROM queues WHERE name = $1 AND removed_at IS NOT NULL;
 
 -- name: queues
 SELECT q.name, q.paused, q.max_backlog, q.due, q.delayed, q.between_attempts, q.processing, q.depth, q.measured_at,
        q.oldest_due_at, extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
        extract(epoch FROM now() - q.measured_at)::double precision AS measured_age_seconds
-FROM queues AS q ORDER BY q.name;
+FROM queues AS q WHERE q.removed_at IS NULL ORDER BY q.name;
 
 -- name: set_queue
 UPDATE queues SET paused = coalesce($2, paused),
     max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END
-WHERE name = $1 RETURNING name, pg_notify('bobrai_outbox', '') AS notified;
+WHERE name = $1 AND removed_at IS NULL RETURNING name, pg_notify('bobrai_outbox', '') AS notified;
 
--- name: running_queues
-SELECT name FROM queues WHERE NOT paused ORDER BY name;
+-- name: live_queues
+SELECT name, paused FROM queues WHERE removed_at IS NULL ORDER BY name;
 
 -- name: take_measuring
 -- Queues whose figures are older than the period; the lock leaves each to one dispatcher. The one that measured a queue
@@ -21,9 +122,10 @@ SELECT name FROM queues WHERE NOT paused ORDER BY name;
 SELECT name, waiting_measured_at IS NULL
              OR waiting_measured_at < now() - make_interval(secs => $4::double precision) AS waiting_too
 FROM queues
-WHERE measured_at IS NULL
-   OR measured_at < now() - make_interval(secs => CASE WHEN name = ANY($1::text[]) THEN $2::double precision
-                                                       ELSE measured_every * $3::double precision END)
+WHERE removed_at IS NULL
+  AND (measured_at IS NULL
+       OR measured_at < now() - make_interval(secs => CASE WHEN name = ANY($1::text[]) THEN $2::double precision
+                                                           ELSE measured_every * $3::double precision END))
 FOR UPDATE SKIP LOCKED;
 
 -- name: measure_due

@@ -44,6 +44,29 @@ WITH changed AS (
 )
 SELECT status_before FROM changed;
 
+-- name: cancel_waiting
+-- Some of what waits in a queue, cancelled as above. What somebody else holds is left for the next batch.
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM tasks WHERE status = 'pending' AND queue = $1 ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE tasks
+    SET cancel_requested = true, updated_at = now(), status = 'cancelled', finished_at = now()
+    WHERE id = ANY (ARRAY(SELECT id FROM waiting)) AND status || '' = 'pending'
+    RETURNING id, type
+), not_due AS (
+    DELETE FROM outbox WHERE task_id = ANY (ARRAY(SELECT id FROM changed))
+)
+SELECT type, count(*) AS tasks FROM changed GROUP BY type;
+
+-- name: cancel_running
+-- Wishes that some of what runs in a queue be stopped, as above; the workers' heartbeats read it.
+UPDATE tasks SET cancel_requested = true, updated_at = now()
+WHERE id = ANY (ARRAY(
+    SELECT id FROM tasks WHERE status = 'processing' AND queue = $1 AND NOT cancel_requested
+    ORDER BY worker_id LIMIT $2))
+  AND status || '' = 'processing' AND NOT cancel_requested
+RETURNING 1;
+
 -- name: replay
 -- A fresh set of attempts for a final task. The attempt number goes on counting, because it is the fencing token. What was
 -- lost stays a suspect: it may have failed for killing its workers.

@@ -1,6 +1,6 @@
 -- name: register_worker
-INSERT INTO workers (queues, host, concurrency, expires_at)
-VALUES ($1, $2, $3, now() + make_interval(secs => $4::double precision))
+INSERT INTO workers (queues, host, concurrency, expires_at, types)
+VALUES ($1, $2, $3, now() + make_interval(secs => $4::double precision), $5)
 RETURNING id;
 
 -- name: heartbeat
@@ -20,7 +20,7 @@ UPDATE workers SET speeds = $2 WHERE id = $1 RETURNING id;
 DELETE FROM workers WHERE id = $1 RETURNING id;
 
 -- name: live_workers
-SELECT id, queues, host, concurrency, running, speeds, started_at FROM workers WHERE expires_at > now();
+SELECT id, queues, host, concurrency, running, speeds, started_at, types FROM workers WHERE expires_at > now();
 
 -- name: expire_workers
 -- Only because a worker is gone, never because a task is old. After a restart of PostgreSQL every worker gets one lease to

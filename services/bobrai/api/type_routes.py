@@ -1,0 +1,31 @@
+"""The handlers of /types: what workers have announced, and whether any has it now."""
+
+from bobrai.api import schemas, views
+from bobrai.api.problems import Problem
+from bobrai.api.web import Reply, Request
+from bobrai.store import task_types, workers
+from bobrai.store.pool import Database
+
+
+class TypeRoutes:
+    """Handlers of task types, which only workers make."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_all(self, request: Request) -> Reply:
+        """Return every type."""
+        schemas.query(schemas.NoQuery, request.query_string)
+        return Reply(views.encode(views.TypeList(await self._views())))
+
+    async def read(self, request: Request) -> Reply:
+        """Return one type."""
+        schemas.query(schemas.NoQuery, request.query_string)
+        for view in await self._views():
+            if view.name == request.params["type"]:
+                return Reply(views.encode(view))
+        raise Problem("type-not-found", "Type not found")
+
+    async def _views(self) -> list[views.TypeView]:
+        live = await workers.live(self._database)
+        return [views.task_type(each, live) for each in await task_types.announced(self._database)]
