@@ -72,6 +72,7 @@ class Submissions:
         ``faults`` gets what the decoder of the envelopes finds wrong. Raises a 422 problem, QueueFull,
         IdempotencyMismatch, or Unavailable when the outcome is unknown.
         """
+        tasks: Sequence[NewTask] = ()
         try:
             tasks = await self._prepare(envelopes, faults, origin)
             admitted = self._admit(tasks)
@@ -80,7 +81,7 @@ class Submissions:
             first = None if key is None else await submission.lookup(self._database, key)
             if first is None:
                 raise
-            return Accepted(first, replayed=True, warnings=[])
+            return Accepted(first, replayed=True, warnings=self._warnings(tasks))
         stored = False
         try:
             if key is None:
