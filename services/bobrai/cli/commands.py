@@ -14,6 +14,7 @@ from bobrai.cli import process, streams
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.settings import load, variables
+from bobrai.settings.values import checked_queues
 from bobrai.telemetry import events, masking, metrics, rendering
 
 
@@ -169,6 +170,10 @@ def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
     """Print queues and policies as a definitions file that any RabbitMQ imports."""
     from bobrai.broker.definitions import definitions
 
+    try:
+        checked_queues(queues)
+    except ValueError as error:
+        raise ConfigurationError(f"--queue: {error}") from error
     click.echo(json.dumps(definitions(queues, vhost=vhost, prefix=load().rabbitmq.queue_prefix), indent=2))
 
 

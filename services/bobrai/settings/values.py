@@ -89,17 +89,18 @@ def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
-def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
+def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, each once; raises ValueError for one that no task can have, and for none at all."""
     if not names:
-        raise ValueError("must name a queue")
+        raise ValueError(f"must name a queue: {limits.QUEUE_RULE}")
     for name in names:
         if not re.fullmatch(limits.QUEUE_PATTERN, name):
-            raise ValueError(f"{name!r} is no queue's name: lower-case letters, digits, '.', '_' and '-', at most 63")
+            raise ValueError(f"{name!r} cannot be the name of a queue: {limits.QUEUE_RULE}")
     return tuple(dict.fromkeys(names))
 
 
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-Queues = Annotated[Names, AfterValidator(_queues)]
+Queues = Annotated[Names, AfterValidator(checked_queues)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
 AmqpUrls = Annotated[SecretStr, AfterValidator(_amqp_urls)]
