@@ -149,6 +149,24 @@ def test_own_handlers_run_as_the_readme_says(processes: Processes, data_folder: 
     assert stop(service) == 0
 
 
+@pytest.mark.parametrize("wished", [None, "mail"])
+def test_queues_that_handlers_declare_are_consumed_besides_those_that_are_set(
+    processes: Processes, data_folder: Path, tmp_path: Path, wished: str | None
+) -> None:
+    (tmp_path / "my_tasks.py").write_text(HANDLERS.replace('"greet"', '"greet", queue="media"'))
+    set_queues = {} if wished is None else {"BOBRAI_WORKER_QUEUES": wished}
+    service = start_dev(processes, "--handlers", "my_tasks", environment=set_queues)
+    submitted: list[dict[str, Any]] = [
+        {"type": "greet", "payload": "world"},
+        {"type": "echo", "payload": "x"},
+        {"type": "echo", "payload": "x", "queue": wished or "default"},
+    ]
+    for body in submitted:
+        task_id = curl(f"{service.url}/api/v1/tasks", post=body)[1]["task_id"]
+        assert curl(f"{service.url}/api/v1/tasks/{task_id}?wait=20")[1]["status"] == "done", body
+    assert stop(service) == 0
+
+
 def test_taken_port_is_one_clear_line(processes: Processes, data_folder: Path, free_port: Callable[[], int]) -> None:
     with socket.create_server((HOST, free_port())) as listener:
         port = listener.getsockname()[1]

@@ -35,7 +35,7 @@ _SWEEP_GRACE_SECONDS = 2.0
 
 
 def run(settings: Settings) -> None:
-    """Run until a signal, then drain and stop the embedded database.
+    """Run until a signal, then drain and stop the embedded database; the worker consumes its types' queues as well.
 
     Raises ConfigurationError for a taken port, a full disk or a wrong URL, before anything is started.
     """
@@ -45,7 +45,7 @@ def run(settings: Settings) -> None:
     try:
         if embedded:
             signals.before_kill(embedded.stop_at_once)
-        settings = _in_one_process(settings, embedded.start() if embedded else "")
+        settings = _in_one_process(settings, registry, embedded.start() if embedded else "")
         process.run(lambda stop: _serve(settings, registry, stop))
     finally:
         if embedded:
@@ -53,14 +53,16 @@ def run(settings: Settings) -> None:
             embedded.stop()
 
 
-def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
+def _in_one_process(settings: Settings, registry: Registry, embedded_url: str) -> Settings:
+    # There is no other worker that could have the queues of this one's types.
+    queues = tuple(dict.fromkeys([*settings.worker.queues, *(each.queue for each in registry)]))
     # The API's own port serves the metrics of the whole process, so the small ports take any free number.
     dispatcher: dict[str, object] = {"health_bind": "127.0.0.1:0"}
     if not settings.rabbitmq.url.get_secret_value():
         dispatcher["sweep_seconds"] = min(_SWEEP_SECONDS, settings.dispatcher.sweep_seconds)
         dispatcher["sweep_grace_seconds"] = min(_SWEEP_GRACE_SECONDS, settings.dispatcher.sweep_grace_seconds)
     updates: dict[str, object] = {
-        "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0"}),
+        "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0", "queues": queues}),
         "dispatcher": settings.dispatcher.model_copy(update=dispatcher),
     }
     if embedded_url:

@@ -74,6 +74,10 @@ EVENTS: Final[dict[str, Event]] = {
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
     "worker.registered": Event("info", "The worker has a lease and begins to claim."),
+    "worker.queues_unconsumed": Event(
+        "warning", "No worker that lives consumes these queues of this worker's `types`: their tasks wait for one."
+    ),
+    "worker.queues_consumed": Event("info", "All queues of this worker's types have a worker again."),
     "worker.lease_lost": Event("warning", "The worker found its lease gone; it drops what it ran and starts over."),
     "worker.lease_given_up": Event(
         "error", "An outcome cannot be written: once the rest has ended, the worker starts over under a new lease."
