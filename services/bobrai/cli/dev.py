@@ -72,10 +72,16 @@ def _in_one_process(settings: Settings, registry: Registry, embedded_url: str) -
 
 
 async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
-    try:
+    waits_for = ""
+
+    async def prepare() -> None:
+        nonlocal waits_for
+        waits_for = await _look_at_rabbitmq(settings)
         # All types at once, so that the API knows the user's own before the worker has said so.
-        prepared = bring_to_head(settings, registry.types(), patience_seconds=_PATIENCE_SECONDS)
-        finished = await process.unless_stopped(prepared, stop)
+        await bring_to_head(settings, registry.types(), patience_seconds=_PATIENCE_SECONDS)
+
+    try:
+        finished = await process.unless_stopped(prepare(), stop)
     except DatabaseUnavailable as error:
         raise ConfigurationError(f"the database of BOBRAI_DATABASE_URL cannot be reached: {error}") from error
     if not finished:
@@ -87,7 +93,7 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
 
     try:
         async with asyncio.TaskGroup() as rooms:
-            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
+            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings, waits_for)))
             rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
             worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
             rooms.create_task(_then_stop(worker, stop))
@@ -100,16 +106,25 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
         raise failures[0]
 
 
+async def _look_at_rabbitmq(settings: Settings) -> str:
+    from bobrai.broker.first_look import first_look
+
+    urls = settings.rabbitmq.addresses()
+    return await first_look(urls, settings.rabbitmq.connect_timeout_seconds) if urls else ""
+
+
 async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
     # A worker that recycles itself ends alone in a cluster, where it is started again; here the rest ends with it.
     await worker
     stop.request("the worker ended")
 
 
-def _welcome(settings: Settings) -> None:
+def _welcome(settings: Settings, waits_for: str) -> None:
     url = f"http://{settings.api.bind}"
+    waits = f"It waits for RabbitMQ at {waits_for}: tasks are accepted, and run once it is there.\n"
     streams.say(
         f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
+        f"{waits if waits_for else ''}"
         f"Try:  curl -X POST {url}/tasks -H 'Content-Type: application/json' -d '{{\"payload\": \"test task\"}}'\n"
         f"then: curl '{url}/tasks/1?wait=5'\n",
         error=False,

@@ -125,7 +125,10 @@ EVENTS: Final[dict[str, Event]] = {
     "handler.abandoned": Event("warning", "A handler goes on although it was told to end; its slot is free again."),
     # --- dispatcher and worker: RabbitMQ
     "broker.connected": Event("info", "Connected to a node of RabbitMQ."),
-    "broker.unreachable": Event("warning", "A node cannot be reached; each reason is said once."),
+    "broker.unreachable": Event(
+        "warning",
+        "A node cannot be reached, or refuses user or virtual host: it is tried again, each reason said once.",
+    ),
     "broker.lost": Event("warning", "The connection ended; another one is made."),
     "broker.link.failed": Event("error", "A defect in keeping the connection; it is made again."),
     "broker.queue.differs": Event("warning", "A queue exists with other arguments than bobrAI would give it."),

@@ -148,7 +148,7 @@ class Worker:
         return bool(intakes) and all(intake.subscription.consuming for intake in intakes)
 
     async def tend_until(self, stop: Stop) -> None:
-        """Look after speeds, prefetches, old hints, orphans and unconsumed queues; ask for a stop when it is time to."""
+        """Look after speeds, prefetches, old hints, orphans and unconsumed queues; ask for a stop in time."""
         orphans = Orphans(self._database, self.lease, self.executor, self.claims.may_come)
         queues = unconsumed.Unconsumed(self._database, self._types)
         await asyncio.gather(
