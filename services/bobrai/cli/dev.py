@@ -19,7 +19,7 @@ from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
 from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
 from bobrai.handlers.registry import Registry
-from bobrai.runtime import signals
+from bobrai.runtime import forks, signals
 from bobrai.runtime.health import listen
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
@@ -45,6 +45,7 @@ def run(settings: Settings) -> None:
     try:
         if embedded:
             signals.before_kill(embedded.stop_at_once)
+            forks.own_from(lambda: embedded.descriptors)
         settings = _in_one_process(settings, registry, embedded.start() if embedded else "")
         process.run(lambda stop: _serve(settings, registry, stop))
     finally:

@@ -18,6 +18,7 @@ EVENTS: Final[dict[str, Event]] = {
     # --- any process
     "settings.unknown_variable": Event("warning", "A `BOBRAI_` variable that nothing reads; `did_you_mean` is close."),
     "process.stopping": Event("info", "A signal asked the process to drain."),
+    "process.draining": Event("info", "The drain has taken two seconds, and goes on; a second signal ends it at once."),
     "process.killed": Event("warning", "A second signal ended the process before it had drained."),
     "process.loop_interrupted": Event(
         "error", "SystemExit or KeyboardInterrupt was raised in the event loop, by no attempt; the process goes on."
