@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -69,6 +71,20 @@ def make_run(tmp_path: Path) -> str:
     (environment / "bin" / "python").symlink_to(sys.executable)
     (environment / ".run").touch()
     return f"make --no-print-directory -C {REPOSITORY} run VENV={environment}"
+
+
+def test_make_run_says_that_its_port_is_taken_before_it_installs_anything(
+    run_folder: RunFolder, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", run_folder.free_port())) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        given = {**os.environ, "BOBRAI_API_BIND": address}
+        command = ["make", "-C", str(REPOSITORY), "run", f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}"]
+        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert f"cannot listen on {address}" in done.stderr
+    assert "BOBRAI_API_BIND=" in done.stderr
+    assert not (tmp_path / "venv").exists()
 
 
 def postmaster(data_folder: Path) -> psutil.Process:

@@ -79,6 +79,14 @@ def with_credentials(url: str, user: str, password: SecretStr) -> str:
     return f"{scheme}://{credentials}{hosts}{rest[len(netloc) :]}"
 
 
+def without_secrets(value: str) -> str:
+    """Return a secret for people to see: of checked URLs all but the passwords, of anything else nothing."""
+    if "://" not in value:
+        return "***"
+    shown = re.sub(r"(?<=://)([^:/]*):[^/?]*@", r"\1:***@", value)
+    return re.sub(r"([?&]\w*password=)[^&,\s]*", r"\1***", shown)
+
+
 def split_address(value: str) -> tuple[str, int]:
     """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
     host, _, port = value.rpartition(":")
