@@ -1,4 +1,4 @@
-"""`bobrai settings`: what counts now for people, without secrets and within their terminal; the defaults for the page."""
+"""`bobrai settings`: for people what counts now, masked and within their terminal; for the page the defaults."""
 
 import re
 import sys
