@@ -6,7 +6,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run observe test test-faults test-observe test-charts test-images test-pods golden check bench bench-peers format docs images lock clean
+.PHONY: help .port run observe test test-faults test-observe test-charts test-images test-pods golden check bench bench-peers format docs images lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,7 +24,15 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/.run
 
-run: $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, with nothing else to install
+# said before anything is installed
+.port:
+	@! command -v $(PYTHON) >/dev/null || $(PYTHON) -c 'import os, socket; \
+	host, _, port = (os.environ.get("BOBRAI_API_BIND") or "127.0.0.1:8001").rpartition(":"); \
+	family = socket.AF_INET6 if ":" in host else socket.AF_INET; \
+	socket.create_server((host.strip("[]"), int(port)), family=family)' 2>/dev/null || { \
+	echo "bobrAI cannot listen on $${BOBRAI_API_BIND:-127.0.0.1:8001}; free that, or choose: make run BOBRAI_API_BIND=127.0.0.1:8011" >&2; exit 2; }
+
+run: .port $(VENV)/.run  ## start the whole service on 127.0.0.1:8001, or BOBRAI_API_BIND, with nothing else to install
 	@exec $(BIN)/bobrai dev $(ARGS)
 
 observe: $(VENV)/.test  ## look at a loaded bobrAI in Prometheus, and in Grafana where Docker can have it, until Ctrl-C
@@ -83,7 +91,7 @@ docs: $(VENV)/.test  ## write the pages and the schema that are made from the co
 PAGES := settings metrics logs
 .page-%:
 	@sed '/^| \(variable\|metric\|event\) |/,$$d' docs/$*.md
-	@$(BIN)/bobrai $*
+	@$(BIN)/bobrai $* $(if $(filter settings,$*),--markdown)
 
 VERSION  = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)

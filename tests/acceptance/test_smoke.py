@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_whole_path import curl, data_folder, start_dev
+from tests.acceptance.test_whole_path import curl, start_dev
 from tests.support.databases import Database
 from tests.support.processes import Process, Processes
-
-__all__ = ["data_folder"]
 
 
 def smoke(processes: Processes, *arguments: str) -> tuple[int, list[str], Process]:

@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Process, Processes
-from tests.support.reaper import is_alive
-from tests.support.run_folder import RunFolder
 
 HOST = "127.0.0.1"
 # a first start makes a database cluster
@@ -30,24 +27,6 @@ from bobrai import Context, Retry, task
 async def greet(ctx: Context, payload: str) -> str:
     return f"Hello, {payload}!"
 """
-
-
-@pytest.fixture
-def data_folder(processes: Processes, run_folder: RunFolder) -> Iterator[Path]:
-    """Where `bobrai dev` keeps its data in this test: not below pytest's own folder, which is closed to other users.
-
-    The embedded server runs as one when we are root.
-    """
-    folder = run_folder.folder(f"dev-{run_folder.free_port()}") / "data"
-    processes.environment["BOBRAI_DATA_DIR"] = str(folder)
-    yield folder
-    processes.close()
-    # a service that was killed, or a test that failed, leaves its database running
-    postmaster = folder / "postgresql" / "postmaster.pid"
-    if postmaster.exists():
-        server = psutil.Process(int(postmaster.read_text().splitlines()[0]))
-        server.send_signal(signal.SIGQUIT)
-        eventually_sync(lambda: not is_alive(server), message="the embedded database has ended")
 
 
 def start_dev(processes: Processes, *arguments: str, **options: Any) -> Process:
@@ -146,6 +125,24 @@ def test_own_handlers_run_as_the_readme_says(processes: Processes, data_folder: 
     task = curl(f"{service.url}/api/v1/tasks/{answer['task_id']}?wait=20")[1]
     assert (task["status"], task["result"]) == ("done", "Hello, world!")
     assert curl(f"{service.url}/api/v1/tasks", post={"type": "greet", "payload": 7})[0] == 422
+    assert stop(service) == 0
+
+
+@pytest.mark.parametrize("wished", [None, "mail"])
+def test_queues_that_handlers_declare_are_consumed_besides_those_that_are_set(
+    processes: Processes, data_folder: Path, tmp_path: Path, wished: str | None
+) -> None:
+    (tmp_path / "my_tasks.py").write_text(HANDLERS.replace('"greet"', '"greet", queue="media"'))
+    set_queues = {} if wished is None else {"BOBRAI_WORKER_QUEUES": wished}
+    service = start_dev(processes, "--handlers", "my_tasks", environment=set_queues)
+    submitted: list[dict[str, Any]] = [
+        {"type": "greet", "payload": "world"},
+        {"type": "echo", "payload": "x"},
+        {"type": "echo", "payload": "x", "queue": wished or "default"},
+    ]
+    for body in submitted:
+        task_id = curl(f"{service.url}/api/v1/tasks", post=body)[1]["task_id"]
+        assert curl(f"{service.url}/api/v1/tasks/{task_id}?wait=20")[1]["status"] == "done", body
     assert stop(service) == 0
 
 

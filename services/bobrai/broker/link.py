@@ -101,20 +101,19 @@ def parse_urls(text: str) -> list[URL]:
     return urls
 
 
-def _node(url: URL) -> str:
-    """The node's address without credentials, for logs."""
+def node(url: URL) -> str:
+    """Return the node's address without credentials."""
     return f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
 
 
-def _reason(error: BaseException, url: URL) -> str:
-    """What went wrong, in words that tell an operator where to look, and never the password."""
+def reason_of(error: BaseException, url: URL) -> str:
+    """Return what went wrong, in words that tell an operator where to look, and never the password."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(error, TimeoutError):
         text = "no answer in time"
-    elif isinstance(error, aiormq.exceptions.ProbableAuthenticationError | aiormq.exceptions.AuthenticationError):
+    elif _is_of_user(error):
         text = f"user {url.user!r} or its password is wrong: {error}"
-    elif isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.OpenOk" in str(error):
-        # The library drops the broker's words when it is closed out at the last step of the handshake.
+    elif _is_of_virtual_host(error):
         text = f"virtual host {url.path.removeprefix('/') or '/'!r} does not exist or user {url.user!r} may not use it"
     elif isinstance(cause, socket.gaierror):
         text = f"host name {url.host!r} is unknown: {cause}"
@@ -123,6 +122,20 @@ def _reason(error: BaseException, url: URL) -> str:
     else:
         text = str(error) or type(error).__name__
     return text.replace(f":{url.raw_password}@", ":***@")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the broker answers and does not take what the URL says: its user or its virtual host."""
+    return _is_of_user(error) or _is_of_virtual_host(error)
+
+
+def _is_of_user(error: BaseException) -> bool:
+    return isinstance(error, aiormq.exceptions.ProbableAuthenticationError | aiormq.exceptions.AuthenticationError)
+
+
+def _is_of_virtual_host(error: BaseException) -> bool:
+    # The library drops the broker's words when it is closed out at the last step of the handshake.
+    return isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.OpenOk" in str(error)
 
 
 class Link:
@@ -263,11 +276,11 @@ class Link:
                         url.update_query(name=self._name), timeout=self._connect_timeout
                     )
             except BrokerUnavailable as error:
-                self._tell("broker.unreachable", _node(url), _reason(error.__cause__ or error, url))
+                self._tell("broker.unreachable", node(url), reason_of(error.__cause__ or error, url))
             except Exception as error:  # noqa: BLE001 - a supervisor outlives every error of the library
-                self._tell("broker.unreachable", _node(url), _reason(error, url))
+                self._tell("broker.unreachable", node(url), reason_of(error, url))
             else:
-                self._tell("broker.connected", _node(url), "")
+                self._tell("broker.connected", node(url), "")
                 return connection, url
         return None
 
@@ -277,7 +290,7 @@ class Link:
 
         def on_close(_: object, error: BaseException | None) -> None:
             if not lost.done():
-                lost.set_result("the broker closed it" if error is None else _reason(error, url))
+                lost.set_result("the broker closed it" if error is None else reason_of(error, url))
 
         connection.close_callbacks.add(on_close)
         if connection.is_closed:
@@ -290,7 +303,7 @@ class Link:
         finally:
             if not lost.done():
                 lost.set_result("this side closed it")
-        self._tell("broker.lost", _node(url), reason)
+        self._tell("broker.lost", node(url), reason)
 
     async def _end(self, connection: AbstractConnection) -> None:
         """Leave nothing of a connection behind; say goodbye when it still listens."""
@@ -298,17 +311,17 @@ class Link:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await connection.close()
 
-    def _tell(self, event: str, node: str, reason: str) -> None:
+    def _tell(self, event: str, address: str, reason: str) -> None:
         """Log a change of state, and each way in which a node cannot be reached only once until the next change."""
         if event != "broker.unreachable":
             self._told.clear()
-        elif f"{node} {reason}" in self._told:
+        elif f"{address} {reason}" in self._told:
             return
         else:
-            self._told.add(f"{node} {reason}")
+            self._told.add(f"{address} {reason}")
         if event == "broker.connected":
-            log.info("broker.connected", node=node)
+            log.info("broker.connected", node=address)
         elif event == "broker.lost":
-            log.warning("broker.lost", node=node, reason=reason)
+            log.warning("broker.lost", node=address, reason=reason)
         else:
-            log.warning("broker.unreachable", node=node, reason=reason)
+            log.warning("broker.unreachable", node=address, reason=reason)

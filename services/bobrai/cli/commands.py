@@ -6,6 +6,8 @@ In: arguments and ``BOBRAI_*`` variables. Out: an exit code. ``process`` runs on
 import io
 import json
 import os
+import shutil
+import sys
 
 import click
 
@@ -13,7 +15,8 @@ from bobrai import __version__
 from bobrai.cli import process, streams
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
-from bobrai.settings import load, variables
+from bobrai.settings import environment, load
+from bobrai.settings.values import checked_queues
 from bobrai.telemetry import events, masking, metrics, rendering
 
 
@@ -169,6 +172,10 @@ def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
     """Print queues and policies as a definitions file that any RabbitMQ imports."""
     from bobrai.broker.definitions import definitions
 
+    try:
+        checked_queues(queues)
+    except ValueError as error:
+        raise ConfigurationError(f"--queue: {error}") from error
     click.echo(json.dumps(definitions(queues, vhost=vhost, prefix=load().rabbitmq.queue_prefix), indent=2))
 
 
@@ -198,8 +205,19 @@ def log_level(level: str, pid: int) -> None:
 
 
 @commands.command("settings")
-def settings_() -> None:
-    """Print every environment variable with its default and meaning, as a Markdown table."""
-    click.echo("| variable | default | meaning |\n|---|---|---|")
-    for name, (default, meaning) in variables().items():
-        click.echo(f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |")
+@click.option(
+    "--markdown/--list",
+    default=None,
+    help="A table with defaults alone, or a list with what counts now.  [the list on a terminal, the table elsewhere]",
+)
+def settings_(*, markdown: bool | None) -> None:
+    """Print every environment variable with its value, its default and its meaning; secrets are masked."""
+    from bobrai.cli.settings_list import listed, table
+
+    if markdown is None:
+        markdown = not sys.stdout.isatty()
+    if markdown:
+        click.echo(table())
+        return
+    click.echo(listed(environment(), shutil.get_terminal_size().columns))
+    load()  # below the list it is said what of it is wrong

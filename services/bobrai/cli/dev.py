@@ -19,7 +19,7 @@ from bobrai.cli.schema import bring_to_head
 from bobrai.dispatcher.main import serve as serve_dispatcher
 from bobrai.domain.errors import BobraiError, ConfigurationError, DatabaseUnavailable
 from bobrai.handlers.registry import Registry
-from bobrai.runtime import signals
+from bobrai.runtime import forks, signals
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.server import listen
 from bobrai.settings import Settings
@@ -35,7 +35,7 @@ _SWEEP_GRACE_SECONDS = 2.0
 
 
 def run(settings: Settings) -> None:
-    """Run until a signal, then drain and stop the embedded database.
+    """Run until a signal, then drain and stop the embedded database; the worker consumes its types' queues as well.
 
     Raises ConfigurationError for a taken port, a full disk or a wrong URL, before anything is started.
     """
@@ -45,7 +45,8 @@ def run(settings: Settings) -> None:
     try:
         if embedded:
             signals.before_kill(embedded.stop_at_once)
-        settings = _in_one_process(settings, embedded.start() if embedded else "")
+            forks.own_from(lambda: embedded.descriptors)
+        settings = _in_one_process(settings, registry, embedded.start() if embedded else "")
         process.run(lambda stop: _serve(settings, registry, stop))
     finally:
         if embedded:
@@ -53,14 +54,16 @@ def run(settings: Settings) -> None:
             embedded.stop()
 
 
-def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
+def _in_one_process(settings: Settings, registry: Registry, embedded_url: str) -> Settings:
+    # There is no other worker that could have the queues of this one's types.
+    queues = tuple(dict.fromkeys([*settings.worker.queues, *(each.queue for each in registry)]))
     # The API's own port serves the metrics of the whole process, so the small ports take any free number.
     dispatcher: dict[str, object] = {"health_bind": "127.0.0.1:0"}
     if not settings.rabbitmq.url.get_secret_value():
         dispatcher["sweep_seconds"] = min(_SWEEP_SECONDS, settings.dispatcher.sweep_seconds)
         dispatcher["sweep_grace_seconds"] = min(_SWEEP_GRACE_SECONDS, settings.dispatcher.sweep_grace_seconds)
     updates: dict[str, object] = {
-        "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0"}),
+        "worker": settings.worker.model_copy(update={"health_bind": "127.0.0.1:0", "queues": queues}),
         "dispatcher": settings.dispatcher.model_copy(update=dispatcher),
     }
     if embedded_url:
@@ -70,10 +73,16 @@ def _in_one_process(settings: Settings, embedded_url: str) -> Settings:
 
 
 async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
-    try:
+    waits_for = ""
+
+    async def prepare() -> None:
+        nonlocal waits_for
+        waits_for = await _look_at_rabbitmq(settings)
         # All types at once, so that the API knows the user's own before the worker has said so.
-        prepared = bring_to_head(settings, registry.types(), patience_seconds=_PATIENCE_SECONDS)
-        finished = await process.unless_stopped(prepared, stop)
+        await bring_to_head(settings, registry.types(), patience_seconds=_PATIENCE_SECONDS)
+
+    try:
+        finished = await process.unless_stopped(prepare(), stop)
     except DatabaseUnavailable as error:
         raise ConfigurationError(f"the database of BOBRAI_DATABASE_URL cannot be reached: {error}") from error
     if not finished:
@@ -85,7 +94,7 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
 
     try:
         async with asyncio.TaskGroup() as rooms:
-            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings)))
+            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings, waits_for)))
             rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
             worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
             rooms.create_task(_then_stop(worker, stop))
@@ -98,16 +107,25 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
         raise failures[0]
 
 
+async def _look_at_rabbitmq(settings: Settings) -> str:
+    from bobrai.broker.first_look import first_look
+
+    urls = settings.rabbitmq.addresses()
+    return await first_look(urls, settings.rabbitmq.connect_timeout_seconds) if urls else ""
+
+
 async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
     # A worker that recycles itself ends alone in a cluster, where it is started again; here the rest ends with it.
     await worker
     stop.request("the worker ended")
 
 
-def _welcome(settings: Settings) -> None:
+def _welcome(settings: Settings, waits_for: str) -> None:
     url = f"http://{settings.api.bind}"
+    waits = f"It waits for RabbitMQ at {waits_for}: tasks are accepted, and run once it is there.\n"
     streams.say(
         f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
+        f"{waits if waits_for else ''}"
         f"Try:  curl -X POST {url}/tasks -H 'Content-Type: application/json' -d '{{\"payload\": \"test task\"}}'\n"
         f"then: curl '{url}/tasks/1?wait=5'\n",
         error=False,

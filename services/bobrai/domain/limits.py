@@ -28,6 +28,7 @@ MAX_PAGE: Final = 500
 
 # Names of queues and types travel in URLs, metric labels and RabbitMQ queue names.
 QUEUE_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+QUEUE_RULE: Final = "1 to 63 of a-z, 0-9, '.', '_' and '-', of which the first is a letter or digit"
 TYPE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_QUEUES: Final = 200  # each is a quorum queue: a submit may not make them without bound
 MAX_WARNINGS: Final = 20  # in the answer to one submit

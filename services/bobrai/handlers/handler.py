@@ -117,10 +117,7 @@ def _check(name: object, queue: object, timeout: object, retry: object) -> None:
             "the first a letter or digit"
         )
     if not isinstance(queue, str) or not re.fullmatch(limits.QUEUE_PATTERN, queue):
-        raise ConfigurationError(
-            f"{queue!r} cannot be the name of a queue (type {name!r}): 1 to 63 small letters, digits, dots, dashes and "
-            "underscores, the first a letter or digit"
-        )
+        raise ConfigurationError(f"{queue!r} cannot be the name of a queue (type {name!r}): {limits.QUEUE_RULE}")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise ConfigurationError(f"timeout of type {name!r} must be a number of seconds, not {timeout!r}")
     if not 0 < timeout <= limits.MAX_TIMEOUT_SECONDS:

@@ -1,6 +1,6 @@
 """How a process ends: the first signal asks it to drain, the second ends it at once.
 
-In: SIGTERM and SIGINT, which `signals.py` answers from the first instruction on. Out: a Stop that every room's
+In: SIGTERM, SIGINT and SIGHUP, which `signals.py` answers from the first instruction on. Out: a Stop that every room's
 ``serve`` waits on. Exit codes: 0 after a drain, also before there was anything to drain, 1 after an error, 2 for a
 wrong setting, 130 or 143 when a second signal cut the drain short. Two seconds after the drain the process is gone.
 """
@@ -13,6 +13,7 @@ from bobrai.runtime import signals
 from bobrai.telemetry import logs
 
 HOLD_SECONDS = 0.5
+LONG_SECONDS = 2.0  # a drain after which somebody at a terminal may want to know how to end it
 
 log = logs.get_logger(__name__)
 
@@ -48,7 +49,7 @@ class Stop:
         return True
 
     def install(self) -> None:
-        """Turn SIGTERM and SIGINT into a request; a second one ends the process without waiting for anything."""
+        """Turn SIGTERM, SIGINT and SIGHUP into a request; a second one ends the process without any wait."""
         loop = asyncio.get_running_loop()
 
         def listener(number: signal.Signals) -> None:
@@ -67,3 +68,8 @@ class Stop:
     def _on_signal(self, number: signal.Signals) -> None:
         log.info("process.stopping", signal=number.name)
         self.request(number.name)
+        asyncio.get_running_loop().call_later(LONG_SECONDS, _tell_way_out)
+
+
+def _tell_way_out() -> None:
+    log.info("process.draining", hint="what runs may finish; a second SIGTERM or Ctrl-C ends the process at once")

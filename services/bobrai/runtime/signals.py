@@ -1,7 +1,8 @@
 """Signals, from a command's first instruction to its last, and the certain end of the process.
 
-In: SIGTERM and SIGINT. Out: before anything was taken, the end of the process; later, a call of whoever listens; a
-second one ends the process at once, whatever it does. Nothing heavy is imported here, because all this has to work
+In: SIGTERM, SIGINT, and SIGHUP unless whoever started the process has it ignored, as nohup does. Out: before anything
+was taken, the end of the process; later, a call of whoever listens; a second one ends the process at once, whatever it
+does, but for SIGHUP: a terminal that closes sends several. Nothing heavy is imported here, because all this has to work
 before and during every other import. What comes before Python's own start is over cannot be answered by anybody.
 """
 
@@ -20,7 +21,11 @@ from typing import Final, NoReturn
 SECONDS_TO_LEAVE: Final = 2.0  # from the end of the work to the end of the process, whatever is left behind
 _THREADS_SECONDS: Final = 1.0  # of these, what threads that are not daemons may have
 _FLUSH_SECONDS: Final = 0.2
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_ENDING: Final = tuple(
+    number
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+)
 _LEVELS: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 Listener = Callable[[signal.Signals], None]
@@ -50,7 +55,7 @@ def install(*, serves: bool) -> None:
 
 
 def hold() -> None:
-    """Take SIGTERM and SIGINT back from whatever library or handler has put something of its own there."""
+    """Take the signals that end us back from whatever library or handler has put something of its own there."""
     for number in _ENDING:
         # Without asking Python, which does not know of a library in C, faulthandler for one, that has replaced it.
         signal.signal(number, _on_signal)
@@ -106,6 +111,8 @@ def reset_in_child() -> None:
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
+    if _received and number == signal.SIGHUP:
+        return
     _received.append(signal.Signals(number))
     if len(_received) > 1:
         _end_at_once(_received[-1])

@@ -324,6 +324,17 @@ def variables() -> dict[str, tuple[str, str]]:
     return found
 
 
+def secret_variables() -> set[str]:
+    """Return the variables whose values are secrets, or URLs that may hold one."""
+    groups: list[type[_Group]] = [*GROUPS.values(), _TopLevel]
+    return {
+        f"{group.model_config.get('env_prefix', '')}{name}".upper()
+        for group in groups
+        for name, field in group.model_fields.items()
+        if isinstance(field.default, SecretStr)
+    }
+
+
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the BOBRAI_ variables that nothing reads, each with the known name nearest to it, or an empty string.
 

@@ -80,6 +80,14 @@ def with_credentials(url: str, user: str, password: SecretStr) -> str:
     return f"{scheme}://{credentials}{hosts}{rest[len(netloc) :]}"
 
 
+def without_secrets(value: str) -> str:
+    """Return a secret for people to see: of checked URLs all but the passwords, of anything else nothing."""
+    if "://" not in value:
+        return "***"
+    shown = re.sub(r"(?<=://)([^:/]*):[^/?]*@", r"\1:***@", value)
+    return re.sub(r"([?&]\w*password=)[^&,\s]*", r"\1***", shown)
+
+
 def split_address(value: str) -> tuple[str, int]:
     """Return host and port of a checked ``HOST:PORT``; brackets of an IPv6 host are removed."""
     host, _, port = value.rpartition(":")
@@ -90,17 +98,18 @@ def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
-def _queues(names: tuple[str, ...]) -> tuple[str, ...]:
+def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names, each once; raises ValueError for one that no task can have, and for none at all."""
     if not names:
-        raise ValueError("must name a queue")
+        raise ValueError(f"must name a queue: {limits.QUEUE_RULE}")
     for name in names:
         if not re.fullmatch(limits.QUEUE_PATTERN, name):
-            raise ValueError(f"{name!r} is no queue's name: lower-case letters, digits, '.', '_' and '-', at most 63")
+            raise ValueError(f"{name!r} cannot be the name of a queue: {limits.QUEUE_RULE}")
     return tuple(dict.fromkeys(names))
 
 
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-Queues = Annotated[Names, AfterValidator(_queues)]
+Queues = Annotated[Names, AfterValidator(checked_queues)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
 AmqpUrls = Annotated[SecretStr, AfterValidator(_amqp_urls)]

@@ -3,10 +3,13 @@
 In: a data folder. Out: a DSN. Only development uses it; every other process is given a DSN.
 """
 
+import contextlib
+import fcntl
 import importlib
 import os
 import shutil
 import signal
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,26 @@ from typing import Any
 from bobrai.domain.errors import ConfigurationError
 
 _LEAST_FREE_BYTES = 200 * 1024 * 1024
+_STOP_SECONDS = 30.0  # longest wait for another process that stops the server just now
 
 
 class EmbeddedPostgres:
-    """A server on a Unix socket in its own data folder; it stops with the process that started it."""
+    """A server on a Unix socket in its own data folder; it stops with the last process that uses it.
+
+    Who uses it is told by locks on a file, which end with their processes: the wheel's list of process ids goes on to
+    name what was killed, and after a restart of the machine others have these numbers. One that was left behind is
+    taken over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server: Any = None
+        self._lock: int | None = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What forked children must not keep open."""
+        return [] if self._lock is None else [self._lock]
 
     def start(self) -> str:
         """Start the server, initialise its folder the first time, and return its DSN; takes about a second.
@@ -40,6 +55,7 @@ class EmbeddedPostgres:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._folder).free
+            self._lock = os.open(self._folder / "postgresql.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot use {self._folder} for data: {error.strerror}") from error
         if free < _LEAST_FREE_BYTES:
@@ -47,40 +63,42 @@ class EmbeddedPostgres:
                 f"only {free // 1024 // 1024} MiB are free for {self._folder}; PostgreSQL needs at least "
                 f"{_LEAST_FREE_BYTES // 1024 // 1024} MiB: free some space or set BOBRAI_DATA_DIR"
             )
+        self._use()
         try:
             self._server = wheel.get_server(self._folder / "postgresql")
-            self._forget_the_dead()
             return str(self._server.get_uri())
         except Exception as error:
             raise ConfigurationError(f"the embedded PostgreSQL in {self._folder} did not start: {error}") from error
 
     def stop_at_once(self) -> None:
         """Have the server end by itself, unless somebody else uses it: this process has no time to wait for it."""
-        if self._server is not None and self._users() == [os.getpid()]:
+        if self._server is not None and self._locked(fcntl.LOCK_EX):
             os.kill(self._server.get_pid(), signal.SIGQUIT)
-
-    def _users(self) -> list[int]:
-        registered: list[int] = self._server.global_process_id_list.get_and_add(os.getpid())
-        return [pid for pid in {*registered, os.getpid()} if _lives(pid)]
-
-    def _forget_the_dead(self) -> None:
-        """Take whoever was killed out of the server's list: it stops with the last one in there."""
-        with self._server._lock:  # noqa: SLF001 - others may start or end at the same moment
-            self._server.global_process_id_list.put(self._users())
 
     def stop(self) -> None:
         """Stop the server if it was started and nobody else uses it; the data stays."""
-        if self._server is not None:
-            self._forget_the_dead()
-            self._server.cleanup()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            if self._locked(fcntl.LOCK_EX):
+                # The wheel stops it with the last one on its list, and whoever was killed is still there.
+                server.global_process_id_list.put([os.getpid()])
+            server.cleanup()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
+    def _use(self) -> None:
+        until = time.monotonic() + _STOP_SECONDS
+        while not self._locked(fcntl.LOCK_SH):
+            if time.monotonic() > until:
+                raise ConfigurationError(f"another process has been stopping the PostgreSQL in {self._folder} for long")
+            time.sleep(0.1)
 
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    def _locked(self, how: int) -> bool:
+        """Return whether this process has the lock now: shared as all who use the server, exclusive as the only one."""
+        if self._lock is None:
+            return False
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._lock, how | fcntl.LOCK_NB)
+            return True
         return False
-    except PermissionError:  # it is another user's
-        return True
-    return True

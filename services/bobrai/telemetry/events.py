@@ -18,6 +18,7 @@ EVENTS: Final[dict[str, Event]] = {
     # --- any process
     "settings.unknown_variable": Event("warning", "A `BOBRAI_` variable that nothing reads; `did_you_mean` is close."),
     "process.stopping": Event("info", "A signal asked the process to drain."),
+    "process.draining": Event("info", "The drain has taken two seconds, and goes on; a second signal ends it at once."),
     "process.killed": Event("warning", "A second signal ended the process before it had drained."),
     "process.loop_interrupted": Event(
         "error", "SystemExit or KeyboardInterrupt was raised in the event loop, by no attempt; the process goes on."
@@ -84,6 +85,10 @@ EVENTS: Final[dict[str, Event]] = {
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
     "worker.registered": Event("info", "The worker has a lease and begins to claim."),
+    "worker.queues_unconsumed": Event(
+        "warning", "No worker that lives consumes these queues of this worker's `types`: their tasks wait for one."
+    ),
+    "worker.queues_consumed": Event("info", "All queues of this worker's types have a worker again."),
     "worker.lease_lost": Event("warning", "The worker found its lease gone; it drops what it ran and starts over."),
     "worker.lease_given_up": Event(
         "error", "An outcome cannot be written: once the rest has ended, the worker starts over under a new lease."
@@ -131,7 +136,10 @@ EVENTS: Final[dict[str, Event]] = {
     "handler.abandoned": Event("warning", "A handler goes on although it was told to end; its slot is free again."),
     # --- dispatcher and worker: RabbitMQ
     "broker.connected": Event("info", "Connected to a node of RabbitMQ."),
-    "broker.unreachable": Event("warning", "A node cannot be reached; each reason is said once."),
+    "broker.unreachable": Event(
+        "warning",
+        "A node cannot be reached, or refuses user or virtual host: it is tried again, each reason said once.",
+    ),
     "broker.lost": Event("warning", "The connection ended; another one is made."),
     "broker.link.failed": Event("error", "A defect in keeping the connection; it is made again."),
     "broker.queue.differs": Event("warning", "A queue exists with other arguments than bobrAI would give it."),

@@ -20,7 +20,7 @@ from bobrai.settings import Settings
 from bobrai.store import outbox, workers
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics, traces
-from bobrai.worker import recycle
+from bobrai.worker import recycle, unconsumed
 from bobrai.worker.blocked import LoopWatch
 from bobrai.worker.claims import Claims
 from bobrai.worker.completions import Completions
@@ -51,6 +51,7 @@ class Worker:
         self._settings = settings.worker
         self._database = database
         self._broker = broker
+        self._types = registry.types()
         slots = settings.worker.concurrency
         self.lease = Lease()
         self.watch = LoopWatch(settings.worker.blocked_seconds)
@@ -152,11 +153,13 @@ class Worker:
         return bool(intakes) and all(intake.subscription.consuming for intake in intakes)
 
     async def tend_until(self, stop: Stop) -> None:
-        """Look after speeds, prefetches, old hints and orphans; ask for a stop when it is time to."""
+        """Look after speeds, prefetches, old hints, orphans and unconsumed queues; ask for a stop in time."""
         orphans = Orphans(self._database, self.lease, self.executor, self.claims.may_come)
+        queues = unconsumed.Unconsumed(self._database, self._types)
         await asyncio.gather(
             PeriodicLoop("worker-tend", TEND_SECONDS, lambda: self._tend(stop)).run(stop),
             PeriodicLoop("worker-orphans", LOOK_SECONDS, orphans.look).run(stop),
+            PeriodicLoop("worker-queues", unconsumed.LOOK_SECONDS, queues.look).run(stop),
         )
 
     async def drain(self) -> None:

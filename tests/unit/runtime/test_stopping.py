@@ -39,7 +39,7 @@ def _start(*, hangs: bool) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_one_signal_drains_and_exits_with_0(number: signal.Signals) -> None:
     with _start(hangs=False) as process:
         process.send_signal(number)
@@ -56,6 +56,35 @@ def test_a_second_signal_ends_a_drain_that_hangs(number: signal.Signals, code: i
         process.send_signal(number)
         process.communicate(timeout=20)
         assert process.returncode == code
+
+
+def test_a_terminal_that_closes_hangs_up_more_than_once_and_the_drain_goes_on() -> None:
+    """The shell tells its jobs, and the kernel tells them again when the shell has ended."""
+    with _start(hangs=True) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == "draining\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 143
+
+
+def test_a_process_that_was_told_to_outlive_its_terminal_does() -> None:
+    """nohup starts it with SIGHUP ignored."""
+    ignoring = f"import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv({sys.executable!r}, {{}})"
+    program = ignoring.format([sys.executable, "-c", PROGRAM.format(hangs=False)])
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.terminate()
+        assert process.communicate(timeout=20)[0] == "draining\nSIGTERM\n"
 
 
 async def test_the_first_reason_is_kept() -> None:
