@@ -1,11 +1,16 @@
-"""The handlers that speak of the process and of the API itself: health, metrics, OpenAPI, the page at /docs."""
+"""The handlers that speak of the process and of the API itself: health, metrics, OpenAPI, the page at /docs.
+
+In: a Request. Out: a Reply. Document and page are made once for what the catalog knows; a reader's address is put into
+the page that is sent to them.
+"""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import msgspec
 
-from bobrai.api import docs_page, views
+from bobrai.api import addresses, docs_page, views
 from bobrai.api.catalog import Catalog
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.web import Reply, Request
@@ -19,6 +24,7 @@ _PAGE_HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),  # it names the reader's own address
 )
 
 
@@ -66,10 +72,17 @@ class SystemRoutes:
         await self._render()
         return Reply(self._json)
 
-    async def docs(self, _request: Request) -> Reply:
-        """Return the documentation as a page."""
+    async def docs(self, request: Request) -> Reply:
+        """Return the documentation as a page, whose examples name the reader's own address."""
         await self._render()
-        return Reply(self._page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
+        address = escape(addresses.address(request)).encode()
+        page = self._page.replace(docs_page.ADDRESS.encode(), address)
+        return Reply(page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
+
+    async def home(self, _request: Request) -> Reply:
+        """Lead to the page, and tell programs where it and the document are."""
+        body = msgspec.json.encode({"docs": "docs", "openapi": "api/openapi.json"})
+        return Reply(body, 307, ((b"location", b"docs"),))
 
     async def _render(self) -> None:
         await self._catalog.load()

@@ -69,6 +69,7 @@ class Request:
         "query_string",
         "request_id",
         "route",
+        "scope",
         "span",
         "task_id",
     )
@@ -76,6 +77,7 @@ class Request:
 
     def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
         self._receive = receive
+        self.scope = scope
         self.method: str = scope["method"]
         self.query_string: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -311,6 +311,13 @@ async def test_the_document_lists_types_with_their_schemas_and_limits(api: Api) 
     assert submission["additionalProperties"] is False
 
 
+async def test_the_root_leads_to_the_page(api: Api) -> None:
+    answer = await api.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+    assert answer.json() == {"docs": "docs", "openapi": "api/openapi.json"}
+    assert (await api.get("/", follow_redirects=True)).url.path == "/docs"
+
+
 async def test_the_page_shows_everything_and_loads_nothing(api: Api) -> None:
     page = await api.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
