@@ -48,7 +48,7 @@ class TaskRoutes:
         """Accept one task."""
         ids, headers = await self._accept(request, "single", decoding.single)
         request.task_id = task_id = ids[0]
-        location = (b"location", b"%s/%d" % (request.route.encode("ascii"), task_id))
+        location = (b"location", b"%s/%d" % ((request.prefix + request.route).encode("ascii"), task_id))
         return Reply(b'{"task_id":%d}' % task_id, 201, (location, *headers))
 
     async def submit_batch(self, request: Request) -> Reply:

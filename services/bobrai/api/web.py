@@ -94,6 +94,12 @@ class Request:
             # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
             self.request_id = f"{random.getrandbits(128):032x}"
 
+    @property
+    def prefix(self) -> str:
+        """The path under which a gateway serves us, for links; empty at the root."""
+        prefix: str = self.scope.get("root_path", "")
+        return prefix
+
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""
         self.answering = True
