@@ -1,33 +1,16 @@
 """The page at /docs in a real browser, on a phone and on a desk, and what it makes of hostile requests."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.support import programs
+from tests.acceptance.conftest import DESK, PHONE, opened
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Process, Processes
 
-PHONE = (360, 740)
-DESK = (1280, 800)
-
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium, Debian's or the user's own."""
-    try:
-        program = programs.find("browser")
-    except programs.ProgramMissing as missing:
-        pytest.skip(str(missing))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-proxy-server"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -35,18 +18,6 @@ def api(database: Database, processes: Processes) -> Process:
     """An API."""
     processes.environment["BOBRAI_DATABASE_URL"] = database.url
     return processes.start("api")
-
-
-def opened(browser: Browser, url: str, size: tuple[int, int]) -> Page:
-    """The page of a screen so large; what the browser complains about fails the test."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-    page.set_default_timeout(10_000)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
-    assert complaints == []
-    return page
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(api: Process, browser: Browser) -> None:

@@ -13,10 +13,10 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]
 
 
 def address(request: Request) -> str:
-    """Return ``http://host:port`` as the client wrote it, or the server's own when that is no host."""
+    """Return ``http://host:port/prefix`` as the client wrote it, or the server's own host when that is none."""
     scheme = "https" if request.scope["scheme"] == "https" else "http"
     host = request.headers.get(b"host", b"").decode("latin-1")
-    return f"{scheme}://{host if _HOST.fullmatch(host) else _own(request)}"
+    return f"{scheme}://{host if _HOST.fullmatch(host) else _own(request)}{request.prefix}"
 
 
 def _own(request: Request) -> str:

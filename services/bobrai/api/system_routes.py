@@ -40,6 +40,7 @@ class SystemRoutes:
         self._document = document
         self._rendered_version = -1
         self._json = b""
+        self._parts: dict[str, msgspec.Raw] = {}
         self._page = b""
 
     async def live(self, _request: Request) -> Reply:
@@ -67,9 +68,12 @@ class SystemRoutes:
         body, content_type = metrics.exposition(request.headers.get(b"accept", b"").decode("latin-1"))
         return Reply(body, content_type=content_type.encode("ascii"))
 
-    async def openapi(self, _request: Request) -> Reply:
-        """Return the OpenAPI document."""
+    async def openapi(self, request: Request) -> Reply:
+        """Return the OpenAPI document, for the path under which the reader reaches it."""
         await self._render()
+        if request.prefix:
+            servers = msgspec.json.encode([{"url": request.prefix}])
+            return Reply(msgspec.json.encode({**self._parts, "servers": msgspec.Raw(servers)}))
         return Reply(self._json)
 
     async def docs(self, request: Request) -> Reply:
@@ -79,15 +83,20 @@ class SystemRoutes:
         page = self._page.replace(docs_page.ADDRESS.encode(), address)
         return Reply(page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
 
-    async def home(self, _request: Request) -> Reply:
-        """Lead to the page, and tell programs where it and the document are."""
-        body = msgspec.json.encode({"docs": "docs", "openapi": "api/openapi.json"})
-        return Reply(body, 307, ((b"location", b"docs"),))
+    async def home(self, request: Request) -> Reply:
+        """Lead to the page, and tell programs where it and the document are.
+
+        Without a prefix that we know of the way is relative, so that one that we do not know of is kept.
+        """
+        base = request.prefix and f"{request.prefix}/"
+        body = msgspec.json.encode({"docs": f"{base}docs", "openapi": f"{base}api/openapi.json"})
+        return Reply(body, 307, ((b"location", f"{base}docs".encode("ascii")),))
 
     async def _render(self) -> None:
         await self._catalog.load()
         if self._rendered_version != self._catalog.version:
             document = self._document()
             self._json = msgspec.json.encode(document)
+            self._parts = msgspec.json.decode(self._json, type=dict[str, msgspec.Raw])
             self._page = docs_page.render(document).encode()
             self._rendered_version = self._catalog.version

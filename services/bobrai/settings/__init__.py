@@ -15,7 +15,18 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings.values import Address, AmqpUrls, Count, DatabaseUrl, Names, Queues, Seconds, with_credentials
+from bobrai.settings.values import (
+    Address,
+    AmqpUrls,
+    Count,
+    DatabaseUrl,
+    Names,
+    Networks,
+    Queues,
+    RootPath,
+    Seconds,
+    with_credentials,
+)
 
 
 class _Group(BaseSettings):
@@ -126,6 +137,16 @@ class ApiSettings(_Group):
         0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
     )
     refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
+    root_path: RootPath = Field(
+        "",
+        description="Path under which a gateway serves the API, such as `/bobrai`, for Location and links. Requests "
+        "may come with it or without it: a gateway may pass it on or strip it. Empty: the root.",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Networks (CIDR, separated by commas) whose X-Forwarded-Prefix, -Proto and -Host are believed; the "
+        "proxies there must set or remove all three. None: nobody's.",
+    )
     scaling_token: SecretStr = Field(
         SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."
     )
