@@ -41,6 +41,8 @@ observe: $(VENV)/.test  ## look at a loaded bobrAI in Prometheus, and in Grafana
 test: $(VENV)/.test  ## run the tests on real servers, all but faults, images and what watches them (ARGS="-k name" narrows them)
 	-@$(BIN)/python -m tests.support.servers
 	-@$(BIN)/python -m tests.charts.helm_binary
+	-@$(BIN)/python -m tests.support.environments
+	-@$(BIN)/python -m tests.support.programs
 	$(PYTEST) -n 4 --dist loadgroup -m "not faults and not images and not pods and not observe" $(ARGS)
 
 test-faults: $(VENV)/.test  ## kill, freeze, cut off and restart every part under load; a few minutes

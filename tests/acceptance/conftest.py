@@ -1,4 +1,4 @@
-"""Where `bobrai dev` keeps its data in these tests."""
+"""What these tests need beside the processes: where `bobrai dev` keeps its data, and a real browser."""
 
 import signal
 from collections.abc import Iterator
@@ -6,11 +6,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support import programs
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Processes
 from tests.support.reaper import is_alive
 from tests.support.run_folder import RunFolder
+
+PHONE = (360, 740)
+DESK = (1280, 800)
 
 
 @pytest.fixture
@@ -29,3 +34,28 @@ def data_folder(processes: Processes, run_folder: RunFolder) -> Iterator[Path]:
         server = psutil.Process(int(postmaster.read_text().splitlines()[0]))
         server.send_signal(signal.SIGQUIT)
         eventually_sync(lambda: not is_alive(server), message="the embedded database has ended")
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Chromium, Debian's or the user's own; for one test, because its event loop runs in the thread of the tests."""
+    try:
+        program = programs.find("browser")
+    except programs.ProgramMissing as missing:
+        pytest.skip(str(missing))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-proxy-server"])
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, url: str, size: tuple[int, int]) -> Page:
+    """The page of a screen so large; what the browser complains about fails the test."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.set_default_timeout(10_000)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    assert complaints == []
+    return page

@@ -262,3 +262,19 @@ def test_inline_handlers_are_mounted_importable_and_loaded() -> None:
     for name, text in held.items():
         compile(text, name, "exec")
     assert set(held) == {"tasks.py", "more_tasks.py"}
+
+
+def test_a_root_path_is_where_routes_lead_and_what_the_api_is_told() -> None:
+    values = {
+        "api": {"rootPath": "/bobrai", "trustedProxies": ["10.0.0.0/8", "fd00::/8"]},
+        "ingress": {"enabled": True, "hosts": ["tasks.example.com"]},
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+    }
+    rendered = render(values, api_versions=CRD_APIS)
+    api = environment(rendered.one("Deployment", "bobrai-api").container("api"))
+    assert api["BOBRAI_API_ROOT_PATH"] == "/bobrai"
+    assert api["BOBRAI_API_TRUSTED_PROXIES"] == "10.0.0.0/8,fd00::/8"
+    (rule,) = rendered.one("Ingress", "bobrai-api").spec["rules"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/bobrai"]
+    (rule,) = rendered.one("HTTPRoute", "bobrai-api").spec["rules"]
+    assert [match["path"]["value"] for match in rule["matches"]] == ["/bobrai"]

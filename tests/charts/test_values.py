@@ -144,6 +144,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"secrets": {"externalMetricsTls": {"existingSecret": "mine"}}}, "caBundle"),
     ({"api": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}}, "minReplicas is above maxReplicas"),
     ({"ingress": {"enabled": True}}, "ingress.hosts"),
+    ({"api": {"rootPath": "/bobrai/"}}, "api.rootPath must begin with / and not end with it"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
     ({"postgresql": {"resources": {"limits": None}}}, "postgresql.resources.limits.memory is needed"),
     ({"rabbitmq": {"resources": None}}, "rabbitmq.resources.limits.memory is needed"),

@@ -19,7 +19,7 @@ from bobrai.api.problems import Fault, pointer, shorten
 from bobrai.domain import limits
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import TaskType
-from bobrai.settings import ApiSettings
+from bobrai.settings.api import ApiSettings
 from bobrai.store import queues, task_types, workers
 from bobrai.store.pool import Database
 from bobrai.store.workers import LiveWorker

@@ -1,7 +1,7 @@
 """The page at /docs: the OpenAPI document for human readers, without scripts and without anything to load.
 
-In: the document. Out: HTML. Light and dark by the reader's system; readable on paper, on a phone and by a screen
-reader.
+In: the document. Out: HTML with ``ADDRESS`` wherever the reader's own address belongs. Light and dark by the reader's
+system; readable on paper, on a phone and by a screen reader.
 """
 
 import re
@@ -11,39 +11,47 @@ from typing import Any, Final
 
 import msgspec
 
+ADDRESS: Final = "{{address}}"
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2126;--soft:#5a646e;--paper:#fff;--panel:#f4f6f8;--line:#d9dee3;--link:#0b5cad;
---get:#0b6e4f;--post:#7a3e00;--patch:#6a1b9a}
+--get:#0b6e4f;--post:#7a3e00;--patch:#6a1b9a;--delete:#a31621}
 @media (prefers-color-scheme:dark){:root{--ink:#e6eaee;--soft:#a3adb7;--paper:#14181c;--panel:#1e242a;--line:#333c45;
---link:#7ab8ff;--get:#5fd3a8;--post:#ffb77a;--patch:#d7a6f0}}
-*{box-sizing:border-box}html{scroll-behavior:smooth}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
+--link:#7ab8ff;--get:#5fd3a8;--post:#ffb77a;--patch:#d7a6f0;--delete:#ff9a9a}}
+*{box-sizing:border-box}
+@media (prefers-reduced-motion:no-preference){html{scroll-behavior:smooth}}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
 a{color:var(--link)}a.skip{position:absolute;left:-999px}
 a.skip:focus{left:1rem;top:1rem;background:var(--paper);padding:.5rem}
 .page{display:grid;grid-template-columns:minmax(12rem,17rem) minmax(0,1fr);max-width:80rem;margin:auto}
-nav{position:sticky;top:0;height:100vh;overflow:auto;padding:1.5rem 1rem;
-border-right:1px solid var(--line);font-size:.9rem}
+nav{font-size:.9rem}nav.beside{position:sticky;top:0;height:100vh;overflow:auto;padding:1.5rem 1rem;
+border-right:1px solid var(--line)}details.above{display:none;margin:0;padding:.75rem 1rem;background:var(--panel)}
+summary{cursor:pointer;font-weight:600}details nav{margin-top:.75rem}
 nav ul{list-style:none;margin:.25rem 0 1rem;padding:0}nav li{margin:.15rem 0}nav a{text-decoration:none}
 nav a:hover,nav a:focus{text-decoration:underline}main{padding:1.5rem 2rem 4rem}
 h1{margin:0 0 .25rem}h2{margin:2.5rem 0 .5rem;padding-bottom:.25rem;border-bottom:1px solid var(--line)}
 h3{margin:2rem 0 .25rem;font-size:1.15rem}h4{margin:1rem 0 .25rem;font-size:.95rem}
 code,pre{font-family:ui-monospace,monospace;font-size:.88em}
 pre{background:var(--panel);padding:.75rem 1rem;overflow:auto;border-radius:6px;border:1px solid var(--line)}
-.route{overflow-wrap:anywhere}
+h1,h2,h3,p code,.route{overflow-wrap:anywhere}
 .method{display:inline-block;min-width:3.5rem;font-weight:700}
-.GET{color:var(--get)}.POST{color:var(--post)}.PATCH{color:var(--patch)}
+.GET{color:var(--get)}.POST{color:var(--post)}.PATCH,.PUT{color:var(--patch)}.DELETE{color:var(--delete)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem;margin:.25rem 0}
 th,td{text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600}.soft{color:var(--soft)}
-@media (max-width:50rem){.page{display:block}nav{position:static;height:auto;border:0}main{padding:1rem}}
-@media print{nav{display:none}.page{display:block}}
+@media (max-width:50rem){.page,details.above{display:block}nav.beside{display:none}main{padding:1rem}}
+@media print{nav.beside,details.above{display:none}.page{display:block}}
 """
 _METHODS: Final = ("get", "post", "patch", "put", "delete")
+# What a reader does first comes first; all else follows as it stands in the document.
+_FIRST: Final = ("submitTask", "submitTasks", "readTask", "listTasks", "cancelTask", "replayTask")
+_TWIN: Final = "AtFirstPath"
+_Operation = tuple[str, str, Mapping[str, Any]]
 
 
 def render(document: Mapping[str, Any]) -> str:
     """Return the page."""
-    operations = list(_operations(document))
+    found = list(_operations(document))
+    operations = sorted((each for each in found if not _is_twin(each)), key=_place)
     info = document["info"]
     schemas = document["components"]["schemas"]
     sections = "".join(
@@ -53,15 +61,17 @@ def render(document: Mapping[str, Any]) -> str:
         for tag in (each["name"] for each in document["tags"])
     )
     shapes = "".join(_shape(name, schema) for name, schema in schemas.items())
+    contents = _contents(document, operations)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style></head><body>"
         '<a class="skip" href="#content">Skip to the content</a><div class="page">'
-        f"{_navigation(document, operations)}"
+        f'<nav class="beside" aria-label="Contents">{contents}</nav><details class="above">'
+        f'<summary>Contents</summary><nav aria-label="Contents">{contents}</nav></details>'
         f'<main id="content"><h1>{escape(info["title"])} API</h1>'
-        f'<p class="soft">Version {escape(info["version"])} · <a href="/api/openapi.json">OpenAPI 3.1</a></p>'
-        f"{_prose(info['description'])}{_start()}{sections}"
+        f'<p class="soft">Version {escape(info["version"])} · <a href="api/openapi.json">OpenAPI 3.1</a></p>'
+        f"{_prose(info['description'])}{_start()}{_twins(filter(_is_twin, found))}{sections}"
         f'<section aria-labelledby="schemas"><h2 id="schemas">Schemas</h2>{shapes}</section></main></div></body></html>'
     )
 
@@ -70,32 +80,48 @@ def _start() -> str:
     return (
         '<h2 id="start">Start</h2>'
         "<p>Submit a task, then read it; <code>wait</code> holds the answer until it is final.</p>"
-        "<pre><code>curl -X POST localhost:8001/api/v1/tasks -H 'Content-Type: application/json' \\\n"
+        f"<pre><code>curl -X POST {ADDRESS}/api/v1/tasks -H 'Content-Type: application/json' \\\n"
         "  -d '{&quot;payload&quot;: &quot;test task&quot;}'\n"
-        "curl 'localhost:8001/api/v1/tasks/1?wait=20'</code></pre>"
+        f"curl '{ADDRESS}/api/v1/tasks/1?wait=20'</code></pre>"
     )
 
 
-def _operations(document: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
+def _twins(operations: Iterable[_Operation]) -> str:
+    """Name the other paths of some operations, once."""
+    named = [f"<code>{method} {escape(path)}</code>" for path, method, _ in operations]
+    words = f"{' and '.join(named)} of the first version do the same as their twins under <code>/api/v1</code>."
+    return f'<p class="soft">{words}</p>' if named else ""
+
+
+def _operations(document: Mapping[str, Any]) -> Iterable[_Operation]:
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
                 yield path, method.upper(), item[method]
 
 
-def _navigation(document: Mapping[str, Any], operations: Iterable[tuple[str, str, Mapping[str, Any]]]) -> str:
+def _is_twin(operation: _Operation) -> bool:
+    return str(operation[2]["operationId"]).endswith(_TWIN)
+
+
+def _place(operation: _Operation) -> int:
+    name = operation[2]["operationId"]
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
+def _contents(document: Mapping[str, Any], operations: Iterable[_Operation]) -> str:
     listed = list(operations)
     groups = []
     for tag in (each["name"] for each in document["tags"]):
         links = "".join(
             f'<li><a href="#{operation["operationId"]}">{escape(operation["summary"])}</a></li>'
             for _, _, operation in listed
-            if tag in operation["tags"] and not operation["operationId"].endswith("AtFirstPath")
+            if tag in operation["tags"]
         )
         groups.append(f"<strong>{escape(tag)}</strong><ul>{links}</ul>")
     names = document["components"]["schemas"]
     shapes = "".join(f'<li><a href="#{_anchor(name)}">{escape(name)}</a></li>' for name in names)
-    return f'<nav aria-label="Contents">{"".join(groups)}<strong>Schemas</strong><ul>{shapes}</ul></nav>'
+    return f"{''.join(groups)}<strong>Schemas</strong><ul>{shapes}</ul>"
 
 
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
@@ -107,7 +133,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         _parameters(operation["parameters"]),
         _body(operation.get("requestBody")),
         _responses(operation["responses"]),
-        f"<h4>Example</h4><pre><code>{escape(_curl(path, method, operation))}</code></pre></article>",
+        f"<h4>Example</h4><pre><code>{escape(_curl(path, method, operation), quote=False)}</code></pre></article>",
     ]
     return "".join(parts)
 
@@ -195,7 +221,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 def _curl(path: str, method: str, operation: Mapping[str, Any]) -> str:
     url = path.replace("{task_id}", "1").replace("{name}", "default")
-    line = f"curl localhost:8001{url}" if method == "GET" else f"curl -X {method} localhost:8001{url}"
+    line = f"curl {ADDRESS}{url}" if method == "GET" else f"curl -X {method} {ADDRESS}{url}"
     body = operation.get("requestBody")
     if body is not None:
         example = msgspec.json.encode(body["content"]["application/json"]["example"]).decode()

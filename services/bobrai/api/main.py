@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from bobrai.api import app, openapi, routes
+from bobrai.api import app, gateway, openapi, routes
 from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
 from bobrai.api.operations import Operation
@@ -37,7 +37,8 @@ _URL_CHECK_SECONDS = 0.2
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
     """Serve HTTP until ``stop``, then let open requests finish; ``on_listening`` is called once connections are taken.
 
-    Raises ConfigurationError for an address that cannot be had and a URL that cannot be read.
+    Raises ConfigurationError for an address that cannot be had, a URL that cannot be read and a root path that cannot
+    be told from our own paths.
     """
     database = Database(settings.database, name="bobrai-api")
     await database.open()
@@ -50,12 +51,10 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiters_loop.wake
     operations = _operations(settings, database, catalog, submissions, waiters, stop)
-    server = HttpServer(
-        app.build(operations, Bodies(settings.api.max_bodies_bytes)),
-        settings.api,
-        lambda: _listening(listener, on_listening),
-    )
     try:
+        application = app.build(operations, Bodies(settings.api.max_bodies_bytes))
+        served = gateway.behind(application, settings.api, operations)
+        server = HttpServer(served, settings.api, lambda: _listening(listener, on_listening))
         async with asyncio.TaskGroup() as group:
             group.create_task(catalog_loop.run(stop))
             group.create_task(waiters_loop.run(stop))

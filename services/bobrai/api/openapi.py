@@ -4,24 +4,18 @@ In: what ``routes`` declares and what the catalog knows. Out: one dictionary, wh
 ``docs_page``. Every limit of ``domain.limits`` stands in it as a schema keyword.
 """
 
-import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-from pydantic.json_schema import models_json_schema
-
 from bobrai import __version__
-from bobrai.api import problems, schemas, views
+from bobrai.api import components, examples, problems, schemas
 from bobrai.api.catalog import KnownType
 from bobrai.api.operations import Operation, Success
 from bobrai.domain import limits
-from bobrai.domain.task import DEFAULT_TYPE
 
-_COMPONENTS: Final = "#/components/schemas/"
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
-    "task_id": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
+    "task_id": {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**63 - 1},
     "name": {"type": "string", "pattern": limits.QUEUE_PATTERN},
     "type": {"type": "string", "pattern": limits.TYPE_PATTERN},
 }
@@ -55,7 +49,15 @@ are wrong.
 def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> dict[str, Any]:
     """Return the document."""
     operations = [operation for operation in operations if operation.public]
-    shapes = _shapes(operations)
+    shapes = components.of_models(
+        dict.fromkeys(operation.body for operation in operations if operation.body is not None),
+        dict.fromkeys(
+            success.view
+            for operation in operations
+            for success in operation.successes.values()
+            if success.view is not None
+        ),
+    )
     _describe_types(shapes, types)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -77,61 +79,20 @@ def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> di
     }
 
 
-def _shapes(operations: Iterable[Operation]) -> dict[str, Any]:
-    bodies = {operation.body: None for operation in operations if operation.body is not None}
-    _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_COMPONENTS + "{model}")
-    seen = {
-        success.view: None
-        for operation in operations
-        for success in operation.successes.values()
-        if success.view is not None
-    }
-    _, replies = msgspec.json.schema_components([*seen, views.ProblemView], ref_template=_COMPONENTS + "{name}")
-    return {**_untitled(requests["$defs"]), **_untitled(dict(replies))}
-
-
-def _untitled(node: Any) -> Any:
-    """The same schemas without the titles that repeat the names."""
-    if isinstance(node, dict):
-        return {key: _untitled(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))}
-    return [_untitled(item) for item in node] if isinstance(node, list) else node
-
-
-def _describe_types(shapes: dict[str, Any], types: Mapping[str, KnownType]) -> None:
+def _describe_types(shapes: components.Components, types: Mapping[str, KnownType]) -> None:
     submission = shapes["TaskSubmission"]
     submission["not"] = {"required": ["run_at", "delay_seconds"]}
-    if not types:
-        return
-    submission["properties"]["type"] = {
-        "type": "string",
-        "enum": sorted(types),
-        "default": DEFAULT_TYPE,
-        "description": "Which handler runs it.",
-    }
-    rules = []
-    for name, known in sorted(types.items()):
-        component = f"Payload.{name}"
-        shape = _rebased(known.payload_schema, f"{_COMPONENTS}{component}")
-        described = shape if isinstance(shape, dict) else {"not": {}} if shape is False else {}
-        shapes[component] = {"description": known.type.description or f"What `{name}` takes.", **described}
-        if known.checks:
-            condition: dict[str, Any] = {"properties": {"type": {"const": name}}}
-            if name != DEFAULT_TYPE:
-                condition["required"] = ["type"]
-            rules.append({"if": condition, "then": {"properties": {"payload": {"$ref": _COMPONENTS + component}}}})
-    if rules:
-        submission["allOf"] = rules
-
-
-def _rebased(schema: Any, base: str) -> Any:
-    """A copy of a schema whose references to its own parts hold at its new place."""
-    if isinstance(schema, dict):
-        moved = {key: _rebased(value, base) for key, value in schema.items()}
-        reference = schema.get("$ref")
-        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-            moved["$ref"] = base + reference[1:]
-        return moved
-    return [_rebased(item, base) for item in schema] if isinstance(schema, list) else copy.copy(schema)
+    type_ = submission["properties"]["type"]
+    # No closed list: workers announce types at any time, and a client that was made before must be able to send them.
+    type_["description"] += " An open set: workers announce types as they start."
+    if types:
+        type_["description"] += f" Known now: {', '.join(f'`{name}`' for name in sorted(types))}."
+        type_["examples"] = sorted(types)
+        names = components.add_payloads(shapes, types)
+        # No keyword of JSON Schema says which payload goes with which type without confusing generators.
+        submission["properties"]["payload"]["x-payload-of-type"] = {
+            type_name: components.REFERENCE + name for type_name, name in names.items()
+        }
 
 
 def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]:
@@ -146,7 +107,7 @@ def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]
         "responses": _responses(operation),
     }
     if operation.body is not None:
-        content: dict[str, Any] = {"schema": {"$ref": _COMPONENTS + operation.body.__name__}}
+        content: dict[str, Any] = {"schema": {"$ref": components.REFERENCE + operation.body.__name__}}
         if operation.body_example is not None:
             content["example"] = operation.body_example
         described["requestBody"] = {
@@ -162,12 +123,9 @@ def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": dict(_PATH_PARAMETERS[name])}
         for name in re.findall(r"{(\w+)}", path)
     ]
-    schema = operation.query.model_json_schema(ref_template="#/$defs/{model}")
-    for name, field in _untitled(schema.get("properties", {})).items():
+    schema = components.plain(operation.query.model_json_schema(ref_template=components.REFERENCE + "{model}"))
+    for name, field in schema.get("properties", {}).items():
         description = field.pop("description", "")
-        reference = field.pop("$ref", "").rpartition("/")[2]
-        if reference:
-            field = {"type": "string", "enum": schema["$defs"][reference]["enum"]}
         found.append({"name": name, "in": "query", "required": False, "description": description, "schema": field})
     for name in (*operation.headers, "X-Request-ID"):
         header, description = _HEADERS[name]
@@ -183,7 +141,12 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for kind in operation.problems:
         by_status.setdefault(problems.KINDS[kind][0], []).append(kind)
     for status, kinds in sorted(by_status.items()):
-        content = {"application/problem+json": {"schema": {"$ref": _COMPONENTS + "ProblemView"}}}
+        content = {
+            "application/problem+json": {
+                "schema": {"$ref": components.REFERENCE + "ProblemView"},
+                "examples": {kind: {"value": examples.problem(kind)} for kind in kinds},
+            }
+        }
         headers = {"X-Request-ID": _header("The request's id.")}
         if status in {429, 503}:
             headers["Retry-After"] = {
@@ -207,11 +170,14 @@ def _success(success: Success) -> dict[str, Any]:
         "description": success.description,
         "headers": {name: _header(text) for name, text in headers.items()},
     }
-    if success.view is not None:
-        described["content"] = {success.content_type: {"schema": {"$ref": _COMPONENTS + success.view.__name__}}}
-    elif success.content_type:
+    if success.content_type:
         schema: dict[str, Any] = {"type": "object" if success.content_type == "application/json" else "string"}
-        described["content"] = {success.content_type: {"schema": schema}}
+        if success.view is not None:
+            schema = {"$ref": components.REFERENCE + success.view.__name__}
+        content = described["content"] = {success.content_type: {"schema": schema}}
+        example = examples.of(success.view, success.content_type)
+        if example is not None:
+            content[success.content_type]["example"] = example
     return described
 
 

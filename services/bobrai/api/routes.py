@@ -323,6 +323,18 @@ def _of_system(system: SystemRoutes) -> list[Operation]:
             successes={200: Success("A page without scripts.", content_type="text/html")},
             problems=_ALWAYS,
         ),
+        Operation(
+            id="home",
+            method="GET",
+            paths=("/",),
+            handler=system.home,
+            tag="System",
+            quiet=True,
+            public=False,
+            summary="The way to the documentation",
+            successes={307: Success("It is at the Location.", headers={"Location": "Path of the page."})},
+            problems=_ALWAYS,
+        ),
     ]
 
 

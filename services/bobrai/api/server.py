@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from bobrai.runtime.connections import Limits
 from bobrai.runtime.server import HttpConfig, QuietServer
-from bobrai.settings import ApiSettings
+from bobrai.settings.api import ApiSettings
 
 
 class HttpServer(QuietServer):

@@ -20,7 +20,7 @@ from bobrai.api.web import Reply, Request
 from bobrai.domain.errors import TaskNotFound
 from bobrai.domain.task import FINAL, TaskStatus
 from bobrai.runtime.group_commit import GroupCommit
-from bobrai.settings import ApiSettings
+from bobrai.settings.api import ApiSettings
 from bobrai.store import tasks
 from bobrai.store.pool import Database, Record
 from bobrai.telemetry import metrics
@@ -52,7 +52,7 @@ class TaskRoutes:
         """Accept one task."""
         accepted, headers = await self._accept(request, "single", decoding.single)
         request.task_id = task_id = accepted.ids[0]
-        location = (b"location", b"%s/%d" % (request.route.encode("ascii"), task_id))
+        location = (b"location", b"%s/%d" % ((request.prefix + request.route).encode("ascii"), task_id))
         # At its path the first version's clients find its answer and nothing more.
         warns = accepted.warnings and request.route != FIRST_PATH
         body = views.encode(views.TaskCreated(task_id, accepted.warnings)) if warns else b'{"task_id":%d}' % task_id

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import Record
 from bobrai.store.task_types import Announced
 from bobrai.store.workers import LiveWorker
@@ -19,7 +20,7 @@ from bobrai.store.workers import LiveWorker
 _NULL = Raw(b"null")
 _encoder = msgspec.json.Encoder()
 
-Status = Literal["pending", "processing", "done", "failed", "cancelled"]
+Moment = Annotated[datetime, Meta(tz=True)]  # the offset makes it a date-time in the document
 
 
 Warnings = Annotated[
@@ -49,7 +50,7 @@ class AttemptFailure(msgspec.Struct):
     message: str
     traceback: str
     reason: Annotated[str, Meta(description="error, timeout, worker_lost, permanent, …")]
-    at: str = ""
+    at: Moment | msgspec.UnsetType = msgspec.UNSET
 
 
 class TaskView(msgspec.Struct):
@@ -59,7 +60,7 @@ class TaskView(msgspec.Struct):
     type: str
     queue: str
     payload: Annotated[Any, Meta(description="As it was sent.")]
-    status: Status
+    status: TaskStatus
     result: Annotated[Any, Meta(description="The handler's value once the task is done, otherwise null.")]
     error: Annotated[str | None, Meta(description="The last error once the task failed, otherwise null.")]
     errors: Annotated[list[AttemptFailure], Meta(description="Failed and lost attempts, newest last.")]
@@ -68,11 +69,11 @@ class TaskView(msgspec.Struct):
     max_attempts: Annotated[int, Meta(description="The highest that may start; a loss is no attempt and raises it.")]
     losses: Annotated[int, Meta(description="Workers that were lost while they ran it.")]
     progress: Annotated[Any, Meta(description="What the handler last reported, or null.")]
-    run_at: Annotated[datetime, Meta(description="When it is or was due.")]
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    run_at: Annotated[Moment, Meta(description="When it is or was due.")]
+    created_at: Moment
+    updated_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
 
 
 class TaskPage(msgspec.Struct):
@@ -101,7 +102,7 @@ class QueueView(msgspec.Struct):
     oldest_due_age_seconds: float | None
     workers: Annotated[int, Meta(description="Living workers that consume it.")]
     slots: Annotated[int, Meta(description="Tasks that these workers can run at once, over all their queues.")]
-    measured_at: datetime | None
+    measured_at: Moment | None
 
 
 class QueueList(msgspec.Struct):
@@ -130,7 +131,7 @@ class TypeView(msgspec.Struct):
     result_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
     timeout_seconds: float
     retry: RetryView
-    announced_at: datetime
+    announced_at: Moment
     workers: Annotated[int, Meta(description="Living workers that have it.")]
     workers_unknown: Annotated[int, Meta(description="Living workers of an older release, which may have it or not.")]
     queue_workers: Annotated[int, Meta(description="Of both, those that consume its queue.")]

@@ -72,6 +72,7 @@ class Request:
         "request_id",
         "room",
         "route",
+        "scope",
         "span",
         "task_id",
     )
@@ -81,6 +82,7 @@ class Request:
 
     def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
         self._receive = receive
+        self.scope = scope
         self.method: str = scope["method"]
         self.query_string: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -96,6 +98,12 @@ class Request:
         else:
             # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
             self.request_id = f"{random.getrandbits(128):032x}"
+
+    @property
+    def prefix(self) -> str:
+        """The path under which a gateway serves us, for links; empty at the root."""
+        prefix: str = self.scope.get("root_path", "")
+        return prefix
 
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""

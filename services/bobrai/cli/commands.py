@@ -17,7 +17,7 @@ from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.settings import environment, load
 from bobrai.settings.values import checked_queues
-from bobrai.telemetry import events, masking, metrics, rendering
+from bobrai.telemetry import events, exposition, masking, rendering
 
 
 def run() -> int:
@@ -182,7 +182,7 @@ def rabbitmq_definitions(queues: tuple[str, ...], vhost: str) -> None:
 @commands.command("metrics")
 def metrics_() -> None:
     """Print every metric with its labels and who exports it, as a Markdown table."""
-    click.echo(metrics.table())
+    click.echo(exposition.table())
 
 
 @commands.command("logs")

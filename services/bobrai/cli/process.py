@@ -20,7 +20,7 @@ from bobrai.handlers.registry import load as load_handlers
 from bobrai.runtime import checkpoint, event_loop, forks, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, credentials, environment, load, unknown_variables
-from bobrai.telemetry import foreign, logs, masking, metrics, traces
+from bobrai.telemetry import exposition, foreign, logs, masking, traces
 
 log = logs.get_logger(__name__)
 
@@ -53,7 +53,7 @@ def prepare(loaded: Settings, process: str) -> None:
     """Set up logs, metrics and traces of a process; raises ConfigurationError."""
     masking.hide(*credentials.of(loaded, environment()))
     logs.configure(level=loaded.log.level, format=_log_format(loaded), process=process, version=__version__)
-    metrics.export_as(process, __version__)
+    exposition.export_as(process, __version__)
     if process in _TRACED:
         traces.start(process, __version__, environment())
         forks.own_from(traces.descriptors)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from bobrai.runtime import event_loop
 from bobrai.runtime.connections import Limits
 from bobrai.runtime.server import HttpConfig, QuietServer, listen
-from bobrai.telemetry import metrics
+from bobrai.telemetry import exposition
 
 # A kubelet and a Prometheus or two are all who should come.
 _LIMITS: Final = Limits(connections=256, keep_alive_seconds=30, all_heads_bytes=1024 * 1024)
@@ -66,5 +66,5 @@ class HealthServer:
         return JSONResponse({"ready": ready, "checks": facts}, status_code=200 if ready else 503)
 
     async def _metrics(self, request: Request) -> Response:
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = exposition.render(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})

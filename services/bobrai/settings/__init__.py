@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from bobrai.domain.errors import ConfigurationError
+from bobrai.settings.api import ApiSettings
+from bobrai.settings.group import Group
 from bobrai.settings.values import (
     Address,
     AmqpUrls,
@@ -28,11 +30,7 @@ from bobrai.settings.values import (
 )
 
 
-class _Group(BaseSettings):
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-
-class DatabaseSettings(_Group):
+class DatabaseSettings(Group):
     """PostgreSQL, through PgBouncer in transaction mode or directly."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_DATABASE_", frozen=True)
@@ -69,7 +67,7 @@ class DatabaseSettings(_Group):
         return with_credentials(self.direct_url.get_secret_value(), self.user, self.password) or self.pooled()
 
 
-class RabbitMQSettings(_Group):
+class RabbitMQSettings(Group):
     """The broker that carries hints."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_RABBITMQ_", frozen=True)
@@ -95,7 +93,7 @@ class RabbitMQSettings(_Group):
         return ",".join(with_credentials(url, self.user, self.password) for url in urls if url)
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """What is printed."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_LOG_", frozen=True)
@@ -108,7 +106,7 @@ class LogSettings(_Group):
     )
 
 
-class TraceSettings(_Group):
+class TraceSettings(Group):
     """What traces look like; whether and where they go is said by the standard OTEL_ variables."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_TRACE_", frozen=True)
@@ -120,47 +118,7 @@ class TraceSettings(_Group):
     )
 
 
-class ApiSettings(_Group):
-    """The HTTP process."""
-
-    model_config = SettingsConfigDict(env_prefix="BOBRAI_API_", frozen=True)
-
-    bind: Address = Field("127.0.0.1:8001", description="Where HTTP is served.")
-    max_backlog: Count = Field(
-        5_000_000,
-        description="Waiting tasks per queue above which submits get 429, unless the queue has its own limit.",
-    )
-    idempotency_ttl_seconds: Seconds = Field(86_400.0, description="How long an Idempotency-Key is remembered.")
-    drain_seconds: Seconds = Field(10.0, description="Time for open requests to finish after SIGTERM.")
-    wait_tick_seconds: Seconds = Field(
-        0.05, description="How often the tasks that ?wait= requests wait for are looked up, all in one query."
-    )
-    make_queues: bool = Field(
-        default=True,
-        description="Whether a task may make the queue that it names. Otherwise only PUT, workers and the queues of"
-        " announced types do.",
-    )
-    refresh_seconds: Seconds = Field(1.0, description="Age at which known queues and task types are read again.")
-    keep_alive_seconds: Seconds = Field(
-        75.0,
-        description="How long a connection may lie idle between two requests. Longer than a proxy in front of the API "
-        "keeps one, so that the proxy closes first: 620 behind Google's load balancers.",
-    )
-    max_bodies_bytes: Annotated[int, Field(ge=24 * 1024 * 1024)] = Field(
-        48 * 1024 * 1024,
-        description="Bytes of request bodies that a process holds at once, a quarter of them for small ones only. "
-        "Beyond, large ones wait for 8 s, then get 503. A large batch takes up to six times its size of memory.",
-    )
-    max_connections: Count = Field(
-        10_000,
-        description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",
-    )
-    scaling_token: SecretStr = Field(
-        SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."
-    )
-
-
-class DispatcherSettings(_Group):
+class DispatcherSettings(Group):
     """The process that publishes what is due and repairs what is stuck."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_DISPATCHER_", frozen=True)
@@ -194,7 +152,7 @@ class DispatcherSettings(_Group):
     drain_seconds: Seconds = Field(10.0, description="Time for the publish under way to finish after SIGTERM.")
 
 
-class WorkerSettings(_Group):
+class WorkerSettings(Group):
     """The process that runs handlers."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_WORKER_", frozen=True)
@@ -228,7 +186,7 @@ class WorkerSettings(_Group):
     )
 
 
-class ExternalMetricsSettings(_Group):
+class ExternalMetricsSettings(Group):
     """The process that shows queue depths to Kubernetes' autoscaler."""
 
     model_config = SettingsConfigDict(env_prefix="BOBRAI_EXTERNAL_METRICS_", frozen=True)
@@ -289,7 +247,7 @@ class Settings(BaseModel):
     crash_point: str = ""
 
 
-class _TopLevel(_Group):
+class _TopLevel(Group):
     model_config = SettingsConfigDict(env_prefix="BOBRAI_", frozen=True)
 
     handlers: Names = Field((), description="Modules that declare handlers, separated by commas.")
@@ -299,7 +257,7 @@ class _TopLevel(_Group):
     )
 
 
-GROUPS: dict[str, type[_Group]] = {
+GROUPS: dict[str, type[Group]] = {
     "database": DatabaseSettings,
     "rabbitmq": RabbitMQSettings,
     "log": LogSettings,
@@ -314,7 +272,7 @@ GROUPS: dict[str, type[_Group]] = {
 def variables() -> dict[str, tuple[str, str]]:
     """Return every environment variable with its default and its description."""
     found = {}
-    groups: list[type[_Group]] = [*GROUPS.values(), _TopLevel]
+    groups: list[type[Group]] = [*GROUPS.values(), _TopLevel]
     for group in groups:
         for name, field in group.model_fields.items():
             default = field.default
@@ -326,7 +284,7 @@ def variables() -> dict[str, tuple[str, str]]:
 
 def secret_variables() -> set[str]:
     """Return the variables whose values are secrets, or URLs that may hold one."""
-    groups: list[type[_Group]] = [*GROUPS.values(), _TopLevel]
+    groups: list[type[Group]] = [*GROUPS.values(), _TopLevel]
     return {
         f"{group.model_config.get('env_prefix', '')}{name}".upper()
         for group in groups
@@ -361,7 +319,7 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
     """
     faults = [f"{name}: is not text in UTF-8" for name in variables() if not _is_text(os.environ.get(name, ""))]
     values: dict[str, Any] = {}
-    groups: dict[str, type[_Group]] = {**GROUPS, "top": _TopLevel}
+    groups: dict[str, type[Group]] = {**GROUPS, "top": _TopLevel}
     for name, group in groups.items():
         try:
             values[name] = group(**overrides.get(name, {}))

@@ -4,6 +4,7 @@ In: the text. Out: types for the fields of the groups, and URLs that hold their 
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -21,6 +22,8 @@ _ENCODE: Final = (
     "percent-encode what is special in user and password (/ is %2F, @ %40, # %23, ? %3F, : %3A, [ %5B, comma %2C), or "
     "leave them out and set the variables that end in _USER and _PASSWORD"
 )
+_ROOT_PATH: Final = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9._~-]+)+")
+_MAX_ROOT_PATH: Final = 200
 _HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
 
@@ -94,6 +97,32 @@ def split_address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_root_path(value: str) -> bool:
+    """Whether this is a path under which a gateway may serve the API: nothing that leads elsewhere or is read twice."""
+    return len(value) <= _MAX_ROOT_PATH and _ROOT_PATH.fullmatch(value) is not None
+
+
+def _root_path(value: str) -> str:
+    if value and not is_root_path(value):
+        raise ValueError(
+            "must begin with / and not end with it, as /bobrai does: letters, digits, '.', '_', '~' and '-' between "
+            f"slashes, no part of dots alone, at most {_MAX_ROOT_PATH} characters"
+        )
+    return value
+
+
+def _networks(value: object) -> object:
+    names = _names(value)
+    return tuple(map(_network, names)) if isinstance(names, tuple) else names
+
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"must be addresses or networks, such as 10.0.0.0/8,::1: {error}") from None
+
+
 def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
@@ -108,6 +137,8 @@ def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+RootPath = Annotated[str, AfterValidator(_root_path)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Queues = Annotated[Names, AfterValidator(checked_queues)]

@@ -1,5 +1,5 @@
 """Other task queues, measured on the same servers in the same run: RabbitMQ quorum queues, results in PostgreSQL.
 
-`environments.py` installs them, `measure.py` runs them; each has an application (`*_app.py`) and a producer process
+`measure.py` installs and runs them; each has an application (`*_app.py`) and a producer process
 (`*_producer.py`) that run under the peer's own Python and import nothing of ours but this package.
 """

@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 
 from tests.bench.options import Options
-from tests.bench.peers import environments
 from tests.bench.product import ROUND_SECONDS, run_client
 from tests.bench.rounds import Round, Rounds, percentiles
 from tests.bench.servers import Servers
 from tests.bench.usage import CpuMeter, memory_mib
+from tests.support import environments
 from tests.support.processes import Process
 
 # counting the results costs PostgreSQL about a millisecond, and a round lasts many seconds

@@ -303,16 +303,25 @@ async def test_the_document_lists_types_with_their_schemas_and_limits(api: Api) 
     shapes = document["components"]["schemas"]
     submission = shapes["TaskSubmission"]
     assert document["openapi"].startswith("3.1")
-    assert submission["properties"]["type"]["enum"] == ["demo", "echo", "numbers"]
+    assert submission["properties"]["type"]["examples"] == ["demo", "echo", "numbers"]
+    assert "enum" not in submission["properties"]["type"]  # workers announce more at any time
+    assert submission["properties"]["payload"]["x-payload-of-type"]["numbers"].endswith("/PayloadOf_numbers")
     assert submission["properties"]["payload"]["maxLength"] == 10_000
-    assert shapes["Payload.numbers"]["properties"]["n"] == {"type": "integer"}
+    assert shapes["PayloadOf_numbers"]["properties"]["n"] == {"type": "integer"}
     assert submission["additionalProperties"] is False
+
+
+async def test_the_root_leads_to_the_page(api: Api) -> None:
+    answer = await api.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+    assert answer.json() == {"docs": "docs", "openapi": "api/openapi.json"}
+    assert (await api.get("/", follow_redirects=True)).url.path == "/docs"
 
 
 async def test_the_page_shows_everything_and_loads_nothing(api: Api) -> None:
     page = await api.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for text in ("/api/v1/tasks/{task_id}/cancel", "Payload.numbers", "curl -X POST", "Idempotency-Key"):
+    for text in ("/api/v1/tasks/{task_id}/cancel", "PayloadOf_numbers", "curl -X POST", "Idempotency-Key"):
         assert text in page.text
     for loader in ("<script", "src=", "@import", 'href="http', "url("):
         assert loader not in page.text

@@ -217,3 +217,22 @@ def test_without_credentials_urls_stay_as_they_are(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("BOBRAI_RABBITMQ_URL", "amqp://node")
     assert load().database.pooled() == "postgresql:///tasks?host=/run/postgresql"
     assert load().rabbitmq.addresses() == "amqp://node"
+
+
+@pytest.mark.parametrize(
+    "path", ["bobrai", "/", "/bobrai/", "//bobrai", "/a/../b", "/..", "/a?b", "/a%20b", "/" + "x" * 200]
+)
+def test_a_root_path_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("BOBRAI_API_ROOT_PATH", path)
+    with pytest.raises(ConfigurationError, match="BOBRAI_API_ROOT_PATH: must begin with / and not end with it"):
+        load()
+
+
+def test_trusted_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOBRAI_API_ROOT_PATH", "/teams/bobrai.v1")
+    monkeypatch.setenv("BOBRAI_API_TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8,192.0.2.1")
+    assert [str(each) for each in load().api.trusted_proxies] == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
+    for wrong in ("10.0.0.1/8", "proxy.example.org", "*"):
+        monkeypatch.setenv("BOBRAI_API_TRUSTED_PROXIES", wrong)
+        with pytest.raises(ConfigurationError, match="BOBRAI_API_TRUSTED_PROXIES: must be addresses or networks"):
+            load()

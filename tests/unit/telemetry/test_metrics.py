@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, Counter, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import exposition, logs, metrics
 from bobrai.telemetry.instruments import ExpiringGauge, FastCounter, FastHistogram
 from bobrai.telemetry.metrics import CATALOGUE
 
@@ -45,7 +45,7 @@ def test_names_say_unit_and_kind() -> None:
 
 
 def test_the_exposition_is_text_that_names_them() -> None:
-    body, content_type = metrics.exposition()
+    body, content_type = exposition.render()
     assert content_type.startswith("text/plain")
     text = body.decode()
     assert [name for name in CATALOGUE if f"# HELP {name} " not in text] == []
@@ -53,7 +53,7 @@ def test_the_exposition_is_text_that_names_them() -> None:
 
 
 def test_openmetrics_is_served_to_whoever_asks_for_it() -> None:
-    body, content_type = metrics.exposition(f"{OPENMETRICS},text/plain;q=0.5")
+    body, content_type = exposition.render(f"{OPENMETRICS},text/plain;q=0.5")
     assert content_type.startswith("application/openmetrics-text")
     names = {family.name for family in text_string_to_metric_families(body.decode())}
     assert {name.removesuffix("_total") for name in CATALOGUE} <= names
@@ -80,23 +80,23 @@ def test_a_metric_of_a_handler_that_cannot_be_shown_leaves_ours(make: Callable[[
     with logs.captured() as lines:
         REGISTRY.register(collector)
         try:
-            texts = [metrics.exposition(accept)[0].decode() for _ in range(2)]
+            texts = [exposition.render(accept)[0].decode() for _ in range(2)]
         finally:
             REGISTRY.unregister(collector)
-        metrics.exposition(accept)
+        exposition.render(accept)
     for text in texts:
         assert [name for name in CATALOGUE if f"# HELP {name.removesuffix('_total')}" not in text] == []
         assert "process_" in text
-    assert [(line["event"], "exposition" in line["stack"]) for line in lines] == [("metrics.incomplete", True)]
+    assert [(line["event"], "render" in line["stack"]) for line in lines] == [("metrics.incomplete", True)]
 
 
 @pytest.mark.parametrize("process", metrics.EVERY)
 def test_a_process_exports_its_own_metrics_only(process: str) -> None:
     program = (
-        "from bobrai.telemetry import metrics\n"
-        f"metrics.export_as({process!r}, '1')\n"
-        "print(metrics.exposition()[0].decode())\n"
-        "assert {*metrics._OWN.collectors} == {*metrics.REGISTRY._collector_to_names}"
+        "from bobrai.telemetry import exposition\n"
+        f"exposition.export_as({process!r}, '1')\n"
+        "print(exposition.render()[0].decode())\n"
+        "assert {*exposition._OWN.collectors} == {*exposition.REGISTRY._collector_to_names}"
     )
     text = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     shown = {name for name in CATALOGUE if f"# HELP {name} " in text}

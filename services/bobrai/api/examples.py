@@ -1,0 +1,108 @@
+"""What answers look like: one example of each, made of the same views and problems that clients get.
+
+In: a view's class or a problem's kind. Out: JSON values for the OpenAPI document. A new view has its example here.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from bobrai.api import views
+from bobrai.api.problems import KINDS, Fault, Problem
+from bobrai.domain.task import TaskStatus
+
+REQUEST_ID: Final = "5e0c1f6f6d5b4a0f9f0e3f1f2c3d4e5f"
+_ACCEPTED: Final = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
+_STARTED: Final = _ACCEPTED + timedelta(milliseconds=8)
+_FINISHED: Final = _STARTED + timedelta(seconds=1)
+
+_TASK: Final = views.TaskView(
+    id=1,
+    type="demo",
+    queue="default",
+    payload="test task",
+    status=TaskStatus.DONE,
+    result="processed: test task (1sec)",
+    error=None,
+    errors=[],
+    priority=0,
+    attempt=1,
+    max_attempts=3,
+    losses=0,
+    progress=None,
+    run_at=_ACCEPTED,
+    created_at=_ACCEPTED,
+    updated_at=_FINISHED,
+    started_at=_STARTED,
+    finished_at=_FINISHED,
+)
+_QUEUE: Final = views.QueueView(
+    name="default",
+    paused=False,
+    max_backlog=None,
+    backlog=views.BacklogView(due=12, delayed=3, between_attempts=1),
+    processing=50,
+    oldest_due_age_seconds=0.4,
+    workers=1,
+    slots=50,
+    measured_at=_ACCEPTED,
+)
+_TYPE: Final = views.TypeView(
+    name="demo",
+    description="Waits for a moment.",
+    queue="default",
+    payload_schema={"type": "string"},
+    result_schema={"type": "string"},
+    timeout_seconds=300.0,
+    retry=views.RetryView(max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5),
+    announced_at=_ACCEPTED,
+    workers=1,
+    workers_unknown=0,
+    queue_workers=1,
+)
+_VIEWS: Final[tuple[msgspec.Struct, ...]] = (
+    views.TaskCreated(task_id=1),
+    views.BatchCreated(task_ids=[1, 2]),
+    _TASK,
+    views.TaskPage(tasks=[_TASK], next_cursor=None),
+    _QUEUE,
+    views.QueueList(queues=[_QUEUE]),
+    _TYPE,
+    views.TypeList(types=[_TYPE]),
+    views.LiveView(live=True),
+    views.ReadyView(ready=True, checks={"database": True, "catalog": True, "running": True}),
+    views.HealthView(status="healthy", checks={"database": "healthy"}),
+)
+_OF_TYPE: Final = views.TypeView(
+    name="demo",
+    description="Waits for a moment.",
+    queue="default",
+    payload_schema={"type": "string"},
+    result_schema={"type": "string"},
+    timeout_seconds=300.0,
+    retry=views.RetryView(max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5),
+    announced_at=_ACCEPTED,
+    workers=1,
+    workers_unknown=0,
+    queue_workers=1,
+)
+_VIEWS: Final[Mapping[type, Any]] = {type(view): msgspec.json.decode(views.encode(view)) for view in _VIEWS}
+# Answers without a view.
+_OF_MEDIA: Final = {
+    "application/json": {"openapi": "3.1.0"},
+    "text/plain": 'bobrai_tasks_submitted_total{queue="default",type="demo"} 1.0\n',
+    "text/html": '<!doctype html><html lang="en">…</html>',
+}
+_FAULTS: Final[Mapping[str, tuple[Fault, ...]]] = {"invalid": (Fault("/priority", "must be a valid integer"),)}
+
+
+def of(view: type[msgspec.Struct] | None, content_type: str) -> Any:
+    """Return the example of an answer, or None when it has none yet."""
+    return _OF_MEDIA.get(content_type) if view is None else _OF_VIEWS.get(view)
+
+
+def problem(kind: str) -> Any:
+    """Return the problem that an answer of this kind carries."""
+    return msgspec.json.decode(Problem(kind, KINDS[kind][2], faults=_FAULTS.get(kind, ())).body(REQUEST_ID))
