@@ -75,20 +75,7 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.ReadyView(ready=True, checks={"database": True, "catalog": True, "running": True}),
     views.HealthView(status="healthy", checks={"database": "healthy"}),
 )
-_OF_TYPE: Final = views.TypeView(
-    name="demo",
-    description="Waits for a moment.",
-    queue="default",
-    payload_schema={"type": "string"},
-    result_schema={"type": "string"},
-    timeout_seconds=300.0,
-    retry=views.RetryView(max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5),
-    announced_at=_ACCEPTED,
-    workers=1,
-    workers_unknown=0,
-    queue_workers=1,
-)
-_VIEWS: Final[Mapping[type, Any]] = {type(view): msgspec.json.decode(views.encode(view)) for view in _VIEWS}
+_OF_VIEWS: Final[Mapping[type, Any]] = {type(view): msgspec.json.decode(views.encode(view)) for view in _VIEWS}
 # Answers without a view.
 _OF_MEDIA: Final = {
     "application/json": {"openapi": "3.1.0"},
