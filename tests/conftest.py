@@ -5,6 +5,7 @@ servers start when a test first needs one and are stopped by `support/reaper.py`
 """
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +34,7 @@ PROCESSES = pytest.StashKey[Processes]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the run's folder in the controlling process; xdist workers find it in their environment."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children inherit what nohup has set for us
     if hasattr(config, "workerinput"):
         config.stash[RUN] = RunFolder.current()
         return
