@@ -21,7 +21,7 @@ from bobrai.runtime import event_loop, forks
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.telemetry.traces import AttemptSpan
-from bobrai.worker import alone, meters, outcomes
+from bobrai.worker import alone, meters, outcomes, telling
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.channel import Ended
 from bobrai.worker.child import ProcessDied
@@ -372,24 +372,19 @@ class Executor:
         """Take slot and say from a handler that was told to end and goes on."""
         if attempt.finished or attempt.closing or attempt.task is None:
             return
-        is_async = attempt.handler.is_async
-        counter = metrics.HANDLER_CANCELS_IGNORED if is_async else metrics.HANDLER_THREADS_ABANDONED
-        counter.labels(attempt.claim.type).inc()
-        log.warning(
-            "handler.abandoned",
-            cause=attempt.cause and attempt.cause.value,
-            runs_in="event loop" if is_async else "thread",
-            seconds=round(time.monotonic() - attempt.started, 3),
-            **attempt.fields(),
-        )
         if attempt.transaction is not None:
             attempt.transaction.abort()
             self._keep(self._loop.create_task(attempt.transaction.roll_back()), self._background)
         self._finish(attempt, self._ended_by(attempt, None))
-        if is_async:
-            self._keep(attempt.task, self._stuck)
-        else:
-            attempt.task.cancel()  # it only waits for the thread
+        self._keep(attempt.task, self._stuck)
+        just_told = attempt.cause is StopCause.TIMEOUT and not attempt.handler.is_async
+        self._loop.call_later(self._grace_seconds if just_told else 0, self._report_deaf, attempt, attempt.task)
+
+    def _report_deaf(self, attempt: Attempt, task: "asyncio.Task[None]") -> None:
+        if not task.done():
+            telling.deaf(attempt)
+            if not attempt.handler.is_async:
+                task.cancel()  # it only waits for the thread
 
     @staticmethod
     def _keep(task: "asyncio.Task[None]", there: "set[asyncio.Task[None]]") -> None:

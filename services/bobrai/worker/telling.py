@@ -1,14 +1,15 @@
 """What is said of an attempt that ended: after its outcome is written, so that no line tells what did not come to be.
 
-In: an attempt and its outcome. Out: one line, with the run time when a handler ran.
+In: an attempt, and its outcome if it has one. Out: one line, with the run time when a handler ran.
 """
 
 import logging
+import time
 from typing import Any
 
 from bobrai.domain.task import Outcome, OutcomeKind
-from bobrai.telemetry import logs
-from bobrai.worker.attempt import Claimed
+from bobrai.telemetry import logs, metrics
+from bobrai.worker.attempt import Attempt, Claimed
 
 log = logs.get_logger(__name__)
 
@@ -31,3 +32,17 @@ def ended(attempt: Claimed, outcome: Outcome) -> None:
             log.info("task.cancelled", **fields)
         case OutcomeKind.INTERRUPTED:
             log.info("task.interrupted", **fields)
+
+
+def deaf(attempt: Attempt) -> None:
+    """Log and count a handler that was told to end, had its time for it, and goes on."""
+    is_async = attempt.handler.is_async
+    ignored = metrics.HANDLER_CANCELS_IGNORED if is_async else metrics.HANDLER_THREADS_ABANDONED
+    ignored.labels(attempt.claim.type).inc()
+    log.warning(
+        "handler.abandoned",
+        cause=attempt.cause and attempt.cause.value,
+        runs_in="event loop" if is_async else "thread",
+        seconds=round(time.monotonic() - attempt.started, 3),
+        **attempt.fields(),
+    )

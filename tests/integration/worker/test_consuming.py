@@ -61,6 +61,8 @@ async def test_task_of_unknown_type_is_given_back_uncounted_and_said_once(servic
         await eventually(given_back, message="three hints for later")
     assert len([line for line in logs if line["event"] == "task.type_unknown"]) == 1
     assert await service.count("status = 'pending' AND attempt = 0 AND errors = '[]'") == 3
+    # they are due, and wait for a worker: nobody has delayed them
+    assert await service.count("run_at <= now()") == 3
 
 
 async def test_quick_tasks_of_one_queue_do_not_starve_another(service: Service) -> None:

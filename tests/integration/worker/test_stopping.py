@@ -54,24 +54,51 @@ async def test_timeout_is_retried_like_any_failure(service: Service) -> None:
 
 
 async def test_thread_that_outlives_its_timeout_is_reported_and_its_slot_replaced(
-    service: Service, let_go: threading.Event
+    service: Service, let_go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @service.task("stuck")
     def stuck(ctx: Context) -> str:
         let_go.wait(60)
         return "too late"
 
+    monkeypatch.setattr(Executor.__init__, "__defaults__", (0.2,))
     worker = await service.worker(concurrency=1)
     with capture_logs() as logs:
         row = await service.run("stuck", timeout_seconds=0.2, retry=ONCE)
         assert (row["status"], row["errors"][0]["reason"]) == ("failed", "timeout")
         assert (await service.run("echo", "the only slot is free"))["status"] == "done"
+        await eventually(lambda: any(line["event"] == "handler.abandoned" for line in logs))
     report = next(line for line in logs if line["event"] == "handler.abandoned")
     assert (report["runs_in"], report["task_id"], report["type"]) == ("thread", row["id"], "stuck")
     let_go.set()
     await eventually(lambda: not any(thread.name == "stuck" for thread in threading.enumerate()))
     assert (await service.row(row["id"]))["status"] == "failed"
     assert worker.inside.executor.running == 0
+
+
+async def test_thread_that_ends_soon_after_its_timeout_is_not_called_abandoned(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Executor.__init__, "__defaults__", (1.0,))
+
+    @service.task("polite")
+    def polite(ctx: Context) -> None:
+        while not ctx.cancelled:
+            time.sleep(0.01)
+
+    @service.task("deaf")
+    def deaf() -> None:
+        let_go.wait(60)
+
+    let_go = threading.Event()
+    await service.worker(concurrency=1)
+    with capture_logs() as logs:
+        row = await service.run("polite", timeout_seconds=0.2, retry=ONCE)
+        assert (row["status"], row["errors"][0]["reason"]) == ("failed", "timeout")
+        await service.run("deaf", timeout_seconds=0.2, retry=ONCE)
+        await eventually(lambda: any(line["event"] == "handler.abandoned" for line in logs))
+    let_go.set()
+    assert [line["type"] for line in logs if line["event"] == "handler.abandoned"] == ["deaf"]
 
 
 async def test_thread_can_see_that_it_should_end(service: Service) -> None:

@@ -41,7 +41,8 @@ WHERE t.id = o.task_id AND t.status || '' = 'processing' AND t.attempt = o.attem
 RETURNING t.id;
 
 -- name: end_attempts
--- Every other end of an attempt: failed, cancelled, retry (pending after a delay), interrupted (pending, not counted).
+-- Every other end of an attempt: failed, cancelled, retry (pending after a delay), interrupted (pending, not counted: due
+-- at once, though its hint may come after a delay, for another worker).
 -- A wish to cancel wins over another attempt, and so does the last attempt: a row that nobody could claim would refuse
 -- its whole batch.
 WITH o AS (
@@ -63,8 +64,9 @@ WITH o AS (
         attempt = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' THEN t.attempt - 1 ELSE t.attempt END,
         started_at = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' AND t.attempt = 1 THEN NULL
                           ELSE t.started_at END,
-        run_at = CASE WHEN next.status = 'pending' THEN now() + make_interval(secs => next.delay_seconds)
-                      ELSE t.run_at END,
+        run_at = CASE WHEN next.status <> 'pending' THEN t.run_at
+                      WHEN next.kind = 'interrupted' THEN now()
+                      ELSE now() + make_interval(secs => next.delay_seconds) END,
         worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
         errors = CASE WHEN next.error IS NULL THEN t.errors
                       ELSE (CASE WHEN jsonb_array_length(t.errors) >= $8 THEN t.errors - 0 ELSE t.errors END)
@@ -75,10 +77,10 @@ WITH o AS (
         updated_at = now()
     FROM fenced AS next
     WHERE t.id = next.id
-    RETURNING t.id, t.attempt, t.status, t.queue, t.priority, t.run_at
+    RETURNING t.id, t.attempt, t.status, t.queue, t.priority, now() + make_interval(secs => next.delay_seconds) AS due_at
 ), again AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
-    SELECT id, attempt, queue, priority, run_at FROM ended WHERE status = 'pending'
+    SELECT id, attempt, queue, priority, due_at FROM ended WHERE status = 'pending'
     ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
 )
 SELECT id, status, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM ended;
