@@ -96,6 +96,13 @@ INSIDE = Row(
             runbook="BobraiApiLatency",
         ),
         Panel(
+            "Connections that the server ended",
+            "Ports of all processes. silent, head, rest, close, stall: its client took too long with that; place: there"
+            " were too many. Good: idle alone; much of the others is somebody who holds connections open.",
+            "cps",
+            (Query(or_zero(rate("bobrai_http_connections_ended_total", "reason"), reason="none"), "{{reason}}"),),
+        ),
+        Panel(
             "Submits per group commit",
             "Submits that share a transaction. Good: 1 when idle, more under load.",
             "short",
