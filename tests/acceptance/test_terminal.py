@@ -29,6 +29,7 @@ def slow(payload: float) -> None:
     time.sleep(payload)
 """
 Shell = Callable[[str], Terminal]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture

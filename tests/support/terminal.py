@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import NeverHappened, eventually_sync
 from tests.support.run_folder import RunFolder
 
 COLUMNS, LINES = "120", "40"
@@ -66,7 +66,10 @@ class Terminal:
 
     def wait_for(self, text: str, timeout: float = 30) -> None:
         """Wait until it shows the text."""
-        eventually_sync(lambda: text in self.shown, timeout, message=f"the terminal shows {text!r}")
+        try:
+            eventually_sync(lambda: text in self.shown, timeout, message=f"the terminal shows {text!r}")
+        except NeverHappened as error:
+            raise NeverHappened(f"{error}; it shows:\n{self.shown[-4000:]}") from None
 
     def type(self, text: str) -> None:
         """Press keys; "\\x03" is Ctrl-C."""
