@@ -15,7 +15,7 @@ from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
-from bobrai.telemetry.traces import ServerSpan
+from bobrai.telemetry.spans import ServerSpan
 
 JSON: Final = b"application/json"
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)

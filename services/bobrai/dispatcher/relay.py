@@ -26,7 +26,7 @@ from bobrai.store import outbox
 from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, traces
-from bobrai.telemetry.traces import PublishSpan
+from bobrai.telemetry.spans import PublishSpan
 
 log = logs.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """Spans, by OpenTelemetry: the only module that imports it, loaded only when traces are on.
 
-In: requests, published bundles, attempts (see `traces.py`). Out: spans over OTLP, sent by a thread of the SDK.
+In: requests, published bundles, attempts (see `spans.py`). Out: spans over OTLP, sent by a thread of the SDK.
 Sampling, exporter and limits are what the ``OTEL_*`` variables say. Names follow the semantic conventions of HTTP and
 messaging.
 """
@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.telemetry import logs, metrics
-from bobrai.telemetry.traces import Origin
+from bobrai.telemetry.spans import Origin
 
 log = logs.get_logger(__name__)
 
@@ -37,7 +37,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OpenTelemetry:
-    """Makes spans and sends them (see `traces.Tracer`)."""
+    """Makes spans and sends them (see `spans.Tracer`)."""
 
     def __init__(self, process: str, version: str, exporter: str) -> None:
         self._provider = TracerProvider(resource=_resource(process, version), shutdown_on_exit=False)

@@ -11,7 +11,7 @@ from typing import Protocol
 from bobrai.domain.task import Claim
 from bobrai.handlers.context import Context, Services
 from bobrai.handlers.handler import Handler
-from bobrai.telemetry.traces import AttemptSpan
+from bobrai.telemetry.spans import AttemptSpan
 from bobrai.worker.isolation import Place
 from bobrai.worker.transaction import AttemptTransaction
 

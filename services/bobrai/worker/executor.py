@@ -20,7 +20,7 @@ from bobrai.handlers.registry import Registry
 from bobrai.runtime import event_loop, forks
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
-from bobrai.telemetry.traces import AttemptSpan
+from bobrai.telemetry.spans import AttemptSpan
 from bobrai.worker import alone, meters, outcomes, telling
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.channel import Ended
