@@ -1,4 +1,4 @@
-"""What these tests need beside the processes: where `bobrai dev` keeps its data, and a real browser."""
+"""What these tests need beside the processes: known types, where `bobrai dev` keeps its data, and a real browser."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,11 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from bobrai.settings import load
+from bobrai.store.pool import Database as Pool
+from tests.integration.api.conftest import announce
 from tests.support import programs
+from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Processes
 from tests.support.reaper import is_alive
@@ -16,6 +20,17 @@ from tests.support.run_folder import RunFolder
 
 PHONE = (360, 740)
 DESK = (1280, 800)
+
+
+@pytest.fixture
+async def announced(database: Database, processes: Processes) -> Database:
+    """The test's database with the types that the tests use; processes started from now on use it."""
+    pool = Pool(load(database={"url": database.url}).database)
+    await pool.open()
+    await announce(pool)
+    await pool.close()
+    processes.environment["BOBRAI_DATABASE_URL"] = database.url
+    return database
 
 
 @pytest.fixture

@@ -8,10 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from bobrai.settings import load
-from bobrai.store.pool import Database as Pool
 from tests.acceptance.conftest import DESK, opened
-from tests.integration.api.conftest import announce
 from tests.support import programs
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
@@ -78,17 +75,9 @@ def gateway(
     return nginx
 
 
-@pytest.fixture
-async def announced(database: Database) -> None:
-    """A type to submit."""
-    pool = Pool(load(database={"url": database.url}).database)
-    await pool.open()
-    await announce(pool)
-    await pool.close()
-
-
 @pytest.mark.parametrize("path", ["/api/v1/tasks", "/tasks"])
-def test_a_client_follows_the_location(announced: None, gateway: Process, path: str) -> None:
+@pytest.mark.usefixtures("announced")
+def test_a_client_follows_the_location(gateway: Process, path: str) -> None:
     asked = f"{gateway.url}/bobrai{path}"
     created = httpx.post(asked, json=TASK)
     task_id = created.json()["task_id"]

@@ -7,10 +7,6 @@ import pytest
 
 from bobrai.api.schemas import IDEMPOTENCY_KEY_PATTERN
 from bobrai.domain import limits
-from bobrai.settings import load
-from bobrai.store.pool import Database as Pool
-from tests.integration.api.conftest import announce
-from tests.support.databases import Database
 from tests.support.processes import Processes
 
 # Promises that no schema can say: a key belongs to one body, so a generated key that was used gets a suffix; a wait is
@@ -52,12 +48,9 @@ def before_call(context, case, kwargs):
 
 
 @pytest.mark.timeout(120)
-async def test_schemathesis_finds_nothing(database: Database, processes: Processes, tmp_path: Path) -> None:
-    pool = Pool(load(database={"url": database.url}).database)
-    await pool.open()
-    await announce(pool)
-    await pool.close()
-    processes.environment.update({"BOBRAI_DATABASE_URL": database.url, "BOBRAI_LOG_LEVEL": "warning"})
+@pytest.mark.usefixtures("announced")
+async def test_schemathesis_finds_nothing(processes: Processes, tmp_path: Path) -> None:
+    processes.environment["BOBRAI_LOG_LEVEL"] = "warning"
     api = processes.start("api")
     (tmp_path / "hooks.py").write_text(HOOKS % (IDEMPOTENCY_KEY_PATTERN, limits.TYPE_PATTERN))
     run = processes.run(

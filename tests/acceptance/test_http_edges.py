@@ -20,9 +20,7 @@ import pytest
 import yaml
 
 from bobrai.domain import limits
-from bobrai.settings import load
-from bobrai.store.pool import Database as Pool
-from tests.integration.api.conftest import announce
+from tests.charts.quantities import quantity
 from tests.support.databases import Database
 from tests.support.eventually import eventually
 from tests.support.processes import Process, Processes
@@ -35,21 +33,14 @@ LONGEST_SILENCE_SECONDS = 1.0
 
 
 @pytest.fixture
-async def api(database: Database, processes: Processes) -> Process:
-    pool = Pool(load(database={"url": database.url}).database)
-    await pool.open()
-    await announce(pool)
-    await pool.close()
-    processes.environment["BOBRAI_DATABASE_URL"] = database.url
+def api(announced: Database, processes: Processes) -> Process:
     return processes.start("api")
 
 
-def chart_limit() -> int:
+def chart_limit() -> float:
     """The memory of the chart's API pods, in bytes."""
     values = Path(__file__).parents[2].joinpath("charts/bobrai/values.yaml").read_text(encoding="utf-8")
-    megabytes = yaml.safe_load(values)["api"]["resources"]["limits"]["memory"]
-    assert megabytes.endswith("Mi")
-    return int(megabytes.removesuffix("Mi")) * 1024 * 1024
+    return quantity(yaml.safe_load(values)["api"]["resources"]["limits"]["memory"])
 
 
 def peak_memory(process: Process) -> int:

@@ -11,9 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from bobrai.settings import load
-from bobrai.store.pool import Database as Pool
-from tests.integration.api.conftest import announce
 from tests.support.databases import Database
 from tests.support.eventually import eventually
 from tests.support.processes import Process, Processes
@@ -23,17 +20,6 @@ MakeProxy = Callable[[str, int], TcpProxy]
 TASK = {"payload": "x", "type": "echo"}
 # a client may be kept so long, whatever the database does
 LONGEST_SECONDS = 10.0
-
-
-@pytest.fixture
-async def announced(database: Database, processes: Processes) -> Database:
-    """The test's database with the types that the tests use; processes started from now on use it."""
-    pool = Pool(load(database={"url": database.url}).database)
-    await pool.open()
-    await announce(pool)
-    await pool.close()
-    processes.environment["BOBRAI_DATABASE_URL"] = database.url
-    return database
 
 
 def client_of(process: Process) -> httpx.AsyncClient:
