@@ -44,6 +44,7 @@ th{color:var(--soft);font-weight:600}.soft{color:var(--soft)}
 _METHODS: Final = ("get", "post", "patch", "put", "delete")
 # What a reader does first comes first; all else follows as it stands in the document.
 _FIRST: Final = ("submitTask", "submitTasks", "readTask", "listTasks", "cancelTask", "replayTask")
+_EXAMPLES: Final = {"task_id": "1", "name": "default", "type": "demo"}  # of what stands in paths
 _TWIN: Final = "AtFirstPath"
 _Operation = tuple[str, str, Mapping[str, Any]]
 
@@ -220,7 +221,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 
 def _curl(path: str, method: str, operation: Mapping[str, Any]) -> str:
-    url = path.replace("{task_id}", "1").replace("{name}", "default")
+    url = path.format(**_EXAMPLES)
     line = f"curl {ADDRESS}{url}" if method == "GET" else f"curl -X {method} {ADDRESS}{url}"
     body = operation.get("requestBody")
     if body is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from bobrai.api import openapi, routes
+from bobrai.api import docs_page, openapi, routes
 from bobrai.api.catalog import KnownType
 from bobrai.domain.task import TaskType
 
@@ -111,3 +111,10 @@ def walk(node: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def test_a_type_that_nobody_knows_yet_may_be_sent(document: dict[str, Any]) -> None:
     schema = {"$ref": "#/components/schemas/TaskSubmission", "components": document["components"]}
     jsonschema_rs.validate(schema, {"payload": 1, "type": "announced-tomorrow"})
+
+
+def test_every_example_of_the_page_asks_for_a_path_that_there_is(document: dict[str, Any]) -> None:
+    lines = [line for line in docs_page.render(document).splitlines() if "curl" in line]
+    paths = re.findall(rf"{re.escape(docs_page.ADDRESS)}(\S*)", "\n".join(lines))
+    assert "/api/v1/types/demo" in "".join(paths)
+    assert not any("{" in path for path in paths)
