@@ -15,7 +15,7 @@ import jsonschema_rs
 import msgspec
 
 from bobrai.api.admission import Admission
-from bobrai.api.problems import Fault, pointer, shorten
+from bobrai.api.problems import REQUIRED, UNKNOWN_FIELD, Fault, pointer, shorten
 from bobrai.domain import limits
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import TaskType
@@ -104,9 +104,9 @@ def _places(error: jsonschema_rs.ValidationError, place: str) -> list[Fault]:
     here = place + pointer(*error.instance_path)
     kind = error.kind
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
-        return [Fault(here + pointer(kind.property), "is required")]
+        return [Fault(here + pointer(kind.property), REQUIRED)]
     if isinstance(kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
-        return [Fault(here + pointer(name), "is not a known field") for name in kind.unexpected[:_FAULTS_PER_PAYLOAD]]
+        return [Fault(here + pointer(name), UNKNOWN_FIELD) for name in kind.unexpected[:_FAULTS_PER_PAYLOAD]]
     return [Fault(here, shorten(error.message))]
 
 

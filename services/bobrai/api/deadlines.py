@@ -27,17 +27,26 @@ class Deadline:
         """End so many seconds from now instead."""
         self._at = time.monotonic() + seconds
 
+    @property
+    def cut(self) -> bool:
+        """Whether its task was cancelled, for whichever reason."""
+        return self.passed or self.crowded
+
     def check(self, now: float) -> None:
         """Cancel the task if its time is over."""
-        if now >= self._at and not self.passed and not self.crowded and self._task is not None:
+        if now >= self._at and self._cancel():
             self.passed = True
-            self._task.cancel()
 
     def crowd_out(self) -> None:
         """Cancel the task for the sake of others."""
-        if not self.passed and not self.crowded and self._task is not None:
+        if self._cancel():
             self.crowded = True
-            self._task.cancel()
+
+    def _cancel(self) -> bool:
+        if self.cut or self._task is None:
+            return False
+        self._task.cancel()
+        return True
 
 
 class Deadlines:

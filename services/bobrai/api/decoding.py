@@ -40,7 +40,6 @@ _KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
 # Beyond the largest number that every reader of a payload takes (a double, an integer of 4,300 digits).
 _NUMBER: Final = "has a number that is out of range"
 _DEPTH: Final = f"nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects"
-_UNKNOWN: Final = "is not a known field"
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 # Up to the first half of a surrogate pair that stands alone.
 _NO_SURROGATE: Final = re.compile(
@@ -79,11 +78,11 @@ def _members(text: bytes | msgspec.Raw, place: str, faults: list[Fault]) -> dict
     try:
         return _object.decode(text)
     except msgspec.ValidationError:
-        faults.append(Fault(place, "must be an object"))
+        faults.append(Fault(place, problems.NO_OBJECT))
     except RecursionError:
         faults.append(Fault(place, _DEPTH))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse_syntax(error, text, place)
+        refuse_syntax(error, text, place)
     return None
 
 
@@ -99,16 +98,16 @@ def _items(body: bytes, faults: list[Fault]) -> Sequence[msgspec.Raw]:
             found = _batch.decode(body)
     except msgspec.ValidationError as error:
         inside = "$.tasks" in str(error)
-        faults.append(Fault("/tasks", "must be an array") if inside else Fault("", "must be an object"))
+        faults.append(Fault("/tasks", problems.NO_ARRAY) if inside else Fault("", problems.NO_OBJECT))
         return []
     except RecursionError:
         faults.append(Fault("", _DEPTH))
         return []
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse_syntax(error, body, "")
+        refuse_syntax(error, body)
     if found.tasks is msgspec.UNSET:
         items: list[msgspec.Raw] = []
-        faults.append(Fault("/tasks", "is required"))
+        faults.append(Fault("/tasks", problems.REQUIRED))
     else:
         items = list(takewhile(lambda item: item is not None, msgspec.structs.astuple(found.tasks)))
         if not 1 <= len(items) <= limits.MAX_BATCH_TASKS:
@@ -118,7 +117,7 @@ def _items(body: bytes, faults: list[Fault]) -> Sequence[msgspec.Raw]:
         beside = len(body) - sum(len(memoryview(item)) for item in items)
         # The names of a million members are not worth their memory: one of them will do.
         names = _object.decode(body) if beside <= limits.MAX_BODY_BYTES else (unknown,)
-        faults += [Fault(problems.pointer(name), _UNKNOWN) for name in names if name != "tasks"]
+        faults += [Fault(problems.pointer(name), problems.UNKNOWN_FIELD) for name in names if name != "tasks"]
     return items
 
 
@@ -135,7 +134,7 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     raw = members.get("payload")
     if unknown := members.keys() - _KNOWN:
         named = islice((name for name in members if name in unknown), problems.MAX_FAULTS)
-        faults += [Fault(place + problems.pointer(name), _UNKNOWN) for name in named]
+        faults += [Fault(place + problems.pointer(name), problems.UNKNOWN_FIELD) for name in named]
         members = {name: value for name, value in members.items() if name in _KNOWN}
     values = {}
     for name, value in members.items():
@@ -171,7 +170,7 @@ def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse_syntax(error, raw, place + problems.pointer(name))
+        refuse_syntax(error, raw, place + problems.pointer(name))
     if isinstance(value, dict | list) and _deeper(raw, value):
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
     return value
@@ -195,7 +194,8 @@ def _deeper(raw: msgspec.Raw, value: Any) -> bool:
     return True
 
 
-def _refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str) -> NoReturn:
+def refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str = "") -> NoReturn:
+    """Raise the 400 problem of a text that is no JSON in UTF-8, in the words that fit."""
     where = f" at {place}" if place else ""
     if isinstance(error, UnicodeDecodeError):
         raise problems.bad_json(f"The body is not UTF-8{where}") from error

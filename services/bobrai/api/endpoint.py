@@ -91,7 +91,7 @@ class Endpoint:
             request.allow(ANSWER_SECONDS)
             return await operation.handler(request)
         except asyncio.CancelledError as error:
-            if not (deadline.passed or deadline.crowded):
+            if not deadline.cut:
                 raise  # the process ends
             raise self._cut_short(request) from error
         finally:

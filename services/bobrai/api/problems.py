@@ -7,6 +7,7 @@ what the server keeps to itself: statements, addresses, tracebacks.
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from bobrai.domain import limits
 from bobrai.domain.errors import (
     DatabaseUnavailable,
     FiguresUnknown,
@@ -23,6 +24,12 @@ MAX_FAULTS: Final = 100  # in one answer
 MAX_DETAIL: Final = 500  # characters of one fault; a schema's message may quote a payload of any size
 _RETRY_SECONDS: Final = 2  # for a dependency that is away
 _RETRY_CROWDED_SECONDS: Final = 1  # for room, which a batch leaves within a second
+
+# Words for faults that more than one checker finds.
+REQUIRED: Final = "is required"
+UNKNOWN_FIELD: Final = "is not a known field"
+NO_OBJECT: Final = "must be an object"
+NO_ARRAY: Final = "must be an array"
 
 _AGAIN: Final = "try again, with the same Idempotency-Key if the request submits tasks"
 
@@ -123,6 +130,14 @@ def body_timeout(seconds: float) -> Problem:
     """A body that takes too long to arrive; the rest of it is not read."""
     detail = f"The body did not arrive within {seconds:g} s"
     return Problem("body-timeout", detail, headers=((b"connection", b"close"),))
+
+
+def one_too_many(queue: str) -> str:
+    """Why there can be no queue of this name, and what to do."""
+    return (
+        f"{queue!r} would be one queue more than {limits.MAX_QUEUES}: remove one that is not needed, "
+        "with DELETE /api/v1/queues/{name}"
+    )
 
 
 def unstorable() -> Problem:

@@ -11,7 +11,7 @@ from typing import Final, TypedDict, TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from bobrai.api import problems, schemas, views
+from bobrai.api import decoding, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
@@ -65,7 +65,7 @@ class QueueRoutes:
         wish = _wish(request.body or b"{}", schemas.QueueWish)
         made = await queues.put(self._database, name, **_given(wish))
         if made is None:
-            raise problems.invalid([Fault("/path/name", one_too_many(name))])
+            raise problems.invalid([Fault("/path/name", problems.one_too_many(name))])
         await self._changed()
         reply = await self._one(name)
         if made:
@@ -135,14 +135,6 @@ class QueueRoutes:
         raise _not_found()
 
 
-def one_too_many(name: str) -> str:
-    """Return why there can be no queue of this name, and what to do."""
-    return (
-        f"{name!r} would be one queue more than {limits.MAX_QUEUES}: remove one that is not needed, "
-        f"with DELETE {_PATH}/{{name}}"
-    )
-
-
 def _why(name: str, removal: Removal, *, purge: bool) -> str:
     """Return what keeps a queue from being removed, and what to do."""
     if removal.running and purge:
@@ -172,8 +164,10 @@ def _wish(body: bytes, model: type[WishT]) -> WishT:
         given = msgspec.json.decode(body)
     except msgspec.ValidationError as error:
         raise problems.invalid([Fault("", "has a number that is out of range")]) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
         raise problems.bad_json(f"The body is not JSON: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        decoding.refuse_syntax(error, body)
     try:
         return model.model_validate(given)
     except ValidationError as error:

@@ -18,18 +18,8 @@ from bobrai.domain import limits
 _TASKS: Final = "/api/v1/tasks"
 _ALWAYS: Final = ("internal",)
 _STORED: Final = ("unavailable", *_ALWAYS)
-_SUBMIT: Final = (
-    "bad-json",
-    "bad-header",
-    "body-timeout",
-    "crowded",
-    "body-too-large",
-    "wrong-media-type",
-    "invalid",
-    "idempotency-mismatch",
-    "queue-full",
-    *_STORED,
-)
+_BODY: Final = ("bad-json", "body-timeout", "crowded", "body-too-large", "wrong-media-type", "invalid")
+_SUBMIT: Final = (*_BODY, "bad-header", "idempotency-mismatch", "queue-full", *_STORED)
 _REPLAYED: Final = {"Idempotency-Replayed": "`true` when this is the first answer, given again."}
 
 
@@ -185,7 +175,7 @@ def _of_queues(queues: QueueRoutes) -> list[Operation]:
                 201: Success("Made.", views.QueueView, headers={"Location": "Path of the queue."}),
                 200: one,
             },
-            problems=("bad-json", "body-timeout", "body-too-large", "wrong-media-type", "invalid", *_STORED),
+            problems=(*_BODY, *_STORED),
         ),
         Operation(
             id="removeQueue",
@@ -211,16 +201,7 @@ def _of_queues(queues: QueueRoutes) -> list[Operation]:
             body_limit=16 * 1024,
             body_example={"paused": True},
             successes={200: one},
-            problems=(
-                "bad-json",
-                "body-timeout",
-                "crowded",
-                "queue-not-found",
-                "body-too-large",
-                "wrong-media-type",
-                "invalid",
-                *_STORED,
-            ),
+            problems=("queue-not-found", *_BODY, *_STORED),
         ),
     ]
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from bobrai.api.problems import Fault, invalid, pointer, shorten
+from bobrai.api.problems import NO_ARRAY, NO_OBJECT, REQUIRED, UNKNOWN_FIELD, Fault, invalid, pointer, shorten
 from bobrai.domain import limits
 from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
 
@@ -226,12 +226,12 @@ def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
 
 
 _DETAILS: Final[Mapping[str, str]] = {
-    "missing": "is required",
-    "extra_forbidden": "is not a known field",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "list_type": "must be an array",
+    "missing": REQUIRED,
+    "extra_forbidden": UNKNOWN_FIELD,
+    "model_type": NO_OBJECT,
+    "model_attributes_type": NO_OBJECT,
+    "dict_type": NO_OBJECT,
+    "list_type": NO_ARRAY,
 }
 _PYDANTIC_WORDS: Final = re.compile(r"^(Input|String|List) should")
 

@@ -17,7 +17,6 @@ from bobrai.api.admission import Admission
 from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope, Envelopes
 from bobrai.api.problems import Fault
-from bobrai.api.queue_routes import one_too_many
 from bobrai.domain import limits
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, SubmissionRefused
 from bobrai.domain.retry import Retry
@@ -122,11 +121,7 @@ class Submissions:
         began = time.perf_counter()
         for envelope in envelopes:
             if envelope is not None:
-                fields = envelope.fields
-                if not sure and (
-                    fields.type not in catalog.types
-                    or (fields.queue is not None and fields.queue not in catalog.queues)
-                ):
+                if not sure and not catalog.knows(envelope.fields.type, envelope.fields.queue):
                     await catalog.reread()
                     sure = True
                 task = self._checked(envelope, origin, faults)
@@ -177,7 +172,7 @@ class Submissions:
                 if not catalog.may_make(name)
             }
             if not wrong and not await catalog.make_queues(missing):
-                wrong = {name: one_too_many(name) for name in missing}
+                wrong = {name: problems.one_too_many(name) for name in missing}
             if wrong:
                 raise problems.invalid(
                     [Fault(f"{place}/queue", wrong[name]) for name, place in places.items() if name in wrong]

@@ -4,7 +4,6 @@ In: an ASGI scope and its messages. Out: a Request with a bounded body, and a Re
 handler runs is decided in ``endpoint``; what a wrong request is told, in ``problems``.
 """
 
-import random
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,6 +14,7 @@ from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
+from bobrai.runtime.problem import new_request_id
 from bobrai.telemetry.spans import ServerSpan
 
 JSON: Final = b"application/json"
@@ -96,8 +96,7 @@ class Request:
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given.decode("ascii")
         else:
-            # An id must be unlike others, not unguessable: asking the kernel for randomness is a system call.
-            self.request_id = f"{random.getrandbits(128):032x}"
+            self.request_id = new_request_id()
 
     @property
     def prefix(self) -> str:

@@ -120,6 +120,7 @@ class Connections:
         self.heads = Waits("head", limits.head_seconds)
         self.idle = Waits("idle", limits.keep_alive_seconds)
         self.rests = Waits("rest", limits.rest_seconds)
+        self._owing = (self.silent, self.heads, self.idle, self.rests)
         self._closing = Unsent("close", limits.close_seconds)
         self._stalled = Unsent("stall", limits.stall_seconds)
         self._evicted = metrics.HTTP_CONNECTIONS_ENDED.labels("place")
@@ -139,12 +140,12 @@ class Connections:
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._open -= 1
-        for waits in (self.silent, self.heads, self.idle, self.rests, self._closing, self._stalled):
+        for waits in (*self._owing, self._closing, self._stalled):
             waits.leave(connection)
 
     def closing(self, connection: Connection) -> None:
         """Give a connection that is closed the time to take its last answer."""
-        for waits in (self.silent, self.heads, self.idle, self.rests):
+        for waits in self._owing:
             waits.leave(connection)
         self._closing.enter(connection)
 
@@ -186,7 +187,7 @@ class Connections:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for waits in (self.silent, self.heads, self.idle, self.rests):
+        for waits in self._owing:
             for connection in waits.overdue(now):
                 waits.ended()
                 if waits is self.heads:

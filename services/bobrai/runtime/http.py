@@ -4,7 +4,6 @@ In: bytes. Out: requests for the application, as fast as they are answered. A he
 time; who is silent, drips, or does not read is let go by ``connections``; what is no request gets a problem document.
 """
 
-import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import httptools
@@ -47,7 +46,7 @@ TOO_MANY_HEADS: Final = Refusal(
     "too-many-heads", 503, "Too many large heads", "Too many requests with long headers are under way; try again."
 )
 NOT_HTTP: Final = Refusal("bad-request", 400, "Bad request", "This is not a request in HTTP/1.1")
-REFUSALS: Final = (NOT_HTTP, HEAD_TIMEOUT, HEAD_TOO_LARGE, TOO_MANY_HEADS)
+REFUSALS: Final = (NOT_HTTP, HEAD_TIMEOUT, HEAD_TOO_LARGE, TOO_MANY_HEADS)  # as the documentation lists them
 
 
 class _Refused(Exception):
@@ -338,7 +337,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._answer(refusal, more)
 
     def _answer(self, refusal: Refusal, more: str) -> None:
-        request_id = f"{random.getrandbits(128):032x}"
+        request_id = problem.new_request_id()
         log.info("http.refused", status=refusal.status, kind=refusal.kind, request_id=request_id)
         detail = refusal.detail.format(**self._limits._asdict()) + more
         body = problem.document(refusal.kind, refusal.status, refusal.title, detail, request_id)

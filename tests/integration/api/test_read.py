@@ -247,6 +247,13 @@ async def test_a_wrong_change_of_a_queue_is_refused(api: Api, body: Any) -> None
     assert (await api.patch("/api/v1/queues/default", json=body)).status_code == 422
 
 
+async def test_half_of_a_surrogate_pair_in_a_change_is_called_what_it_is(api: Api) -> None:
+    json_type = {"content-type": "application/json"}
+    answer = await api.patch("/api/v1/queues/default", content=rb'{"paused":"\ud800"}', headers=json_type)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("The body has a lone surrogate at byte 11")
+
+
 @pytest.mark.parametrize("name", ["unheard", "%00", "UP", "a" * 300])
 async def test_an_unknown_queue_is_not_found(api: Api, name: str) -> None:
     for answer in (

@@ -6,6 +6,7 @@ import pytest
 
 from bobrai.api import problems
 from bobrai.domain import limits
+from bobrai.runtime import http
 
 DAY = 86_400
 DOCS = Path(__file__).parents[3] / "docs"
@@ -46,3 +47,8 @@ def test_the_table_of_limits_has_the_values_of_the_code(what: str, value: str) -
 def test_every_kind_of_problem_is_documented(kind: str) -> None:
     status, _, meaning = problems.KINDS[kind]
     assert row("api.md", f"`{kind}`")[1:] == [str(status), meaning]
+
+
+@pytest.mark.parametrize("refusal", http.REFUSALS, ids=lambda refusal: refusal.kind)
+def test_every_refusal_of_a_connection_is_documented(refusal: http.Refusal) -> None:
+    assert row("api.md", f"`{refusal.kind}`")[1] == str(refusal.status)
