@@ -1,18 +1,18 @@
 """A removed queue leaves nothing behind in RabbitMQ, and one that is not ours to delete is left and told of."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import quote
-
-import pytest
 
 from bobrai.broker.rabbitmq import RabbitBroker
 from bobrai.telemetry.logs import captured
 from tests.contract.broker_contract import message
+from tests.contract.conftest import BoundUser
 from tests.support.eventually import eventually
 from tests.support.rabbitmq import VirtualHost
+
+DEAD_LETTERS = "bobrai._dead-letters"
 
 
 @asynccontextmanager
@@ -28,24 +28,14 @@ async def connected(url: str) -> AsyncIterator[RabbitBroker]:
         await broker.close()
 
 
-@pytest.fixture
-def bound_user(rabbitmq: VirtualHost) -> Iterator[str]:
-    """The URL of a user who may configure no queue but `bobrai.own`."""
-    name = f"bound-{rabbitmq.name}"
-    manage = rabbitmq.management.call
-    manage("PUT", f"/users/{quote(name, safe='')}", {"password": "bound", "tags": ""})
-    permissions = {"configure": "^bobrai\\.own$", "write": ".*", "read": ".*"}
-    manage("PUT", f"/permissions/{quote(rabbitmq.name, safe='')}/{quote(name, safe='')}", permissions)
-    yield re.sub("//[^@]*@", f"//{quote(name, safe='')}:bound@", rabbitmq.url)
-    manage("DELETE", f"/users/{quote(name, safe='')}")
-
-
 async def test_a_deleted_queue_is_gone_for_everybody(rabbitmq: VirtualHost) -> None:
     async with connected(rabbitmq.url) as broker:
         await broker.publish("media", [message(1)])
         await broker.depth("other")
         await broker.delete("media")
-        assert set(await asyncio.to_thread(rabbitmq.management.queues, rabbitmq.name)) == {"bobrai.other"}
+        assert set(await asyncio.to_thread(rabbitmq.management.queues, rabbitmq.name)) - {DEAD_LETTERS} == {
+            "bobrai.other"
+        }
 
 
 async def test_forgotten_queues_leave_no_channels(rabbitmq: VirtualHost) -> None:
@@ -65,8 +55,10 @@ async def test_forgotten_queues_leave_no_channels(rabbitmq: VirtualHost) -> None
         await eventually(lambda: asyncio.to_thread(lambda: channels() == 1), 20, message="their channels are closed")
 
 
-async def test_a_queue_that_is_not_ours_to_delete_is_left_and_told_of(rabbitmq: VirtualHost, bound_user: str) -> None:
-    async with connected(rabbitmq.url) as owner, connected(bound_user) as broker:
+async def test_a_queue_that_is_not_ours_to_delete_is_left_and_told_of(
+    rabbitmq: VirtualHost, bound_user: BoundUser
+) -> None:
+    async with connected(rabbitmq.url) as owner, connected(bound_user("^bobrai\\.own$")) as broker:
         await owner.publish("media", [message(1)])
         await broker.publish("own", [message(1)])
         with captured() as lines:
@@ -76,4 +68,5 @@ async def test_a_queue_that_is_not_ours_to_delete_is_left_and_told_of(rabbitmq: 
         assert left["queue"] == "bobrai.media"
         assert "ACCESS_REFUSED" in left["reason"]
         assert await owner.depth("media") == 1
-        assert set(await asyncio.to_thread(rabbitmq.management.queues, rabbitmq.name)) == {"bobrai.media"}
+        left_there = set(await asyncio.to_thread(rabbitmq.management.queues, rabbitmq.name))
+        assert left_there - {DEAD_LETTERS} == {"bobrai.media"}

@@ -355,14 +355,15 @@ async def test_what_cannot_be_decoded_is_put_aside_and_the_rest_goes_on(
 
 
 async def test_what_cannot_be_put_aside_is_not_lost(
-    broker: RabbitBroker, raw: AbstractChannel, rabbitmq: VirtualHost, logs: Logs
+    new_broker: NewBroker, raw: AbstractChannel, rabbitmq: VirtualHost, logs: Logs
 ) -> None:
     inbox = Inbox(acks=True)
-    await broker.depth(QUEUE)
-    await raw.default_exchange.publish(aio_pika.Message(b"not json"), f"bobrai.{QUEUE}")
     await raw.declare_queue(
         "bobrai._dead-letters", durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
     )
+    broker = await started(new_broker())
+    await broker.depth(QUEUE)
+    await raw.default_exchange.publish(aio_pika.Message(b"not json"), f"bobrai.{QUEUE}")
     subscription = broker.subscribe(QUEUE, 5, inbox)
     assert await published(broker, 1)
     await inbox.has(1)

@@ -24,6 +24,8 @@ def test_brokers_form_one_cluster_with_quorum_queues_policies_and_no_guest(relea
     line = next(each for each in queues.splitlines() if each.startswith("bobrai.default\t"))
     assert "quorum" in line
     assert line.count("rabbit@") == len(release.rabbitmqs)
+    aside = next(each for each in queues.splitlines() if each.startswith("bobrai._dead-letters\t"))
+    assert aside.endswith("bobrai-dead-letters"), "it is there before a message has to be put aside"
     assert "guest" not in first.exec("rabbitmqctl", "list_users", "--silent")
 
 

@@ -1,10 +1,12 @@
 """What cannot be decoded is put aside, with a note, where an operator finds it.
 
 In: malformed deliveries, from a subscription. Out: copies in the dead-letter queue; only then is the original acked. It
-needs no policy on the broker. Nothing leaves the dead-letter queue by itself.
+needs no policy on the broker. Nothing leaves the dead-letter queue by itself. The queue is declared at the start: by
+the policies that `definitions.py` prints RabbitMQ moves messages there too, and without it they stay where they are.
 """
 
 import asyncio
+import contextlib
 import struct
 from datetime import UTC, datetime
 
@@ -14,15 +16,16 @@ from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
 from bobrai.broker.consumer import Malformed
-from bobrai.broker.link import Backoff
+from bobrai.broker.link import SHORTEST_PAUSE, Backoff, Link
 from bobrai.broker.publisher import Publisher
-from bobrai.broker.queues import DEAD_LETTERS
+from bobrai.broker.queues import DEAD_LETTERS, Queues
 from bobrai.domain.errors import BrokerUnavailable
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
 MAX_REASON = 500  # characters
+DECLARE_AGAIN_SECONDS = 30.0  # rarely: queues are declared one at a time, and those of tasks come first
 _ROUTES_COPIES = {"CC", "BCC"}  # RabbitMQ would send the copy to the queues that these headers name
 
 
@@ -51,11 +54,22 @@ def _labelled(queue: str, malformed: Malformed) -> spec.Basic.Properties:
 
 
 class DeadLetters:
-    """Moves malformed deliveries aside, each in a task of its own; there are never more than a prefetch allows."""
+    """Keeps the dead-letter queue there, and moves malformed deliveries aside.
 
-    def __init__(self, publisher: Publisher) -> None:
+    Each moves in a task of its own; there are never more than a prefetch allows.
+    """
+
+    def __init__(self, link: Link, queues: Queues, publisher: Publisher) -> None:
+        self._link = link
+        self._queues = queues
         self._publisher = publisher
         self._moves: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to declare the queue on every new connection, in the background."""
+        if self._keeper is None:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="broker-dead-letters")
 
     def take(self, queue: str, malformed: Malformed) -> None:
         """Move one delivery aside, in the background; until that has worked it stays unacked."""
@@ -66,10 +80,27 @@ class DeadLetters:
 
     async def close(self) -> None:
         """Stop; what was not moved yet goes back to its queue."""
-        moves = list(self._moves)
-        for move in moves:
-            move.cancel()
-        await asyncio.gather(*moves, return_exceptions=True)
+        keeper, self._keeper = self._keeper, None
+        tasks = [*self._moves, *([keeper] if keeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        while True:
+            await self._link.wait_connected()
+            with contextlib.suppress(BrokerUnavailable):  # the connection is on its way out
+                lost = self._link.lost
+                await asyncio.wait({lost}, timeout=None if await self._declare() else DECLARE_AGAIN_SECONDS)
+            await asyncio.sleep(SHORTEST_PAUSE)
+
+    async def _declare(self) -> bool:
+        try:
+            await self._queues.ensure(DEAD_LETTERS)
+        except BrokerUnavailable as error:
+            log.warning("broker.dead_letters.missing", reason=str(error))
+            return False
+        return True
 
     async def _move(self, queue: str, malformed: Malformed) -> None:
         content = (_labelled(queue, malformed), malformed.body)

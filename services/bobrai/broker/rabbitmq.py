@@ -44,13 +44,14 @@ class RabbitBroker:
         self._link = Link(parse_urls(url), name, connect_timeout)
         self._queues = Queues(self._link, prefix)
         self._publisher = Publisher(self._link, self._queues, confirm_timeout)
-        self._dead_letters = DeadLetters(self._publisher)
+        self._dead_letters = DeadLetters(self._link, self._queues, self._publisher)
         self._watchdog_seconds = watchdog_seconds
         self._subscriptions: list[RabbitSubscription] = []
 
     async def start(self) -> None:
         """Return at once; connect in the background and keep connecting, for ever."""
         self._link.start()
+        self._dead_letters.start()
 
     async def close(self) -> None:
         """End all subscriptions, then the connection. Idempotent."""

@@ -153,6 +153,9 @@ EVENTS: Final[dict[str, Event]] = {
     "broker.subscription.failed": Event("error", "A defect in consuming a queue; it begins again."),
     "broker.on_delivery.failed": Event("error", "A defect in taking a message; it stays unacked."),
     "broker.message.malformed": Event("error", "A message is not bobrAI's; it was put aside as a dead letter."),
+    "broker.dead_letters.missing": Event(
+        "warning", "The dead-letter queue could not be declared, for `reason`; it is tried again."
+    ),
     "broker.dead_letters.full": Event(
         "warning", "The dead-letter queue is full; a malformed message stays where it is."
     ),
