@@ -1,8 +1,10 @@
 """Backup and restore: the rendered scripts between two real servers, with the product's schema and rows in them."""
 
+import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +15,7 @@ from tests.charts.containers import Pod
 from tests.charts.helm import CRD_APIS, Manifest, render
 from tests.charts.postgresql import AWKWARD, SECRETS, SERVICE, Server, connected, programs
 from tests.support.databases import migrate
+from tests.support.eventually import eventually
 from tests.support.run_folder import RunFolder
 
 DAY = 86400
@@ -84,22 +87,98 @@ async def test_a_dump_restores_into_an_empty_server_with_equal_counts(
         restored = job(run_folder, empty, "bobrai-restore", dumps).run("restore")
         assert restored.returncode == 0, restored.stdout + restored.stderr
         assert await counts(empty) == await counts(full)
-        # the external metrics are not scaled to none, and may look at the workers every few seconds
-        reader = {"application_name": "bobrai-external-metrics"}
-        async with connected(empty.address(), server_settings=reader) as connection:
-            await connection.fetch("SELECT FROM workers")
-            again = job(run_folder, empty, "bobrai-restore", dumps, WAIT_SECONDS="0").run("restore")
+        again = job(run_folder, empty, "bobrai-restore", dumps).run("restore")
         assert again.returncode == 0, "over a database that has all of it: " + again.stderr
         assert (await counts(empty))["tasks"] == TASKS
-
-        async with connected(empty.address(), server_settings={"application_name": "bobrai-worker"}) as connection:
-            await connection.execute("DELETE FROM tasks WHERE id <= 10")
-            refused = job(run_folder, empty, "bobrai-restore", dumps, WAIT_SECONDS="0").run("restore")
-        assert refused.returncode == 1
-        assert "Scale API, dispatcher and workers to 0" in refused.stderr
-        assert (await counts(empty))["tasks"] == TASKS - 10
     finally:
         empty.stop()
+
+
+@asynccontextmanager
+async def process(server: Server, name: str) -> AsyncIterator[None]:
+    """A process of bobrAI that lives: it asks something every now and then."""
+
+    async def ask() -> None:
+        while True:
+            await connection.execute("SELECT 1")
+            await asyncio.sleep(0.1)
+
+    async with connected(server.address(), server_settings={"application_name": name}) as connection:
+        asking = asyncio.create_task(ask())
+        yield
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.fixture
+def dumped(run_folder: RunFolder, full: Server, dumps: Path) -> Path:
+    """A backup volume that holds a dump."""
+    done = job(run_folder, full, "bobrai-backup", dumps).run("backup")
+    assert done.returncode == 0, done.stderr
+    return dumps
+
+
+async def test_a_restore_refuses_at_once_and_names_who_works_and_how_to_stop_them(
+    run_folder: RunFolder, full: Server, dumped: Path
+) -> None:
+    restore = job(run_folder, full, "bobrai-restore", dumped)
+    async with process(full, "bobrai-api"), process(full, "bobrai-heartbeat"), process(full, "bobrai-worker"):
+        begun = time.monotonic()
+        refused = await asyncio.to_thread(restore.run, "restore")
+        assert time.monotonic() - begun < 10, "no waiting for what would have to be stopped"
+    assert refused.returncode == 1
+    assert "REFUSED, nothing was changed" in refused.stderr
+    assert ".dump" not in refused.stdout
+    assert "API (1), workers (2)" in refused.stderr
+    assert (
+        "kubectl --namespace bobrai scale deployment bobrai-api bobrai-dispatcher bobrai-worker-default --replicas 0\n"
+        "kubectl --namespace bobrai wait pod --for=delete"
+    ) in refused.stderr
+
+
+async def test_a_restore_waits_only_for_what_nobody_uses_any_more_and_says_so(
+    run_folder: RunFolder, full: Server, dumped: Path
+) -> None:
+    restore = job(run_folder, full, "bobrai-restore", dumped)
+    worker = {"application_name": "bobrai-worker"}
+    # the external metrics are not scaled to none, and look at the workers every few seconds
+    async with connected(full.address(), server_settings=worker) as left, process(full, "bobrai-external-metrics"):
+        await left.execute("SELECT 1")
+        restored = await asyncio.to_thread(restore.run, "restore")
+    assert restored.returncode == 0, restored.stderr
+    assert "idle connections of workers (1)" in restored.stdout
+    assert "restore: done" in restored.stdout
+
+
+async def test_a_restore_that_waits_refuses_when_bobrai_comes_back(
+    run_folder: RunFolder, full: Server, dumped: Path
+) -> None:
+    restore = job(run_folder, full, "bobrai-restore", dumped)
+    worker = {"application_name": "bobrai-worker"}
+    async with connected(full.address(), server_settings=worker) as left:
+        await left.execute("SELECT 1")
+        running = restore.start("restore")
+        await eventually(lambda: "idle connections of workers (1)" in running.log_tail(), 15)
+        async with connected(full.address(), server_settings={"application_name": "bobrai-dispatcher"}) as back:
+            await back.execute("SELECT 1")
+            await eventually(lambda: not running.is_running())
+    assert "in use by dispatcher (1)" in running.log_tail()
+    assert "restore: done" not in running.log_tail()
+
+
+def test_the_commands_that_stop_bobrai_are_those_of_this_release() -> None:
+    values = {"fullnameOverride": "tasks", "autoscaling": {"provider": "keda"}}
+    values |= {"workers": {"pools": {"media": {}, "still": {"autoscaling": {"enabled": False}}}}}
+    rendered = render(values, namespace="shop", api_versions=CRD_APIS)
+    restore = rendered.one("CronJob", "tasks-restore").container("restore")
+    environment = {item["name"]: item.get("value") for item in restore["env"]}
+    scaled = "tasks-worker-default tasks-worker-media"
+    others = "tasks-api tasks-dispatcher"
+    assert environment["STOP"].splitlines()[:2] == [
+        f"kubectl --namespace shop annotate --overwrite scaledobject {scaled} autoscaling.keda.sh/paused=true",
+        f"kubectl --namespace shop scale deployment {others} {scaled} tasks-worker-still --replicas 0",
+    ]
+    assert rendered.one("ScaledObject", "tasks-worker-media")
 
 
 def test_old_dumps_are_removed_and_the_newest_never(run_folder: RunFolder, full: Server, dumps: Path) -> None:
@@ -165,6 +244,14 @@ def test_a_changed_job_is_another_job() -> None:
     changed = render({"images": {"postgresql": {"tag": "18.7-trixie"}}})
     assert _first(changed).name != _first(render()).name
     assert _first(render({"api": {"replicas": 7}})).name == _first(render()).name
+
+
+def test_the_job_of_an_upgrade_that_failed_goes_by_itself_and_no_wait_for_an_upgrade_misses_it() -> None:
+    """Helm knows the objects of releases that succeeded: what a failed one made is nobody's."""
+    job = _first(render({"backup": {"deadlineSeconds": 600}}))
+    assert "helm.sh/hook" not in job.annotations, "Helm would wait for the dump, before the volume has a disk"
+    assert job.spec["activeDeadlineSeconds"] == 600
+    assert 30 * 60 < job.spec["ttlSecondsAfterFinished"] <= 3600, "longer than the docs let `helm --wait` take"
 
 
 def test_other_modes_have_backups_of_their_own() -> None:

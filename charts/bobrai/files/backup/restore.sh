@@ -1,37 +1,65 @@
 #!/bin/bash
-# Restores a dump into the database, replacing what it holds, in one transaction: all of it or nothing.
-# In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, DUMP (a file's name; empty: the newest), WAIT_SECONDS (for bobrAI to be gone).
+# Restores a dump into the database, replacing what it holds, in one transaction: all of it or nothing. It refuses at once while bobrAI
+# works on the database, and never begins by itself because that ended meanwhile.
+# In: PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, DUMP (a file's name; empty: the newest), STOP (the commands that stop bobrAI).
 set -euo pipefail
 
 folder=/backup
+quiet_seconds=15 # a process of bobrAI asks something every few seconds
+
+say() { printf 'restore: %s\n' "$*"; }
+ask() { psql --no-psqlrc --tuples-only --no-align --set=ON_ERROR_STOP=1 --command="$1"; }
+
 dump=${DUMP:-}
 if [ -z "$dump" ]; then
   dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" | sed 's|.*/||' | sort | tail -n 1)
 fi
 if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
-  printf 'restore: there is no dump "%s"; these are here:\n' "$dump" >&2
+  say "there is no dump \"$dump\"; these are here:" >&2
   find "$folder" -maxdepth 1 -name '*.dump' | sed 's|.*/|  |' | sort >&2
   exit 1
 fi
 
-# connections that PgBouncer keeps open for nobody are idle for long; a process of bobrAI asks something every few seconds. The
-# external metrics only read, and go on while all others are away
-in_use() {
-  psql --no-psqlrc --tuples-only --no-align --command="
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name LIKE 'bobrai%' AND application_name <> 'bobrai-external-metrics'
-      AND (state <> 'idle' OR state_change > now() - interval '15 seconds')"
+# who has connections of which CONDITION is true, such as "API (3), workers (8)"; the external metrics only read, and go on while all
+# others are away
+users() {
+  ask "
+    SELECT string_agg(format('%s (%s)', part, connections), ', ' ORDER BY part) FROM (
+      SELECT CASE
+          WHEN application_name = 'bobrai-api' THEN 'API'
+          WHEN application_name IN ('bobrai-dispatcher', 'bobrai-listener') THEN 'dispatcher'
+          WHEN application_name IN ('bobrai-worker', 'bobrai-handlers', 'bobrai-heartbeat', 'bobrai-isolated') THEN 'workers'
+          ELSE application_name
+        END AS part, count(*) AS connections
+      FROM pg_stat_activity
+      WHERE datname = current_database() AND application_name LIKE 'bobrai%' AND application_name <> 'bobrai-external-metrics' AND ($1)
+      GROUP BY part) AS used"
 }
-deadline=$((SECONDS + ${WAIT_SECONDS:-60}))
-until [ "$(in_use)" = 0 ]; do
-  if [ "$SECONDS" -ge "$deadline" ]; then
-    printf 'restore: %s connections of bobrAI are in use. Scale API, dispatcher and workers to 0 first (docs/operations.md).\n' "$(in_use)" >&2
+
+refuse_while_used() {
+  local used
+  used=$(users "state <> 'idle' OR state_change > '$begun'")
+  if [ -n "$used" ]; then
+    say "REFUSED, nothing was changed: the database is in use by $used. Stop them, then start a new restore:" >&2
+    printf '%s\n' "${STOP:-}" >&2
     exit 1
   fi
-  sleep 2
-done
+}
 
-printf 'restore: %s\n' "$dump"
+# What stopped leaves connections behind, which PgBouncer keeps open for nobody. They differ from those in use by being idle, and staying so.
+begun=$(ask 'SELECT clock_timestamp()')
+refuse_while_used
+left=$(users "state_change > timestamptz '$begun' - interval '$quiet_seconds seconds'")
+if [ -n "$left" ]; then
+  say "idle connections of $left were in use less than $quiet_seconds s ago. Waiting for up to $quiet_seconds s; refusing if one is used again."
+  until [ -z "$(users "state_change > clock_timestamp() - interval '$quiet_seconds seconds'")" ]; do
+    refuse_while_used
+    sleep 0.5
+  done
+  refuse_while_used
+fi
+
+say "$dump"
 pg_restore --dbname="$PGDATABASE" --no-password --clean --if-exists --no-owner --no-privileges --single-transaction --exit-on-error "$folder/$dump"
 PGOPTIONS='-c client_min_messages=error' psql --no-psqlrc --quiet --command='ANALYZE'
-printf 'restore: done\n'
+say "done"

@@ -50,3 +50,21 @@ spec:
 - {name: KEEP_DAYS, value: {{ .Values.backup.keepDays | quote }}}
 - {name: WAIT_SECONDS, value: "600"}
 {{- end -}}
+
+{{/* The commands that stop whatever a restore must not meet; autoscalers leave alone what was scaled to none, but for KEDA. */}}
+{{- define "bobrai.backup.stop" -}}
+{{- $kubectl := printf "kubectl --namespace %s" .Release.Namespace -}}
+{{- $full := include "bobrai.fullname" . -}}
+{{- $parts := list "api" "dispatcher" -}}
+{{- $paused := list -}}
+{{- range $name := keys .Values.workers.pools | sortAlpha -}}
+{{- $parts = append $parts (printf "worker-%s" $name) -}}
+{{- $pool := include "bobrai.pool" (dict "ctx" $ "pool" $name) | fromYaml -}}
+{{- if and (eq $.Values.autoscaling.provider "keda") $pool.autoscaling.enabled -}}{{- $paused = append $paused (printf "%s-worker-%s" $full $name) -}}{{- end -}}
+{{- end -}}
+{{- with $paused }}
+{{- $kubectl }} annotate --overwrite scaledobject {{ join " " . }} autoscaling.keda.sh/paused=true
+{{ end }}
+{{- $kubectl }} scale deployment{{ range $parts }} {{ $full }}-{{ . }}{{ end }} --replicas 0
+{{ $kubectl }} wait pod --for=delete --timeout=1h --selector 'app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component in ({{ join "," $parts }})'
+{{- end -}}
