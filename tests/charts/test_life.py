@@ -167,6 +167,10 @@ def test_nobody_else_owns_the_replicas_that_an_autoscaler_sets(rendered: Rendere
 def test_null_replicas_leave_the_number_to_kubectl_scale() -> None:
     rendered = render({"autoscaling": {"provider": "none"}})
     assert "replicas" not in rendered.one("Deployment", "bobrai-worker-default").spec
+    fixed = {"api": {"autoscaling": {"enabled": False}, "replicas": None}}
+    rendered = render({**fixed, "dispatcher": {"replicas": None}, "externalMetrics": {"replicas": None}})
+    for part in ("api", "dispatcher", "external-metrics"):
+        assert "replicas" not in rendered.one("Deployment", f"bobrai-{part}").spec
 
 
 def test_zero_replicas_are_zero() -> None:

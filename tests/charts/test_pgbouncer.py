@@ -45,8 +45,12 @@ class Pooler:
 
 @pytest.fixture(scope="module")
 def pooler(run_folder: RunFolder) -> Iterator[Pooler]:
-    """A pod of the Deployment before a server of the StatefulSet."""
-    server = Server(run_folder)
+    """A pod of the Deployment before a server of the StatefulSet, with settings as YAML writes them."""
+    parameters = {
+        "postgresql": {"parameters": {"work_mem": 16_384, "enable_memoize": False}},
+        "pgbouncer": {"parameters": {"max_packet_size": 1_000_000, "application_name_add_host": False}},
+    }
+    server = Server(run_folder, values=parameters)
     server.prepare()
     server.start()
     found = start_pooler(run_folder, server)
@@ -88,6 +92,16 @@ async def test_fifty_clients_keep_their_prepared_statements(pooler: Pooler) -> N
     servers = await statistics.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = 'bobrai'")
     await statistics.close()
     assert servers <= 20, "many clients share few connections"
+
+
+async def test_settings_of_ones_own_are_what_the_servers_use(pooler: Pooler) -> None:
+    connection = await asyncpg.connect(**pooler.address())
+    shown = [await connection.fetchval(f"SHOW {name}") for name in ("work_mem", "enable_memoize")]
+    await connection.close()
+    assert shown == ["16MB", "off"]
+    config = await _console(pooler, "SHOW CONFIG")
+    line = next(line for line in config.splitlines() if line.strip().startswith("max_packet_size"))
+    assert line.split("|")[1].strip() == "1000000"
 
 
 async def test_a_wrong_password_is_refused(pooler: Pooler) -> None:

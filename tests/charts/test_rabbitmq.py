@@ -239,7 +239,7 @@ def test_the_grace_period_holds_all_that_a_stop_may_take() -> None:
 
 def test_a_node_is_named_so_that_the_first_one_can_be_found() -> None:
     """Peer discovery replaces the number in a node's own name: it needs STATEFULSET-NUMBER before the first dot."""
-    for release in ("bobrai", "a-very-long-release-name-2-bobrai"):
+    for release in ("bobrai", "a-long-release-name-2-4-bobrai"):
         rendered = render(release=release)
         (name,) = [item.name for item in rendered.all("StatefulSet") if item.name.endswith("rabbitmq")]
         environment = _environment(rendered.one("StatefulSet", name), "rabbitmq")

@@ -83,9 +83,29 @@ def test_a_release_that_services_cannot_be_named_after_is_refused_with_what_to_s
     assert render({"fullnameOverride": "tasks"}, release=release).one("Service", "tasks-api")
 
 
-@pytest.mark.parametrize("name", ["Tasks", "a_b", "-a", "a" * 31])
+@pytest.mark.parametrize("name", ["Tasks", "a_b", "-a", "a-"])
 def test_a_name_of_ones_own_must_fit_that_of_a_service(name: str) -> None:
     assert "fullnameOverride" in refusal({"fullnameOverride": name})
+
+
+TOO_LONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"fullnameOverride": "a" * 31}, "bobrai", "it has 31 characters and may have 30"),
+    ({}, "b" * 24, "it has 31 characters and may have 30"),
+    ({}, "bobrai-" + "b" * 24, "it has 31 characters and may have 30"),
+    (
+        {"nameOverride": "a" * 31, "fullnameOverride": "tasks"},
+        "bobrai",
+        "nameOverride has 31 characters and may have 30",
+    ),
+]
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize(("values", "release", "said"), TOO_LONG, ids=lambda value: str(value)[:40])
+def test_a_name_that_is_too_long_is_refused_and_never_cut(
+    values: dict[str, Any], release: str, said: str, major: int
+) -> None:
+    assert said in refusal(values, release=release, major=major)
 
 
 def test_a_queue_is_one_that_the_service_takes() -> None:
@@ -128,6 +148,32 @@ def test_a_setting_of_ones_own_wins_also_when_it_is_empty(mode: str, kind: str, 
     else:
         lines = made.body["data"]["postgresql.conf"].splitlines()
         assert {f"{key} = '{value}'" for key, value in wished.items()} <= set(lines)
+
+
+PARAMETERS = {"whole": 1_000_000, "large": 31_536_000, "part": 0.00001, "text": "1e6", "right": True, "wrong": False}
+AS_TEXT = {"whole": "1000000", "large": "31536000", "part": "0.00001", "text": "1e6", "right": "true", "wrong": "false"}
+AS_DIGITS = {**AS_TEXT, "right": "1", "wrong": "0"}
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_parameters_are_numbers_and_booleans_too_and_arrive_as_they_were_written(major: int) -> None:
+    values: dict[str, Any] = {name: {"parameters": PARAMETERS} for name in ("postgresql", "pgbouncer", "rabbitmq")}
+    bundled = render(values, major=major)
+
+    def lines(config_map: str, file: str) -> set[str]:
+        return set(bundled.one("ConfigMap", config_map).body["data"][file].splitlines())
+
+    assert {f"{key} = '{value}'" for key, value in AS_TEXT.items()} <= lines("bobrai-postgresql", "postgresql.conf")
+    assert {f"{key} = {value}" for key, value in AS_DIGITS.items()} <= lines("bobrai-pgbouncer", "pgbouncer.ini")
+    assert {f"{key} = {value}" for key, value in AS_TEXT.items()} <= lines("bobrai-rabbitmq-config", "rabbitmq.conf")
+
+    for name in ("postgresql", "rabbitmq"):
+        values[name]["mode"] = "operator"
+    operators = render(values, api_versions=CRD_APIS, major=major)
+    assert operators.one("Cluster", "bobrai-postgresql").spec["postgresql"]["parameters"].items() >= AS_TEXT.items()
+    assert operators.one("Pooler", "bobrai-pooler").spec["pgbouncer"]["parameters"].items() >= AS_DIGITS.items()
+    configured = operators.one("RabbitmqCluster", "bobrai-rabbitmq").spec["rabbitmq"]["additionalConfig"].splitlines()
+    assert {f"{key} = {value}" for key, value in AS_TEXT.items()} <= set(configured)
 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [

@@ -244,15 +244,21 @@ def test_every_stateful_set_names_a_service_of_its_own_pods(rendered: Rendered) 
 
 
 LONGEST_RELEASE = "a" * 53
+LONGEST_NAME = "a" * 30
 
 
-@pytest.mark.parametrize("release", ["bobrai", "tasks", LONGEST_RELEASE])
+@pytest.mark.parametrize(
+    ("release", "name"), [("bobrai", ""), ("tasks", ""), (LONGEST_NAME, LONGEST_NAME), (LONGEST_RELEASE, LONGEST_NAME)]
+)
 @pytest.mark.parametrize("shape_name", ["default", "operators", "keda", "several-pools"])
-def test_names_fit_kubernetes_whatever_the_release_is_called(release: str, shape_name: str) -> None:
-    values = {"workers": {"pools": {"a-pool-of-20-letters": {}}}}
+def test_names_fit_kubernetes_whatever_the_release_is_called(release: str, name: str, shape_name: str) -> None:
+    values = {"fullnameOverride": name, "workers": {"pools": {"a-pool-of-20-letters": {}}}}
+    values |= {"postgresql": {"replica": {"enabled": True}}}
     rendered = render(values, files=[CI / f"{shape_name}-values.yaml"], release=release, api_versions=CRD_APIS)
     for manifest in rendered:
         limit = 52 if manifest.kind in {"StatefulSet", "CronJob", "Cluster", "RabbitmqCluster"} else 63
+        if manifest.kind == "Deployment":
+            limit = 58  # beyond, Kubernetes cuts the names of its pods before it adds what it draws
         if manifest.kind in {"APIService", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}:
             limit = 253
         assert len(manifest.name) <= limit, (manifest, len(manifest.name))

@@ -1,7 +1,8 @@
-"""From values.yaml, the one source: values.schema.json, which Helm enforces, and the README's table of values.
+"""What of the chart is made: values.schema.json, which Helm enforces, the README's table, and the service's settings.
 
-In: the keys, defaults and `# -- ` comments of values.yaml. Out: `python -m tests.charts.values_docs` writes both files;
-with `--check` it only says whether they are up to date. `make docs` and `make check` call it.
+In: the keys, defaults and `# -- ` comments of values.yaml, and the settings in the code. Out: `python -m
+tests.charts.values_docs` writes the files; with `--check` it only says whether they are up to date. `make docs` and
+`make check` call it.
 
 A type follows from the default: a boolean, a number, a string, a list, a map in braces with just its keys, any other
 map as free. Where that is not enough, the comment starts with the type in parentheses: `# -- (soft|hard|none) …` for
@@ -19,12 +20,14 @@ from typing import Any
 
 import yaml
 
+from bobrai import settings
 from bobrai.domain import limits
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "bobrai"
 VALUES = CHART / "values.yaml"
 SCHEMA = CHART / "values.schema.json"
 README = CHART / "README.md"
+SETTINGS = CHART / "files" / "settings.json"
 TABLE_BEGIN = "<!-- values: made from values.yaml by `make docs` -->"
 TABLE_END = "<!-- end of values -->"
 
@@ -223,8 +226,22 @@ def _is_words(text: str) -> bool:
     return "|" in text and not TYPES & set(text.split("|"))
 
 
+RULES = ("type", "enum", "pattern", "minimum", "exclusiveMinimum", "maximum")
+"""What templates/_settings.tpl looks at of a setting's JSON schema."""
+
+
+def rules() -> dict[str, Schema]:
+    """Return every variable of the service, with what its value may be as far as templates can tell."""
+    found: dict[str, Schema] = {name: {} for name in settings.variables()}
+    for group in settings.GROUPS.values():
+        for name, rule in group.model_json_schema()["properties"].items():
+            kept = {key: rule[key] for key in RULES if key in rule}
+            found[f"{group.model_config.get('env_prefix', '')}{name}".upper()] = kept
+    return found
+
+
 def made() -> dict[Path, str]:
-    """Return the two files as they should be."""
+    """Return the files as they should be."""
     values = read(VALUES.read_text())
     before, _, rest = README.read_text().partition(TABLE_BEGIN)
     _, end, after = rest.partition(TABLE_END)
@@ -232,12 +249,15 @@ def made() -> dict[Path, str]:
         raise ValuesError(f"{README} lacks the marks {TABLE_BEGIN} and {TABLE_END}")
     return {
         SCHEMA: json.dumps(schema(values), indent=2, ensure_ascii=False) + "\n",
+        SETTINGS: "{\n"
+        + ",\n".join(f"  {json.dumps(name)}: {json.dumps(rule)}" for name, rule in rules().items())
+        + "\n}\n",
         README: f"{before}{TABLE_BEGIN}\n{table(values)}\n{TABLE_END}{after}",
     }
 
 
 def main(arguments: list[str]) -> int:
-    """Write both files, or with --check say where they differ."""
+    """Write the files, or with --check say where they differ."""
     fresh = True
     for path, text in made().items():
         held = path.read_text() if path.exists() else ""
@@ -245,7 +265,7 @@ def main(arguments: list[str]) -> int:
             continue
         if arguments == ["--check"]:
             fresh = False
-            difference = unified_diff(held.splitlines(), text.splitlines(), str(path), "values.yaml says", lineterm="")
+            difference = unified_diff(held.splitlines(), text.splitlines(), str(path), "as made", lineterm="")
             print("\n".join(difference))
             print(f"{path.name} is out of date: run 'make docs'")
         else:

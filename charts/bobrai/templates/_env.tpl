@@ -38,9 +38,9 @@ dict "ctx" . "own" (list of YAML texts) "values" (the component's values)
 {{- end }}
 {{- end -}}
 
-{{/* A value as text: Helm reads every number of a values file as a float and would write a large one with an exponent. */}}
+{{/* A value as text: Helm reads every number of a values file as a float, and a template would write a large one with an exponent. */}}
 {{- define "bobrai.text" -}}
-{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
+{{- if kindIs "string" . -}}{{- . -}}{{- else -}}{{- toJson . -}}{{- end -}}
 {{- end -}}
 
 {{/* An init container that waits until the schema is there: dict "ctx" . ; it never migrates. */}}

@@ -1,18 +1,18 @@
 {{/* Names: everything that a release makes is called after it, so that several live in one namespace. */}}
 
 {{- define "bobrai.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 30 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
 {{- end -}}
 
-{{/* The release's name when it already says bobrai. 30 characters leave room for the longest suffix and a pod's hash. */}}
+{{/* The release's name when it already says bobrai. validate-names.yaml refuses one that is too long, for a cut one may be another's. */}}
 {{- define "bobrai.fullname" -}}
 {{- $name := include "bobrai.name" . -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 30 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 30 | trimSuffix "-" -}}
+{{- .Release.Name -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 30 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name -}}
 {{- end -}}
 {{- end -}}
 

@@ -21,6 +21,11 @@ log_connections: 0
 log_disconnections: 0
 {{- end -}}
 
+{{/* The text of one setting: PgBouncer knows true and false as 1 and 0. */}}
+{{- define "bobrai.pgbouncer.text" -}}
+{{- if kindIs "bool" . -}}{{- ternary 1 0 . -}}{{- else -}}{{- include "bobrai.text" . -}}{{- end -}}
+{{- end -}}
+
 {{/* The most connections that all pods may open at once. A rollout doubles them: old pods keep theirs until their clients have left. */}}
 {{- define "bobrai.pgbouncer.serverConnections" -}}
 {{- $pgbouncer := .Values.pgbouncer -}}
