@@ -76,18 +76,18 @@ check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema t
 	  $(MAKE) --no-print-directory .page-$$page | diff -u docs/$$page.md - || { echo "docs/$$page.md is out of date: run 'make docs'"; exit 1; }; \
 	done
 	@$(BIN)/python -m tests.charts.values_docs --check
-	@$(BIN)/python -m tests.observe.dashboards --check
+	@$(BIN)/python -m charts.dashboards --check
 
 format: $(VENV)/.test  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.test  ## write the pages and the schema that are made from the code and from values.yaml
+docs: $(VENV)/.test  ## write the pages, the schema and the dashboards that are made from the code and from values.yaml
 	@for page in $(PAGES); do \
 	  $(MAKE) --no-print-directory .page-$$page > .page.tmp && mv .page.tmp docs/$$page.md || { rm -f .page.tmp; exit 1; }; \
 	done
 	@$(BIN)/python -m tests.charts.values_docs
-	@$(BIN)/python -m tests.observe.dashboards
+	@$(BIN)/python -m charts.dashboards
 
 # Each is a page whose last table is what the command of the same name prints.
 PAGES := settings metrics logs

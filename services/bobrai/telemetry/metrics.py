@@ -11,8 +11,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from bobrai.telemetry.declaring import CATALOGUE as CATALOGUE  # filled here, so others have it from here
 from bobrai.telemetry.declaring import (
-    CATALOGUE,
     EVERY,
     Process,
     counter,

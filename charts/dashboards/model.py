@@ -213,10 +213,11 @@ def _thresholds(panel: Panel) -> Json:
         # a step's colour holds from its value upwards
         ascending = sorted(named, key=lambda step: step[0])
         colours = [colour for _, colour in ascending] + ["green"]
-        steps = [{"color": colours[0], "value": None}]
+        steps: list[Json] = [{"color": colours[0], "value": None}]
         steps += [{"color": colours[at + 1], "value": limit} for at, (limit, _) in enumerate(ascending)]
     else:
-        steps = [{"color": "green", "value": None}, *({"color": colour, "value": limit} for limit, colour in named)]
+        steps = [{"color": "green", "value": None}]
+        steps += [{"color": colour, "value": limit} for limit, colour in named]
     return {"mode": "absolute", "steps": steps}
 
 

@@ -1,7 +1,7 @@
 """*Overview*: is it well? The first row is for everybody; then what flows, what is nearly full, what must stay 0."""
 
-from tests.observe.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import known, once, or_zero, quantile, rate, select, share, total
+from charts.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
+from charts.dashboards.promql import known, once, or_zero, quantile, rate, select, share, total
 
 ACCEPTED = rate("bobrai_tasks_submitted_total")
 FINISHED = rate("bobrai_tasks_finished_total")

@@ -1,7 +1,7 @@
 """*API*: do clients get answers, how fast, and what are they refused?"""
 
-from tests.observe.dashboards.model import NAMESPACES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import known, mean, of, or_zero, quantile, rate, select, share, total
+from charts.dashboards.model import NAMESPACES, Dashboard, Panel, Query, Row
+from charts.dashboards.promql import known, mean, of, or_zero, quantile, rate, select, share, total
 
 # what Kubernetes and Prometheus ask is no client's
 CLIENTS = "!~/livez|/readyz|/health|/metrics"

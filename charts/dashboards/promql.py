@@ -24,7 +24,8 @@ def declared(metric: str) -> Declared | None:
     """What the catalogue says of a metric or of a histogram's series; None for an exporter's; raises LookupError."""
     base = metric if metric in CATALOGUE else _SUFFIX.sub("", metric)
     if base in CATALOGUE:
-        assert metric in CATALOGUE or CATALOGUE[base].kind == "histogram", f"{metric} is no histogram's"
+        if metric != base and CATALOGUE[base].kind != "histogram":
+            raise LookupError(f"{base} is no histogram, so it has no {metric}")
         return CATALOGUE[base]
     if metric.startswith("bobrai_") or not metric.startswith(tuple(EXPORTERS)):
         raise LookupError(f"{metric} is neither in the catalogue nor from an exporter that we know")
@@ -36,8 +37,8 @@ def select(metric: str, **matchers: str) -> str:
     found = declared(metric)
     parts = [NAMESPACE]
     if found is not None:
-        unknown = set(matchers) - set(found.labels)
-        assert not unknown, f"{metric} has no label {unknown}"
+        if unknown := set(matchers) - set(found.labels):
+            raise LookupError(f"{metric} has no label {unknown}")
         parts += [f'{label}=~"${label}"' for label in ("queue", "type") if label in found.labels]
     elif metric.startswith("rabbitmq_detailed_queue"):
         parts.append('queue=~"(.*[.])?$queue"')  # RabbitMQ's names begin with a prefix that is a setting
@@ -64,8 +65,8 @@ def rate(metric: str, *by: str, function: str = "sum", **matchers: str) -> str:
 def once(metric: str, *by: str, function: str = "sum", **matchers: str) -> str:
     """A figure of the whole installation: the same from whoever shows it, so it is never added up over processes."""
     found = declared(metric)
-    assert found is not None, metric
-    assert found.once, f"{metric} is exported by every process"
+    if found is None or not found.once:
+        raise LookupError(f"{metric} is exported by every process")
     inner = _grouped("max", ("namespace", *found.labels), select(metric, **matchers))
     return _grouped(function, by, inner)
 

@@ -1,7 +1,7 @@
 """*Workers and attempts*: who works, how long attempts take, how they end, and what went wrong in between."""
 
-from tests.observe.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import mean, of, or_zero, quantile, rate, select, share, total
+from charts.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
+from charts.dashboards.promql import mean, of, or_zero, quantile, rate, select, share, total
 
 BATCHES = "~claim|complete|end"
 

@@ -3,8 +3,8 @@
 PostgreSQL and PgBouncer are read through the exporters that the chart runs, RabbitMQ through its own plugin.
 """
 
-from tests.observe.dashboards.model import NAMESPACES, QUEUES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import or_zero, quantile, rate, select, share, total
+from charts.dashboards.model import NAMESPACES, QUEUES, Dashboard, Panel, Query, Row
+from charts.dashboards.promql import or_zero, quantile, rate, select, share, total
 
 # neither templates nor the administrator's own
 DATABASES = "!~template.*|postgres|"

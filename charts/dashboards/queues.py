@@ -1,7 +1,7 @@
 """*Queues*: which queue is behind, by how much, why, and when it will have caught up."""
 
-from tests.observe.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
-from tests.observe.dashboards.promql import mean, once, or_zero, quantile, rate, share, total
+from charts.dashboards.model import NAMESPACES, QUEUES, TYPES, Dashboard, Panel, Query, Row
+from charts.dashboards.promql import mean, once, or_zero, quantile, rate, share, total
 
 SUBMITTED = rate("bobrai_tasks_submitted_total", "queue")
 FINISHED = rate("bobrai_tasks_finished_total", "queue")
