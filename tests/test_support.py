@@ -88,7 +88,8 @@ def _pytest(folder: Path, *arguments: str, **environment: str) -> "subprocess.Co
     (folder / "conftest.py").write_text("from tests.conftest import *\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("BOBRAI_TEST", "PYTEST"))}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", str(folder), *arguments],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis", "-o", "asyncio_mode=auto",
+         str(folder), *arguments],
         capture_output=True, text=True, check=False, cwd=folder, timeout=120,
         env={**clean, "PYTHONPATH": PYTHONPATH, **environment},
     )  # fmt: skip

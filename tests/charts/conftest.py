@@ -7,7 +7,13 @@ import pytest
 from tests.charts.helm import CRD_APIS, Rendered, ci_shapes, render
 
 
-@pytest.fixture(params=ci_shapes(), ids=lambda file: file.name.removesuffix("-values.yaml"))
+def _name(file: Path) -> str:
+    return file.name.removesuffix("-values.yaml")
+
+
+# a group each: its tests share what one process of the run has rendered
+@pytest.fixture(params=[pytest.param(file, id=_name(file), marks=pytest.mark.xdist_group(f"shape-{_name(file)}"))
+                        for file in ci_shapes()])  # fmt: skip
 def shape(request: pytest.FixtureRequest) -> Path:
     """One values file of a supported shape after the other."""
     return request.param
