@@ -9,34 +9,19 @@ import re
 from pathlib import Path
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing
 from bobrai.store.connecting import Connector
 from bobrai.store.pool import driver_errors
 
-_LOCK = 0x626F627261690001  # "bobrai", then this lock's number; any constant that nobody else uses
-_CONNECT_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+_VERSIONS = Path(__file__).with_name("migrations") / "versions"
 _MAKE_ONE = "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and set BOBRAI_DATABASE_URL to it"
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    config.set_main_option("path_separator", "os")
-    return config
 
 
 def head() -> str:
     """Return the newest revision that this code knows."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    return max(path.name[:4] for path in _VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
 async def version(url: str) -> str:
@@ -46,7 +31,7 @@ async def version(url: str) -> str:
     """
     with driver_errors():
         try:
-            connection = await Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
+            connection = await Connector(url)(timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=5.0)
         except asyncpg.FeatureNotSupportedError as error:
             raise ConfigurationError(f"the database cannot speak UTF-8 ({error}); {_MAKE_ONE}") from error
         try:
@@ -93,65 +78,11 @@ async def migrate(url: str) -> bool:
     """
     if await version(url) >= head():
         return False
+    # Loading Alembic takes as long as all the rest, and nearly always there is nothing to do: only here, and on every
+    # start of a pod.
+    from bobrai.store import upgrade
+
     try:
-        return await _migrate(url)
+        return await upgrade.to(head(), url)
     except SchemaMissing as error:  # its message is for those who wait for us
         raise DatabaseUnavailable(f"the migration was refused: {error.__cause__}", error.sqlstate) from error
-    except CommandError as error:
-        raise ConfigurationError(f"the schema cannot be migrated: {error}") from error
-
-
-async def _migrate(url: str) -> bool:
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        poolclass=NullPool,
-        # The driver reads the DSN itself, so that every form it knows works here too.
-        async_creator=lambda: Connector(url)(timeout=_CONNECT_TIMEOUT_SECONDS),
-    )
-    with driver_errors():
-        try:
-            async with engine.connect() as connection:
-                changed = await connection.run_sync(_upgrade)
-                await connection.commit()
-                return changed
-        except DBAPIError as error:
-            raise _driver_error(error) from error
-        finally:
-            await engine.dispose()
-
-
-def _driver_error(error: DBAPIError) -> BaseException:
-    """Return what the driver raised, which SQLAlchemy has wrapped twice."""
-    cause: BaseException = error
-    while not isinstance(cause, asyncpg.PostgresError | asyncpg.InterfaceError | OSError) and cause.__cause__:
-        cause = cause.__cause__
-    return cause
-
-
-def _upgrade(connection: Connection) -> bool:
-    connection.execute(text("SET lock_timeout = '5min'"))
-    connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
-    connection.commit()
-    try:
-        config = _config()
-        config.attributes["connection"] = connection
-        before = _revision(connection)
-        if before >= head():
-            return False
-        # A change of the schema must not queue behind a long query and stop everybody else behind itself.
-        connection.execute(text("SET lock_timeout = '5s'"))
-        connection.commit()
-        command.upgrade(config, "head")
-        connection.commit()
-        return True
-    finally:
-        connection.rollback()
-        connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
-        connection.commit()
-
-
-def _revision(connection: Connection) -> str:
-    present = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar()
-    found = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar() if present else ""
-    connection.commit()
-    return str(found or "")
