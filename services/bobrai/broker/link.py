@@ -29,14 +29,14 @@ CONNECT_TIMEOUT = 5.0
 RPC_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 2.0
 SHORTEST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 2.0  # every task waits for the return of a broker that was away
 
 # The library logs every failed attempt and every lost connection, with tracebacks; the supervisor below says it once.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 class Backoff:
-    """Pauses that double from 0.2 s to 5 s, each shortened by up to half, so that clients do not return all at once."""
+    """Pauses that double from 0.2 s to 2 s, each shortened by up to half, so that clients do not return all at once."""
 
     def __init__(self) -> None:
         self._ceiling = SHORTEST_PAUSE

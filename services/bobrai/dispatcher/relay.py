@@ -60,6 +60,7 @@ class Relay:
             "relay", self._poll_seconds, self.run_once, longest_pause_seconds=LONGEST_PAUSE_SECONDS
         )
         self._connecting: asyncio.Task[None] | None = None
+        self._was_away = False
         self._relayed = False
 
     def wake(self) -> None:
@@ -92,6 +93,10 @@ class Relay:
         if not self._broker.connected:
             self._wake_once_connected()
             return self._poll_seconds
+        if self._was_away:
+            self._was_away = False
+            for window in self._windows.values():
+                window.reopen()
         if not self._fleet.queues:
             await self._refresh()
         if (rest := self._resting_until - time.monotonic()) > 0:
@@ -112,6 +117,8 @@ class Relay:
             meters.forget(queue)
 
     def _wake_once_connected(self) -> None:
+        self._was_away = True
+
         async def wake() -> None:
             await self._broker.wait_connected()
             self.wake()

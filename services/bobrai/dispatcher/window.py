@@ -17,7 +17,7 @@ SHORTEST_LOOK_SECONDS: Final = 0.01
 REFILL_SHARE: Final = 8  # a full window is refilled once an eighth of it is free, not for every hint that leaves
 REFILL_SECONDS: Final = 0.05  # or after so long, so that a few slow slots are not kept waiting
 CLOSED_SECONDS: Final = 0.5  # that a queue is left alone after the broker refused or lost it; doubles each time
-LONGEST_CLOSED_SECONDS: Final = 8.0
+LONGEST_CLOSED_SECONDS: Final = 4.0
 
 
 class Window:
@@ -89,3 +89,8 @@ class Window:
         self._closed_until = time.monotonic() + seconds
         self._setbacks += 1
         return self._setbacks == 1
+
+    def reopen(self) -> None:
+        """Try the queue again: what went wrong before was the broker's absence."""
+        self._closed_until = float("-inf")
+        self._setbacks = 0

@@ -148,6 +148,22 @@ async def test_a_broker_lost_in_the_middle_keeps_every_row(
     assert store.in_use == 0
 
 
+async def test_a_broker_that_is_back_is_used_at_once_whatever_it_refused_before_it_went(
+    settings_with: MakeSettings, store: Database, broker: Broker
+) -> None:
+    await submitted(store, 3)
+    broker.broken = {"default"}
+    relay = await relay_for(settings_with(), store, broker)
+    with pytest.raises(BrokerUnavailable):
+        await relay.run_once()
+    broker.lose()
+    await relay.run_once()
+    broker.broken = set()
+    broker.come_back()
+    await relay.run_once()
+    assert len(broker.hints()) == 3
+
+
 async def test_one_queue_in_trouble_does_not_hold_up_the_others(
     settings_with: MakeSettings, store: Database, broker: Broker
 ) -> None:
