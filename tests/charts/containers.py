@@ -112,7 +112,8 @@ class Pod:
 
     def execute(self, container: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run another command in a container, as `kubectl exec` would."""
-        script = self._write(f"exec-{container}", list(command), self._environment_of(container, environment))
+        words = [self._local(self.manifest.container(container), word) for word in command]
+        script = self._write(f"exec-{container}", words, self._environment_of(container, environment))
         return subprocess.run(
             [str(script)], capture_output=True, text=True, timeout=RUN_SECONDS, check=False, cwd="/",
             user=self._programs.user, stdin=subprocess.DEVNULL,

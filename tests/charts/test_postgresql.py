@@ -1,5 +1,6 @@
 """The bundled PostgreSQL: rendered script and settings on a real server, from an empty volume to a promoted replica."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,60 @@ async def test_the_application_owns_its_database_and_nothing_else(server: Server
         powers = ("rolsuper", "rolcreaterole", "rolcreatedb", "rolreplication", "rolbypassrls")
         assert [name for name in powers if role[name]] == []
         assert owner == "bobrai"
+
+
+async def test_a_stop_refuses_writes_before_it_cuts_anything_off(run_folder: RunFolder) -> None:
+    """A write that fails then says that it was not done."""
+    server = Server(run_folder)
+    server.prepare()
+    server.start()
+    clients, written = 8, 0
+    failures: list[BaseException] = []
+    async with connected(server.address()) as connection:
+        await connection.execute("CREATE TABLE written (id int)")
+
+    async def write() -> None:
+        nonlocal written
+        try:
+            async with connected(server.address()) as connection:
+                while True:
+                    await connection.execute("INSERT INTO written VALUES (1)")
+                    written += 1
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            failures.append(error)
+
+    try:
+        writers = [asyncio.create_task(write()) for _ in range(clients)]
+        await eventually(lambda: written > 10 * clients)
+        await asyncio.to_thread(server.stop)
+        await asyncio.gather(*writers)
+        assert [type(failure) for failure in failures] == [asyncpg.ReadOnlySQLTransactionError] * clients
+        server.prepare()
+        server.start()
+        async with connected(server.address()) as connection:
+            assert await connection.fetchval("SELECT count(*) FROM written") == written
+            await connection.execute("INSERT INTO written VALUES (2)")
+    finally:
+        server.stop()
+
+
+async def test_a_stop_that_was_cut_off_leaves_no_server_that_refuses_writes(run_folder: RunFolder) -> None:
+    server = Server(run_folder)
+    server.prepare()
+    server.start()
+    try:
+        async with connected(server.superuser()) as connection:
+            await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        (server.pod.volume("data") / "refuses-writes").touch()
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait_gone(timeout=20)
+        server.prepare()
+        server.start()
+        async with connected(server.address()) as connection:
+            await connection.execute("CREATE TABLE written (id int)")
+    finally:
+        server.stop()
 
 
 async def test_the_monitor_reads_statistics_and_no_tasks(server: Server) -> None:

@@ -1,6 +1,9 @@
 """PostgreSQL is restarted, crashes, or drops its connections; PgBouncer is restarted."""
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +15,21 @@ from tests.support.postgres import PostgresServer, StopMode
 from tests.support.tcp_proxy import TcpProxy
 
 MakeProxy = Callable[[str, int], TcpProxy]
+CLIENTS = 16
+RESTARTS = 3
+
+
+async def notices(service: Service) -> None:
+    """Wait until every process says that its database is away."""
+    working = [*service.dispatchers, *service.workers]
+    await eventually(lambda: not any(process.is_ready() for process in working), 20, message="all say not ready")
+    for api in service.apis:
+        await eventually(lambda api=api: api.get("/health", timeout=8)[0] == 503, 20, message="unhealthy")  # type: ignore[misc]
+
+
+def held(service: Service) -> float:
+    """How many requests are under way."""
+    return service.metric("bobrai_http_requests_in_progress", service.apis)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -33,13 +51,63 @@ async def test_postgres_away_is_waited_for(on_private_database: Service, private
     with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         private_postgres.stop("fast")
-        await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
-        status, text = service.load.request("/api/v1/tasks", {"type": "plain", "payload": {}})
-        assert status == 503, text
+        await notices(service)
+        assert all(api.is_ready() for api in service.apis), "the API answers, so that it is sent requests"
         private_postgres.start()
         for process in service.all():
             process.wait_ready()
     await check(service, Expected(first_attempt_only=WITHOUT_TRANSACTION))
+
+
+async def test_submits_are_held_while_postgres_restarts_but_for_the_statement_that_it_cut_off(
+    on_private_database: Service, private_postgres: PostgresServer
+) -> None:
+    service = on_private_database
+    service.start(dispatcher=0, worker=0)
+    stop = threading.Event()
+    answers: list[tuple[int | None, bytes]] = []
+
+    def submit() -> None:
+        while not stop.is_set():
+            answers.append(service.load.request("/api/v1/tasks", {"type": "plain", "payload": {}}))
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        flows = [clients.submit(submit) for _ in range(CLIENTS)]
+        try:
+            for _ in range(RESTARTS):
+                await service.reached("true", await service.count() + 200)
+                private_postgres.stop("fast")
+                await eventually(
+                    lambda: service.metric("bobrai_http_requests_in_progress") >= CLIENTS, message="all wait"
+                )
+                private_postgres.start()
+            await service.reached("true", await service.count() + 200)
+        finally:
+            stop.set()
+        for flow in flows:
+            flow.result()
+    refused = sum(status != 201 for status, _ in answers)
+    assert refused <= RESTARTS * CLIENTS, "a client is refused once at most, for what was under way"
+    assert len(answers) - refused <= await service.count() <= len(answers)
+
+
+async def test_outage_that_lasts_is_told_to_who_waited_and_at_once_to_who_comes_later(
+    on_private_database: Service, private_postgres: PostgresServer
+) -> None:
+    service = on_private_database
+    service.start(dispatcher=0, worker=0)
+    private_postgres.stop("fast")
+    task = {"type": "plain", "payload": {}}
+    for shortest, longest in ((4.0, 10.0), (0.0, 4.0)):
+        began = time.monotonic()
+        status, text = service.load.request("/api/v1/tasks", task)
+        assert status == 503, text
+        assert shortest < time.monotonic() - began < longest
+    assert service.apis[0].is_ready()
+    assert service.apis[0].get("/docs")[0] == 200
+    assert service.metric("bobrai_connected", service.apis) == 0
+    private_postgres.start()
+    await eventually(lambda: service.load.request("/api/v1/tasks", task)[0] == 201, 20, message="it takes tasks again")
 
 
 async def test_frozen_postgres_makes_nothing_hang(
@@ -50,7 +118,7 @@ async def test_frozen_postgres_makes_nothing_hang(
     with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         private_postgres.freeze()
-        await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
+        await notices(service)
         private_postgres.thaw()
         for process in service.all():
             process.wait_ready()
@@ -116,7 +184,7 @@ async def test_silent_way_to_postgres_is_noticed_and_waited_for(service: Service
     with service.load.flowing(seconds=0.01, max_attempts=CUTS_SURVIVED):
         await service.reached("status = 'done'", 30)
         pooled.blackhole()
-        await eventually(lambda: not any(p.is_ready() for p in service.all()), 20, message="all say not ready")
+        await notices(service)
         pooled.cut()
         pooled.pass_through()
         for process in service.all():

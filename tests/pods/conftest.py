@@ -17,6 +17,7 @@ __all__ = ["api_image", "engine", "worker_image"]
 HERE = Path(__file__).parent
 # the first run pulls the images of PostgreSQL, PgBouncer and RabbitMQ
 CASE_SECONDS = 1500
+FIGURES: list[str] = []
 GREET = """
 from bobrai import task
 
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.pods)
             item.add_marker(pytest.mark.timeout(CASE_SECONDS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    if FIGURES:
+        terminalreporter.section("pods")
+        for figure in FIGURES:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture(scope="session")

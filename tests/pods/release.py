@@ -40,7 +40,7 @@ class Release:
         self.node.start([self.dispatcher, self.worker, self.api], READY_SECONDS)
 
     def submit(self, **task: Any) -> int:
-        """Submit a task and return its id."""
+        """Submit a task and return its id; raises OSError when it is not accepted."""
         return int(self._call("/api/v1/tasks", task)["task_id"])
 
     def task(self, task_id: int) -> dict[str, Any]:

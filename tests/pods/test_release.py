@@ -3,7 +3,12 @@
 The cases share one release and leave it ready, so any order will do.
 """
 
+from tests.pods.conftest import FIGURES
+from tests.pods.load import Load
 from tests.pods.release import READY_SECONDS, Release
+
+# So long a client is kept at most; what a replacement takes is printed.
+HELD_SECONDS = 10.0
 
 
 def test_helm_test_passes_and_a_handler_written_in_values_runs(release: Release) -> None:
@@ -60,6 +65,19 @@ def test_tasks_and_cluster_survive_restarts_of_database_and_brokers(release: Rel
     release.node.start([release.postgresql, *release.rabbitmqs], READY_SECONDS)
     assert release.wait_done(before["id"])["result"] == "before"
     assert release.wait_done(waiting, 120)["result"] == "waiting"
+
+
+def test_submits_wait_for_a_replaced_database_pod_and_none_is_refused(release: Release) -> None:
+    with Load(release) as load:
+        for _ in range(3):
+            load.wait_accepted(50)
+            assert release.postgresql.stop() == 0
+            release.postgresql.remove()
+            release.node.start([release.postgresql], READY_SECONDS)
+        load.wait_accepted(50)
+    FIGURES.append(f"PostgreSQL's pod replaced, three times: a submit waited for {load.longest_seconds:.1f} s at most")
+    assert not load.refused
+    assert load.longest_seconds < HELD_SECONDS
 
 
 def test_backup_job_dumps_what_the_restore_job_brings_back(release: Release) -> None:

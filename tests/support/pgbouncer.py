@@ -28,7 +28,7 @@ max_prepared_statements = 200
 max_client_conn = 2000
 default_pool_size = 20
 server_login_retry = 0.2
-query_wait_timeout = 20
+query_wait_timeout = 2
 log_connections = 0
 log_disconnections = 0
 """

@@ -72,7 +72,7 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     _TYPE,
     views.TypeList(types=[_TYPE]),
     views.LiveView(live=True),
-    views.ReadyView(ready=True, checks={"database": True, "catalog": True, "running": True}),
+    views.ReadyView(ready=True, checks={"catalog": True, "running": True}),
     views.HealthView(status="healthy", checks={"database": "healthy"}),
 )
 _OF_VIEWS: Final[Mapping[type, Any]] = {type(view): msgspec.json.decode(views.encode(view)) for view in _VIEWS}

@@ -1,16 +1,18 @@
 """The composition root of the API process: settings become a pool, a catalog, an application and a server.
 
 In: settings and the wish to stop. Out: HTTP until then, and the requests that are open finished. The process serves
-while its database is away: it answers 503 and says so once in its log.
+while its database is away: it waits out a short outage, then answers 503; the log says so once.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from bobrai.api import app, gateway, openapi, routes
 from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
+from bobrai.api.endpoint import ANSWER_SECONDS
 from bobrai.api.operations import Operation
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.queue_routes import QueueRoutes
@@ -26,12 +28,17 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.runtime.server import listen
 from bobrai.settings import Settings
+from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
 
-_URL_CHECK_SECONDS = 0.2
+_URL_CHECK_SECONDS: Final = 0.2
+# Requests wait out an outage that is shorter, such as a restart of PostgreSQL, and are answered before their own time
+# is over.
+_PATIENCE_SECONDS: Final = ANSWER_SECONDS - 0.5
+_LONGEST_PAUSE_SECONDS: Final = 2.0  # until the metric of a database that came back says so
 
 
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
@@ -45,12 +52,16 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     await _check_url(database)
     listener = listen(settings.api.bind, "BOBRAI_API_BIND")
     catalog = Catalog(database, settings.api)
-    submissions = Submissions(database, catalog)
+    patient = PatientDatabase(database, _PATIENCE_SECONDS)
+    submissions = Submissions(patient, catalog)
     waiters = Waiters(database, settings.api.wait_tick_seconds)
-    catalog_loop = PeriodicLoop("catalog", settings.api.refresh_seconds, catalog.run_once)
+    catalog_loop = PeriodicLoop(
+        "catalog", settings.api.refresh_seconds, catalog.run_once, longest_pause_seconds=_LONGEST_PAUSE_SECONDS
+    )
     waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiters_loop.wake
-    operations = _operations(settings, database, catalog, submissions, waiters, stop)
+    probe = DatabaseProbe(database)
+    operations = _operations(settings, patient, probe, catalog, submissions, waiters, stop)
     try:
         application = app.build(operations, Bodies(settings.api.max_bodies_bytes))
         served = gateway.behind(application, settings.api, operations)
@@ -64,14 +75,21 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
         await submissions.idle()
     finally:
         listener.close()
+        await patient.close()
         await database.close()
     log.info("api.stopped", reason=stop.reason)
 
 
 def _operations(
-    settings: Settings, database: Database, catalog: Catalog, submissions: Submissions, waiters: Waiters, stop: Stop
+    settings: Settings,
+    database: PatientDatabase,
+    probe: DatabaseProbe,
+    catalog: Catalog,
+    submissions: Submissions,
+    waiters: Waiters,
+    stop: Stop,
 ) -> list[Operation]:
-    system = SystemRoutes(catalog, DatabaseProbe(database), stop, lambda: openapi.build(operations, catalog.types))
+    system = SystemRoutes(catalog, probe, stop, lambda: openapi.build(operations, catalog.types))
     token = settings.api.scaling_token
     stale_seconds = settings.external_metrics.stale_seconds
     operations = routes.operations(

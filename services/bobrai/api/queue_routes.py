@@ -17,7 +17,7 @@ from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.task import DEFAULT_QUEUE
 from bobrai.store import queues, tasks, workers
-from bobrai.store.pool import Database
+from bobrai.store.pool import Transactional
 from bobrai.store.queues import Removal
 from bobrai.telemetry import logs, metrics
 
@@ -42,7 +42,7 @@ class _Wishes(TypedDict):
 class QueueRoutes:
     """Handlers of queues; ``changed`` is awaited after a change, so that this process knows it at once."""
 
-    def __init__(self, database: Database, changed: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, database: Transactional, changed: Callable[[], Awaitable[object]]) -> None:
         self._database = database
         self._changed = changed
 

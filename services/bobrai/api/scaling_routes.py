@@ -13,7 +13,7 @@ from bobrai.api import schemas
 from bobrai.api.problems import Problem
 from bobrai.api.web import Reply, Request
 from bobrai.store import backlogs
-from bobrai.store.pool import Database
+from bobrai.store.pool import Executor
 
 
 class ScalingView(msgspec.Struct):
@@ -25,7 +25,7 @@ class ScalingView(msgspec.Struct):
 class ScalingRoutes:
     """The backlog of some queues, or of all."""
 
-    def __init__(self, database: Database, token: SecretStr, stale_seconds: float) -> None:
+    def __init__(self, database: Executor, token: SecretStr, stale_seconds: float) -> None:
         self._database = database
         self._expected = b"Bearer " + token.get_secret_value().encode()
         self._stale_seconds = stale_seconds

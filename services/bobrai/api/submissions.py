@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from bobrai.api import problems, schemas
@@ -24,7 +25,7 @@ from bobrai.domain.task import IdempotencyKey, NewTask
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.store import submission
-from bobrai.store.pool import Database
+from bobrai.store.patience import PatientDatabase
 from bobrai.telemetry import metrics
 
 _TASKS_PER_FLUSH: Final = 1000
@@ -55,7 +56,7 @@ class Accepted(NamedTuple):
 class Submissions:
     """The way from envelopes to committed rows."""
 
-    def __init__(self, database: Database, catalog: Catalog) -> None:
+    def __init__(self, database: PatientDatabase, catalog: Catalog) -> None:
         self._database = database
         self._catalog = catalog
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
@@ -122,7 +123,7 @@ class Submissions:
         for envelope in envelopes:
             if envelope is not None:
                 if not sure and not catalog.knows(envelope.fields.type, envelope.fields.queue):
-                    await catalog.reread()
+                    await self._database.outlast(catalog.reread)
                     sure = True
                 task = self._checked(envelope, origin, faults)
                 if task is not None:
@@ -171,7 +172,7 @@ class Submissions:
                 for name in missing
                 if not catalog.may_make(name)
             }
-            if not wrong and not await catalog.make_queues(missing):
+            if not wrong and not await self._database.outlast(partial(catalog.make_queues, missing)):
                 wrong = {name: problems.one_too_many(name) for name in missing}
             if wrong:
                 raise problems.invalid(

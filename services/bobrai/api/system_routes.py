@@ -48,12 +48,11 @@ class SystemRoutes:
         return Reply(views.encode(views.LiveView(live=True)))
 
     async def ready(self, _request: Request) -> Reply:
-        """Say whether requests should be sent here."""
-        checks = {
-            "database": await self._probe.alive(),
-            "catalog": self._catalog.loaded,
-            "running": not self._stop.is_set(),
-        }
+        """Say whether requests should be sent here, which is no word about the database.
+
+        All replicas lose that together, and taking all of them out of a Service turns answers into refused connections.
+        """
+        checks = {"catalog": self._catalog.loaded, "running": not self._stop.is_set()}
         ready = all(checks.values())
         return Reply(views.encode(views.ReadyView(ready, checks)), 200 if ready else 503)
 

@@ -22,7 +22,7 @@ from bobrai.domain.task import FINAL, TaskStatus
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.settings.api import ApiSettings
 from bobrai.store import tasks
-from bobrai.store.pool import Database, Record
+from bobrai.store.pool import Record, Transactional
 from bobrai.telemetry import metrics
 
 FIRST_PATH: Final = "/tasks"  # where the first version took tasks
@@ -38,7 +38,9 @@ _PAGE_BYTES: Final = 4 * 1024 * 1024
 class TaskRoutes:
     """Handlers that share the submissions, the readers and the waiters of a process."""
 
-    def __init__(self, database: Database, submissions: Submissions, waiters: Waiters, settings: ApiSettings) -> None:
+    def __init__(
+        self, database: Transactional, submissions: Submissions, waiters: Waiters, settings: ApiSettings
+    ) -> None:
         self._database = database
         self._submissions = submissions
         self._waiters = waiters

@@ -4,13 +4,13 @@ from bobrai.api import schemas, views
 from bobrai.api.problems import Problem
 from bobrai.api.web import Reply, Request
 from bobrai.store import task_types, workers
-from bobrai.store.pool import Database
+from bobrai.store.pool import Executor
 
 
 class TypeRoutes:
     """Handlers of task types, which only workers make."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Executor) -> None:
         self._database = database
 
     async def list_all(self, request: Request) -> Reply:

@@ -88,14 +88,18 @@ class Unavailable(BobraiError):
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL or its pooler did not answer in time, or refused for a reason that the values did not cause.
 
-    ``sqlstate`` is the answer, empty when there was none; then, and in class 08, the statement may have taken effect.
+    ``sqlstate`` is the answer, empty when there was none; then, and in class 08, the statement may have taken effect
+    unless ``without_effect`` says that it certainly has not, because it never reached a server that works.
     ``perhaps_one_row``: each row of the statement may fare better alone.
     """
 
-    def __init__(self, message: str, sqlstate: str = "", *, perhaps_one_row: bool = False) -> None:
+    def __init__(
+        self, message: str, sqlstate: str = "", *, perhaps_one_row: bool = False, without_effect: bool = False
+    ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.perhaps_one_row = perhaps_one_row
+        self.without_effect = without_effect
 
 
 class SchemaMissing(DatabaseUnavailable):

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 Record = asyncpg.Record
 
 # A PgBouncer that is to stop takes no new clients and waits for those that it has, while new connections find another
-# one. So none lasts for ever; both together are less than the time that a PgBouncer is given.
-IDLE_SECONDS = 40.0
-RENEW_SECONDS = 60.0
+# one. So none lasts for long: a rollout or a node's drain waits for it.
+IDLE_SECONDS = 5.0
+RENEW_SECONDS = 10.0
 _GIVE_UP_SECONDS = 1.0
 ROUNDS = 50  # of a statement that somebody else was quicker than, before it counts as kept away
 
@@ -39,6 +39,14 @@ class Executor(Protocol):
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
         """Run one statement and return its rows."""
+        ...
+
+
+class Transactional(Executor, Protocol):
+    """What runs a statement by itself, or several together."""
+
+    def transaction(self) -> AbstractAsyncContextManager[PoolConnectionProxy[Record]]:
+        """Run several statements in one transaction, which commits when the block ends without an error."""
         ...
 
 
@@ -64,20 +72,32 @@ _LOST_SESSIONS = frozenset({"08", "25", "26", "57", "58", "XX"})
 # it is rather the tables' fault, which lasts, sessions are given up for it one after the other.
 _PERHAPS_LOST_SESSIONS = frozenset({"3F", "42"})
 _SUSPECT_SECONDS = 0.3
+# A server that only reads, or ends, or does not know the statement yet, says so instead of running it. (One that
+# crashes, 57P02, may have committed.)
+_NOT_RUN = frozenset({"25006", "26000", "57P01", "57P03"})
+# PgBouncer's words to a client for which it found no server. Their SQLSTATE, 08P01, it also gives to one whose server
+# was lost in the middle of a statement.
+_NO_SERVER_FOUND = ("server login has been failing", "query_wait_timeout")
 
 
 @contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn asyncpg's errors into ours: StoreRejected when the values are at fault, else DatabaseUnavailable."""
+def driver_errors(*, connecting: bool = False) -> Iterator[None]:
+    """Turn asyncpg's errors into ours: StoreRejected when the values are at fault, else DatabaseUnavailable.
+
+    ``connecting``: nothing is sent yet that could take effect.
+    """
     try:
         yield
     except asyncpg.PostgresError as error:
         detail, error.detail = error.detail or "", None  # it quotes payloads into whatever log the error gets
-        raise _from_server(error, error.sqlstate or "", detail) from error
+        told = _from_server(error, error.sqlstate or "", detail)
+        if isinstance(told, DatabaseUnavailable):
+            told.without_effect = connecting or _was_not_run(error)
+        raise told from error
     except TimeoutError as error:
-        raise DatabaseUnavailable(_told(error), perhaps_one_row=True) from error
+        raise DatabaseUnavailable(_told(error), perhaps_one_row=True, without_effect=connecting) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise DatabaseUnavailable(_told(error)) from error
+        raise DatabaseUnavailable(_told(error), without_effect=connecting) from error
 
 
 def _from_server(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> StoreRejected | DatabaseUnavailable:
@@ -91,6 +111,12 @@ def _from_server(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> St
         )
     perhaps_one_row = kind not in _FOR_ALL or sqlstate in _PERHAPS_ONE_ROW
     return DatabaseUnavailable(told, sqlstate, perhaps_one_row=perhaps_one_row)
+
+
+def _was_not_run(error: asyncpg.PostgresError) -> bool:
+    # The driver's own error for a connection that ended carries the last words from its other end.
+    last = error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
+    return last.sqlstate in _NOT_RUN or any(words in str(last) for words in _NO_SERVER_FOUND)
 
 
 def _is_servers(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> bool:
@@ -196,7 +222,8 @@ class Database:
         started = time.perf_counter()
         self._waiting += 1
         try:
-            connection = await pool.acquire(timeout=self._settings.connect_timeout_seconds)
+            with driver_errors(connecting=True):
+                connection = await pool.acquire(timeout=self._settings.connect_timeout_seconds)
         finally:
             self._waiting -= 1
             self._wait_seconds.observe(time.perf_counter() - started)

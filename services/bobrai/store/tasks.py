@@ -9,7 +9,7 @@ from datetime import datetime
 
 from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
-from bobrai.store.pool import ROUNDS, Database, Executor, Record
+from bobrai.store.pool import ROUNDS, Executor, Record, Transactional
 from bobrai.store.queries import statement
 
 _BY_ID = statement("task_by_id")
@@ -53,7 +53,7 @@ async def final_of(database: Executor, task_ids: Collection[int]) -> set[int]:
     return {row[0] for row in await database.fetch(_FINAL_OF, list(task_ids))}
 
 
-async def page(database: Database, wanted: TaskFilter, *, before_id: int | None, limit: int) -> list[Record]:
+async def page(database: Transactional, wanted: TaskFilter, *, before_id: int | None, limit: int) -> list[Record]:
     """Return up to ``limit`` tasks with ids below ``before_id``, newest first."""
     async with database.transaction() as connection:
         # A plan made for all filters at once could use none of the partial indexes.

@@ -40,6 +40,12 @@ else
 fi
 chmod 0700 "$PGDATA"
 
+# a stop.sh that was cut off
+if [ -e "$root/refuses-writes" ]; then
+  sed -i '/^default_transaction_read_only /d' "$PGDATA/postgresql.auto.conf"
+  rm "$root/refuses-writes"
+fi
+
 # heard on the socket alone; it also recovers what a crash left behind, which takes as long as it takes
 say 'setting up roles and database'
 pg_ctl start --pgdata="$PGDATA" --wait --timeout=86400 --silent \

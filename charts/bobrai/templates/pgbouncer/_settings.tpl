@@ -7,10 +7,11 @@ max_client_conn: {{ int $pgbouncer.maxClientConnections }}
 default_pool_size: {{ int $pgbouncer.poolSize }}
 reserve_pool_size: {{ int $pgbouncer.reservePoolSize }}
 max_db_connections: {{ add (int $pgbouncer.poolSize) (int $pgbouncer.reservePoolSize) }}
-# a client hears of an outage before its own timeout, and a database that came back is tried at once
-query_wait_timeout: 30
-server_login_retry: 1
-server_connect_timeout: 10
+# A client for which there is no server hears that before it has to take its statement for lost (BOBRAI_DATABASE_COMMAND_TIMEOUT_SECONDS),
+# and tries again. A database that came back is tried at once: also when the last try still waits for an answer of the pod that is gone.
+query_wait_timeout: 3
+server_login_retry: 0.2
+server_connect_timeout: 2
 # drivers and exporters set them at the start of a connection
 ignore_startup_parameters: extra_float_digits,options,search_path
 tcp_keepalive: 1

@@ -40,12 +40,12 @@
     {{- include "bobrai.postgresql.env" . | nindent 4 }}
   ports:
     - {name: postgresql, containerPort: 5432}
-  # over TCP, where nothing listens before the server is ready; long, for recovery must not be killed
+  # over TCP, where nothing listens before the server is ready; often, for all wait for it; long, for recovery must not be killed
   startupProbe:
     exec: {command: [pg_isready, --quiet, --host=127.0.0.1, --username=postgres]}
-    periodSeconds: 5
+    periodSeconds: 1
     timeoutSeconds: 5
-    failureThreshold: {{ max 1 (div (int .ctx.Values.postgresql.startupSeconds) 5) }}
+    failureThreshold: {{ max 1 (int .ctx.Values.postgresql.startupSeconds) }}
   # no liveness probe: a restart cures no slow disk, and recovery would start over
   readinessProbe:
     exec: {command: [pg_isready, --quiet, --host=127.0.0.1, --username=postgres]}
@@ -54,8 +54,7 @@
     failureThreshold: 3
   lifecycle:
     preStop:
-      # fast shutdown, whatever signal the image asks for: SIGTERM alone would wait for clients
-      exec: {command: [pg_ctl, stop, --mode=fast, --no-wait, --silent]}
+      exec: {command: [bash, /etc/bobrai/postgresql/stop.sh]}
   resources:
     {{- toYaml .ctx.Values.postgresql.resources | nindent 4 }}
   securityContext:
