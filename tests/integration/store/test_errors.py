@@ -1,5 +1,6 @@
 """What PostgreSQL answers, and whose fault that is: only values are refused, everything else is tried again."""
 
+import asyncio
 import contextlib
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ from tests.integration.store.builders import submitted_one
 from tests.integration.store.conftest import opened
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
+from tests.support.pgbouncer import PgBouncerServer
+from tests.support.postgres import PostgresServer
 
 KNOWN = sorted({kind.sqlstate for kind in vars(asyncpg.exceptions).values() if getattr(kind, "sqlstate", None)})
 
@@ -132,3 +135,30 @@ def test_errors_of_the_way_to_the_server_are_tried_again() -> None:
         with pytest.raises(DatabaseUnavailable) as raised, driver_errors():
             raise error
         assert raised.value.sqlstate == ""
+
+
+async def test_what_was_never_run_is_told_from_what_may_have_been(
+    private_postgres: PostgresServer, private_pgbouncer: PgBouncerServer
+) -> None:
+    pooled, direct = await opened(private_pgbouncer.url("postgres")), await opened(private_postgres.url())
+    try:
+        for store in (pooled, direct):
+            assert not (await answer_to(store, "40001")).without_effect  # type: ignore[attr-defined]
+            assert (await answer_to(store, "25006")).without_effect  # type: ignore[attr-defined]
+        cut_off = asyncio.create_task(pooled.fetch("SELECT pg_sleep(60)", timeout=90))
+        await eventually(lambda: _sleeps(direct))
+        private_postgres.kill()
+        with pytest.raises(DatabaseUnavailable) as in_the_middle:
+            await cut_off
+        assert not in_the_middle.value.without_effect
+        for store in (pooled, direct):
+            with pytest.raises(DatabaseUnavailable) as away:
+                await store.fetch("SELECT 1")
+            assert away.value.without_effect, away.value
+    finally:
+        await pooled.close()
+        await direct.close()
+
+
+async def _sleeps(store: Database) -> bool:
+    return bool(await store.fetch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
