@@ -46,6 +46,7 @@ TOO_MANY_HEADS: Final = Refusal(
     "too-many-heads", 503, "Too many large heads", "Too many requests with long headers are under way; try again."
 )
 NOT_HTTP: Final = Refusal("bad-request", 400, "Bad request", "This is not a request in HTTP/1.1")
+_RETRY_SECONDS: Final = b"2"
 REFUSALS: Final = (NOT_HTTP, HEAD_TIMEOUT, HEAD_TOO_LARGE, TOO_MANY_HEADS)  # as the documentation lists them
 
 
@@ -348,6 +349,8 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
+        if refusal.status == 503:
+            headers.append((b"retry-after", _RETRY_SECONDS))
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[refusal.status] + lines + b"\r\n" + body)
         self.transport.close()

@@ -325,7 +325,9 @@ def test_unfinished_heads_are_bounded_all_together() -> None:
         try:
             for client in clients:
                 client.sendall(GET[:-2] + b"x: " + b"y" * 20_000)
-            assert problem(received(clients[0]))["status"] == 503
+            refusal = received(clients[0])
+            assert problem(refusal)["status"] == 503
+            assert b"\r\nretry-after: 2\r\n" in refusal
             eventually_sync(lambda: here.server.config.waits._heads_bytes <= 100_000)
             assert b" 200 OK" in here.ask(head_of(5000))
         finally:
