@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.eventually import eventually_sync
@@ -115,6 +116,25 @@ def test_killed_service_goes_on_where_it_was(processes: Processes, data_folder: 
     assert {task["attempt"] for task in tasks} == {1, 2}
     assert stop(again) == 0
     assert not (data_folder / "postgresql" / "postmaster.pid").exists()  # it was the killed one's
+
+
+def test_service_that_is_told_to_end_while_its_database_starts_leaves_none_behind(
+    processes: Processes, data_folder: Path
+) -> None:
+    end_while_the_database_starts(processes, data_folder)  # while it is made
+    assert stop(start_dev(processes)) == 0
+    end_while_the_database_starts(processes, data_folder)
+    assert stop(start_dev(processes)) == 0
+
+
+def end_while_the_database_starts(processes: Processes, data_folder: Path) -> None:
+    postmaster = data_folder / "postgresql" / "postmaster.pid"
+    service = processes.start("dev", wait_ready=False)
+    eventually_sync(lambda: postmaster.exists() and postmaster.read_text(), message="the database starts")
+    server = abs(int(postmaster.read_text().split()[0]))
+    service.send(signal.SIGINT)
+    service.wait()
+    eventually_sync(lambda: not psutil.pid_exists(server), message="the database has ended")
 
 
 def test_own_handlers_run_as_the_readme_says(processes: Processes, data_folder: Path, tmp_path: Path) -> None:

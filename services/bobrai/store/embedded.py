@@ -30,6 +30,8 @@ class EmbeddedPostgres:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._data = folder / "postgresql"
+        self._unfinished = folder / "postgresql.unfinished"  # there until the server has started for the first time
         self._server: Any = None
         self._lock: int | None = None
 
@@ -64,28 +66,56 @@ class EmbeddedPostgres:
                 f"{_LEAST_FREE_BYTES // 1024 // 1024} MiB: free some space or set BOBRAI_DATA_DIR"
             )
         self._use()
+        self._begin_afresh()
         try:
-            self._server = wheel.get_server(self._folder / "postgresql")
-            return str(self._server.get_uri())
+            self._server = wheel.get_server(self._data)
+            uri = str(self._server.get_uri())
         except Exception as error:
             raise ConfigurationError(f"the embedded PostgreSQL in {self._folder} did not start: {error}") from error
+        self._unfinished.unlink(missing_ok=True)
+        return uri
 
     def stop_at_once(self) -> None:
         """Have the server end by itself, unless somebody else uses it: this process has no time to wait for it."""
-        if self._server is not None and self._locked(fcntl.LOCK_EX):
-            os.kill(self._server.get_pid(), signal.SIGQUIT)
+        if (pid := self._pid()) is not None and self._locked(fcntl.LOCK_EX):
+            os.kill(pid, signal.SIGQUIT)
 
     def stop(self) -> None:
         """Stop the server if it was started and nobody else uses it; the data stays."""
-        server, self._server = self._server, None
+        server, pid = self._server, self._pid()
+        self._server = None
         if server is not None:
             if self._locked(fcntl.LOCK_EX):
                 # The wheel stops it with the last one on its list, and whoever was killed is still there.
                 server.global_process_id_list.put([os.getpid()])
             server.cleanup()
+        elif pid is not None and self._locked(fcntl.LOCK_EX):
+            os.kill(pid, signal.SIGINT)  # this process was told to end while the wheel was starting the server
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _begin_afresh(self) -> None:
+        """Remove what a first start left that was cut off: it holds nothing, and no server starts on it."""
+        if self._unfinished.exists() and self._locked(fcntl.LOCK_EX):
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._use()
+        if not self._data.exists():
+            self._unfinished.touch()
+
+    def _pid(self) -> int | None:
+        """Return the server's process id, also of one that the wheel was still starting."""
+        if self._server is not None:
+            return int(self._server.get_pid())
+        if self._lock is None:
+            return None
+        psutil = importlib.import_module("psutil")  # the wheel brings it
+        try:
+            pid = abs(int((self._data / "postmaster.pid").read_text().split("\n", 1)[0]))  # below zero: initdb's
+            # After a crash the number may be another process's; a server works in its folder.
+            return pid if Path(psutil.Process(pid).cwd()) == self._data.resolve() else None
+        except (OSError, ValueError, psutil.Error):
+            return None
 
     def _use(self) -> None:
         until = time.monotonic() + _STOP_SECONDS
