@@ -166,6 +166,26 @@ async def test_a_restore_that_waits_refuses_when_bobrai_comes_back(
     assert "restore: done" not in running.log_tail()
 
 
+async def test_a_restore_that_waits_ends_when_it_cannot_ask_who_works(
+    run_folder: RunFolder, full: Server, dumped: Path
+) -> None:
+    restore = job(run_folder, full, "bobrai-restore", dumped)
+    async with (
+        connected(full.superuser()) as superuser,
+        connected(full.address(), server_settings={"application_name": "bobrai-worker"}) as left,
+    ):
+        await left.execute("SELECT 1")
+        running = restore.start("restore")
+        await eventually(lambda: "idle connections of workers (1)" in running.log_tail(), 15)
+        try:
+            await superuser.execute("ALTER ROLE bobrai CONNECTION LIMIT 0")
+            await eventually(lambda: not running.is_running())
+        finally:
+            await superuser.execute("ALTER ROLE bobrai CONNECTION LIMIT -1")
+    assert "too many connections" in running.log_tail()
+    assert ".dump" not in running.log_tail()
+
+
 def test_the_commands_that_stop_bobrai_are_those_of_this_release() -> None:
     values = {"fullnameOverride": "tasks", "autoscaling": {"provider": "keda"}}
     values |= {"workers": {"pools": {"media": {}, "still": {"autoscaling": {"enabled": False}}}}}

@@ -201,8 +201,9 @@ def _named_type(text: str, path: str, known: dict[str, Value]) -> Schema:
         return (
             {"type": "array", "items": inner} if of[1] == "list" else {"type": "object", "additionalProperties": inner}
         )
-    if limits := re.fullmatch(r"(integer|number) (\d+)\.\.(\d*)", text):
-        return {"type": limits[1], "minimum": int(limits[2]), **({"maximum": int(limits[3])} if limits[3] else {})}
+    if limits := re.fullmatch(r"(integer|number)(\|null)? (\d+)\.\.(\d*)", text):
+        kind = [limits[1], "null"] if limits[2] else limits[1]
+        return {"type": kind, "minimum": int(limits[3]), **({"maximum": int(limits[4])} if limits[4] else {})}
     words = text.split("|")
     if set(words) <= TYPES:
         return {"type": words if len(words) > 1 else words[0]}

@@ -4,9 +4,10 @@
 {{- define "bobrai.settings.near" -}}
 {{- $alike := list -}}
 {{- $group := list -}}
+{{- $asked := upper .name -}}
 {{- range $name := keys .settings | sortAlpha -}}
-{{- if eq (replace "_" "" $name) (replace "_" "" $.name) -}}{{- $alike = append $alike $name -}}{{- end -}}
-{{- if hasPrefix (regexFind "^BOBRAI_[^_]*" $.name) $name -}}{{- $group = append $group $name -}}{{- end -}}
+{{- if eq (replace "_" "" $name) (replace "_" "" $asked) -}}{{- $alike = append $alike $name -}}{{- end -}}
+{{- if hasPrefix (regexFind "^BOBRAI_[^_]*" $asked) $name -}}{{- $group = append $group $name -}}{{- end -}}
 {{- end -}}
 {{- if $alike -}}
 Did you mean {{ first $alike }}?

@@ -14,7 +14,11 @@ dump=${DUMP:-}
 if [ -z "$dump" ]; then
   dump=$(find "$folder" -maxdepth 1 -name "$PGDATABASE-*.dump" | sed 's|.*/||' | sort | tail -n 1)
 fi
-if [ -z "$dump" ] || [ ! -f "$folder/$dump" ]; then
+if [ -z "$dump" ]; then
+  say "there is no dump of $PGDATABASE in the volume" >&2
+  exit 1
+fi
+if [ ! -f "$folder/$dump" ]; then
   say "there is no dump \"$dump\"; these are here:" >&2
   find "$folder" -maxdepth 1 -name '*.dump' | sed 's|.*/|  |' | sort >&2
   exit 1
@@ -52,14 +56,17 @@ refuse_while_used
 left=$(users "state_change > timestamptz '$begun' - interval '$quiet_seconds seconds'")
 if [ -n "$left" ]; then
   say "idle connections of $left were in use less than $quiet_seconds s ago. Waiting for up to $quiet_seconds s; refusing if one is used again."
-  until [ -z "$(users "state_change > clock_timestamp() - interval '$quiet_seconds seconds'")" ]; do
+  # assigned before it is looked at: a question that fails must end the script, and is no answer
+  while [ -n "$left" ]; do
     refuse_while_used
     sleep 0.5
+    left=$(users "state_change > clock_timestamp() - interval '$quiet_seconds seconds'")
   done
   refuse_while_used
 fi
 
 say "$dump"
 pg_restore --dbname="$PGDATABASE" --no-password --clean --if-exists --no-owner --no-privileges --single-transaction --exit-on-error "$folder/$dump"
-PGOPTIONS='-c client_min_messages=error' psql --no-psqlrc --quiet --command='ANALYZE'
+PGOPTIONS='-c client_min_messages=error' psql --no-psqlrc --quiet --command='ANALYZE' \
+  || say 'the data are restored, but not their statistics: autovacuum makes them, or ANALYZE'
 say "done"
