@@ -91,6 +91,15 @@ def records(letter: str) -> bytes:
     return json.dumps({"tasks": [item] * 1000}, ensure_ascii=False).encode()
 
 
+def deep_arrays() -> bytes:
+    deep = b"[" + b",".join([b"[" * 198 + b"]" * 198] * 600) + b"]"
+    return b'{"tasks":[' + b",".join([b'{"payload":%s}' % deep] * 20) + b"]}"
+
+
+def unknown_members_of_retry() -> bytes:
+    return b'{"tasks":[' + b",".join([b'{"payload":1,"retry":%s}' % unknown_members(22_000)] * 64) + b"]}"
+
+
 def unknown_members(count: int) -> bytes:
     return b"{" + b",".join(b'"m%d":1' % n for n in range(count)) + b"}"
 
@@ -106,6 +115,7 @@ class Sent(NamedTuple):
 LEGAL = {
     "floats": Sent(lambda: filled(b"0.5", 65_000), 201, 2),
     "objects": Sent(lambda: filled(b"{}", 87_000), 201, 1),
+    "deep arrays": Sent(deep_arrays, 201, 2),
     "records": Sent(lambda: records("e"), 201, 4),
     "emoji": Sent(lambda: records("\U0001f600"), 201, 4),
 }
@@ -114,6 +124,8 @@ HOSTILE = {
     "items": Sent(lambda: b'{"tasks":[' + b",".join([b"0"] * 8_000_000) + b"]}", 422, 4),
     "members": Sent(lambda: unknown_members(1_300_000), 422, 4),
     "members of items": Sent(lambda: b'{"tasks":[' + b",".join([unknown_members(22_000)] * 64) + b"]}", 422, 1),
+    "members of retry": Sent(unknown_members_of_retry, 422, 2),
+    "tasks again and again": Sent(lambda: b"{" + b",".join([b'"tasks":[]'] * 1_500_000) + b"}", 422, 2),
     "brackets": Sent(lambda: b'{"tasks":' + b"[" * 16_000_000, 422, 4),
 }
 

@@ -7,9 +7,10 @@ payload fit together is decided in ``submissions``.
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
-from typing import Any, Final, NamedTuple, NoReturn
+from itertools import accumulate, islice, takewhile
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -34,9 +35,24 @@ class _OnlyBatch(_Batch, forbid_unknown_fields=True):
     pass
 
 
-_batch: Final = msgspec.json.Decoder(_Batch)
-_only_batch: Final = msgspec.json.Decoder(_OnlyBatch)
+class _LargeBatch(msgspec.Struct):
+    tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _OnlyLargeBatch(_LargeBatch, forbid_unknown_fields=True):
+    pass
+
+
+# A body may name its tasks a million times, and only the last counts. Making places for each takes seconds, so that
+# the places of a large one are made afterwards; for a small one that would be slower.
+LARGE_BYTES: Final = 64 * 1024
+_decoders: Final[dict[bool, tuple[msgspec.json.Decoder[Any], msgspec.json.Decoder[Any]]]] = {
+    False: (msgspec.json.Decoder(_OnlyBatch), msgspec.json.Decoder(_Batch)),
+    True: (msgspec.json.Decoder(_OnlyLargeBatch), msgspec.json.Decoder(_LargeBatch)),
+}
+_places: Final = msgspec.json.Decoder(_Items)
 _KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
+_KNOWN_OF_RETRY: Final = frozenset(schemas.RetryPolicy.model_fields)
 # Beyond the largest number that every reader of a payload takes (a double, an integer of 4,300 digits).
 _NUMBER: Final = "has a number that is out of range"
 _DEPTH: Final = f"nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects"
@@ -46,6 +62,13 @@ _NO_SURROGATE: Final = re.compile(
     rb"(?:[^\\]+|\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB]..\\u[dD][c-fC-F]..))*+", re.DOTALL
 )
 _SEARCHED_BYTES: Final = 1024 * 1024
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# A bracket as the step that it makes in depth, 255 being -1 in an array of signed bytes.
+_STEPS: Final = bytes(1 if byte in b"[{" else 255 for byte in range(256))
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+Value = TypeVar("Value")
 
 
 class Envelope(NamedTuple):
@@ -88,14 +111,15 @@ def _members(text: bytes | msgspec.Raw, place: str, faults: list[Fault]) -> dict
 
 def _items(body: bytes, faults: list[Fault]) -> Sequence[msgspec.Raw]:
     unknown = ""
+    only, any_members = _decoders[len(body) > LARGE_BYTES]
     try:
         try:
-            found: _Batch = _only_batch.decode(body)
+            tasks = only.decode(body).tasks
         except msgspec.ValidationError as error:
             if (match := _UNKNOWN_FIELD.search(str(error))) is None:
                 raise
             unknown = match[1]
-            found = _batch.decode(body)
+            tasks = any_members.decode(body).tasks
     except msgspec.ValidationError as error:
         inside = "$.tasks" in str(error)
         faults.append(Fault("/tasks", problems.NO_ARRAY) if inside else Fault("", problems.NO_OBJECT))
@@ -105,11 +129,17 @@ def _items(body: bytes, faults: list[Fault]) -> Sequence[msgspec.Raw]:
         return []
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         refuse_syntax(error, body)
-    if found.tasks is msgspec.UNSET:
+    if isinstance(tasks, msgspec.Raw):
+        try:
+            tasks = _places.decode(tasks)
+        except msgspec.ValidationError:
+            faults.append(Fault("/tasks", problems.NO_ARRAY))
+            return []
+    if tasks is msgspec.UNSET:
         items: list[msgspec.Raw] = []
         faults.append(Fault("/tasks", problems.REQUIRED))
     else:
-        items = list(takewhile(lambda item: item is not None, msgspec.structs.astuple(found.tasks)))
+        items = list(takewhile(lambda item: item is not None, msgspec.structs.astuple(tasks)))
         if not 1 <= len(items) <= limits.MAX_BATCH_TASKS:
             faults.append(Fault("/tasks", f"must have 1 to {limits.MAX_BATCH_TASKS} items"))
             items = []
@@ -132,21 +162,20 @@ def _item(item: msgspec.Raw, place: str, faults: list[Fault]) -> Envelope | None
 def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) -> Envelope | None:
     before = len(faults)
     raw = members.get("payload")
-    if unknown := members.keys() - _KNOWN:
-        named = islice((name for name in members if name in unknown), problems.MAX_FAULTS)
-        faults += [Fault(place + problems.pointer(name), problems.UNKNOWN_FIELD) for name in named]
-        members = {name: value for name, value in members.items() if name in _KNOWN}
+    members = _only(_KNOWN, members, place, faults)
     values = {}
     for name, value in members.items():
         here = len(faults)
         decoded = _decode(value, place, name, faults)
         if len(faults) == here:
             values[name] = decoded
+    if isinstance(retry := values.get("retry"), dict):
+        values["retry"] = _only(_KNOWN_OF_RETRY, retry, f"{place}/retry", faults)
     text = values.get("payload")
     if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
         wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
         faults.append(Fault(f"{place}/payload", wanted))
-    if "run_at" in values and "delay_seconds" in values:
+    if values.get("run_at") is not None and values.get("delay_seconds") is not None:
         faults.append(Fault(f"{place}/run_at", "cannot be combined with delay_seconds"))
     try:
         fields = schemas.TaskSubmission.model_validate(values)
@@ -157,6 +186,15 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))
+
+
+def _only(known: frozenset[str], members: dict[str, Value], place: str, faults: list[Fault]) -> dict[str, Value]:
+    """Return the members that are known; of those that are not, as many are faults as an answer shows."""
+    if unknown := members.keys() - known:
+        named = islice((name for name in members if name in unknown), problems.MAX_FAULTS)
+        faults += [Fault(place + problems.pointer(name), problems.UNKNOWN_FIELD) for name in named]
+        return {name: value for name, value in members.items() if name in known}
+    return members
 
 
 def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any:
@@ -171,27 +209,18 @@ def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         refuse_syntax(error, raw, place + problems.pointer(name))
-    if isinstance(value, dict | list) and _deeper(raw, value):
+    if isinstance(value, dict | list) and _deeper(raw):
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
     return value
 
 
-def _deeper(raw: msgspec.Raw, value: Any) -> bool:
+def _deeper(raw: msgspec.Raw) -> bool:
     text = bytes(raw)
     # So few brackets cannot nest too deep: the walk is for the rest.
     if text.count(b"[") + text.count(b"{") <= limits.MAX_JSON_DEPTH:
         return False
-    level = [value]
-    for _ in range(limits.MAX_JSON_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+    steps = array("b", _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS))
+    return max(accumulate(steps)) > limits.MAX_JSON_DEPTH
 
 
 def refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str = "") -> NoReturn:
@@ -200,7 +229,7 @@ def refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str = "") 
     if isinstance(error, UnicodeDecodeError):
         raise problems.bad_json(f"The body is not UTF-8{where}") from error
     # Half of a pair is read as a text that ends too early, or as a malformed pair.
-    if "surrogate" in str(error) or "truncated" in str(error):
+    if any(words in str(error) for words in ("surrogate", "truncated", "hex escape")):
         begins = bytes(memoryview(text)[:_SEARCHED_BYTES])
         at = match.end() if (match := _NO_SURROGATE.match(begins)) else 0
         if begins[at : at + 2] == rb"\u":

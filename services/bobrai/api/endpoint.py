@@ -113,6 +113,8 @@ class Endpoint:
             task.uncancel()
         if request.deadline.crowded:
             return problems.crowded()
+        if request.unread:
+            return problems.busy(ANSWER_SECONDS)
         if request.answering:
             return DatabaseUnavailable(f"no answer within {ANSWER_SECONDS:g} s", perhaps_one_row=True)
         return problems.body_timeout(_BODY_SECONDS)

@@ -57,7 +57,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "crowded": (
         503,
         "Crowded",
-        "The process holds all the bodies that it may; retry after the Retry-After time.",
+        "No room for the body, or no time to read it; nothing was stored, retry after the Retry-After time.",
     ),
     "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
     "unavailable": (
@@ -123,6 +123,15 @@ def crowded() -> Problem:
         "crowded",
         "Too many bytes of request bodies are under way in this process; nothing was stored, try again",
         headers=((b"retry-after", b"%d" % _RETRY_CROWDED_SECONDS), (b"connection", b"close")),
+    )
+
+
+def busy(seconds: float) -> Problem:
+    """A body that was not looked at entirely before its time was over; nothing of it was stored."""
+    return Problem(
+        "crowded",
+        f"The process is too busy to read this body within {seconds:g} s; nothing was stored, try again",
+        headers=((b"retry-after", b"%d" % _RETRY_SECONDS),),
     )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -62,19 +63,28 @@ class Submissions:
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
         )
+        self._large = asyncio.Lock()
         self._submitted = metrics.TASKS_SUBMITTED.labels
 
     async def accept(
-        self, envelopes: Envelopes, faults: list[Fault], origin: Origin, key: IdempotencyKey | None
+        self,
+        envelopes: Envelopes,
+        faults: list[Fault],
+        origin: Origin,
+        key: IdempotencyKey | None,
+        *,
+        large: bool = False,
     ) -> Accepted:
-        """Store the tasks of one request, all or none.
+        """Store the tasks of one request, all or none; ``large`` ones are looked at one after the other.
 
         ``faults`` gets what the decoder of the envelopes finds wrong. Raises a 422 problem, QueueFull,
         IdempotencyMismatch, or Unavailable when the outcome is unknown.
         """
         tasks: Sequence[NewTask] = ()
         try:
-            tasks = await self._prepare(envelopes, faults, origin)
+            # Each holds up everybody else for a moment at a time: many at once would make one long moment of it.
+            async with self._large if large else nullcontext():
+                tasks = await self._prepare(envelopes, faults, origin)
             admitted = self._admit(tasks)
         except (problems.Problem, SubmissionRefused):
             # What was accepted once is answered again, even if the queue is full or the type gone by now.

@@ -128,10 +128,11 @@ class TaskRoutes:
         key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, body, ttl_seconds=self._ttl)
         origin = Origin(request.request_id, request.trace_context)
         faults: list[Fault] = []
-        envelopes = decode(body, faults)
+        request.unread, large = True, len(body) > decoding.LARGE_BYTES
+        envelopes = _noting_the_end(request, decode(body, faults))
         del body
         with refusals.counted():
-            accepted = await self._submissions.accept(envelopes, faults, origin, key)
+            accepted = await self._submissions.accept(envelopes, faults, origin, key, large=large)
         return accepted, _REPLAYED if accepted.replayed else ()
 
     async def _read(self, task_id: int) -> Record:
@@ -173,3 +174,8 @@ def _matches(header: bytes | None, tag: bytes) -> bool:
     if header is None:
         return False
     return any(each.strip().removeprefix(b"W/") in {tag, b"*"} for each in header.split(b","))
+
+
+def _noting_the_end(request: Request, envelopes: Envelopes) -> Envelopes:
+    yield from envelopes
+    request.unread = False

@@ -75,6 +75,7 @@ class Request:
         "scope",
         "span",
         "task_id",
+        "unread",
     )
     deadline: Deadline
     bodies: Bodies
@@ -90,6 +91,7 @@ class Request:
         self.body = b""
         self.route = route
         self.answering = False  # the body is complete, the handler runs
+        self.unread = False  # the handler has not looked at all of the body, so that nothing can have been done
         self.task_id: int | None = None
         self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")

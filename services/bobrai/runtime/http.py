@@ -46,6 +46,9 @@ TOO_MANY_HEADS: Final = Refusal(
     "too-many-heads", 503, "Too many large heads", "Too many requests with long headers are under way; try again."
 )
 NOT_HTTP: Final = Refusal("bad-request", 400, "Bad request", "This is not a request in HTTP/1.1")
+NO_HOST: Final = Refusal("bad-request", 400, "Bad request", "A request in HTTP/1.1 needs a Host header")
+# What the parser says when it was told to stop, or sees the first words of HTTP/2: nothing that would help a client.
+_UNTOLD: Final = ("callback error", "Pause on")
 _RETRY_SECONDS: Final = b"2"
 REFUSALS: Final = (NOT_HTTP, HEAD_TIMEOUT, HEAD_TOO_LARGE, TOO_MANY_HEADS)  # as the documentation lists them
 
@@ -181,7 +184,8 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._parse(piece)
         except httptools.HttpParserError as error:
-            self._refuse(self._why or NOT_HTTP, "" if self._why else f": {error}")
+            untold = self._why or any(words in str(error) for words in _UNTOLD)
+            self._refuse(self._why or NOT_HTTP, "" if untold else f": {error}")
             return
         if self._head_begun:
             # Where in the piece a head began is not known: it counts in full only when nothing else was there.
@@ -247,6 +251,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._retold:
             self._retold = self._offers = False
             return
+        if not any(name == b"host" for name, _ in self.headers) and self.parser.get_http_version() == "1.1":
+            self._refuse_in_parser(NO_HOST)
         self._offers = bool(self.parser.should_upgrade())
         self.waits.heads.leave(self)
         self._in_head = self._head_begun = self._complete = False

@@ -83,7 +83,8 @@ class Writer:
     def _flush(self) -> None:
         if self._unwritten:
             data, self._unwritten = b"".join(self._unwritten), []
-            self._transport.write(data)
+            if not self._transport.is_closing():  # else it was cut off since it was written
+                self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

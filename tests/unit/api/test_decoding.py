@@ -156,6 +156,8 @@ json_values = st.recursive(
         (decoding.single, b'{"payload":["a","\\\\ud800","\\ud83d\\ude00 xHERE\\udc00y"]}'),
         (decoding.single, b'{"payload":{"HERE\\ud800\\u0041":1}}'),
         (decoding.single, b'{"HERE\\ud800":1}'),
+        (decoding.single, b'{"type":"echo","payload":"HERE\\ud800 and more text behind it"}'),
+        (decoding.batch, b'{"tasks":[{"payload":{"a":"HERE\\ud83d"},"type":"echo"}]}'),
         (decoding.batch, b'{"tasks":[{"payload":1},{"payload":"\\uD83D\\uDE00HERE\\uDBFF"}]}'),
     ],
 )
@@ -184,6 +186,28 @@ def test_many_unknown_members_are_named_up_to_what_an_answer_holds() -> None:
     assert {fault.detail for fault in beside.faults} == {"is not a known field"}
     too_many = b",".join(b'"m%d":1' % n for n in range(50_000))
     assert pointers(refused(decoding.batch, b'{"tasks":[{"payload":1}],%s}' % too_many)) == ["/m0"]
+
+
+@pytest.mark.parametrize("times", [1, decoding.LARGE_BYTES])
+def test_the_last_of_several_tasks_of_a_batch_counts(times: int) -> None:
+    faults: list[Fault] = []
+    body = b'{%s"tasks":[{"payload":1},{"payload":2}]}' % (b'"tasks":[],' * times)
+    assert [each.payload for each in decoding.batch(body, faults) if each is not None] == ["1", "2"]
+    assert not faults
+
+
+@pytest.mark.parametrize("size", [1, decoding.LARGE_BYTES])
+def test_tasks_that_are_no_array_are_named(size: int) -> None:
+    body = b'{"tasks":{"a":"%s"}}' % (b"x" * size)
+    assert pointers(refused(decoding.batch, body)) == ["/tasks"]
+
+
+def test_many_unknown_members_of_retry_are_named_up_to_what_an_answer_holds() -> None:
+    members = ",".join(f'"m{number}":1' for number in range(20_000))
+    faults: list[Fault] = []
+    assert list(decoding.single(f'{{"payload":1,"retry":{{{members},"factor":0}}}}'.encode(), faults)) == [None]
+    assert len(faults) == problems.MAX_FAULTS + 1
+    assert faults[-1].pointer == "/retry/factor"
 
 
 def test_the_last_of_several_members_of_one_name_counts() -> None:

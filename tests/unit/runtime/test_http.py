@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -276,6 +277,33 @@ def test_who_does_not_read_its_answer_is_let_go(ends: bytes) -> None:
         client.sendall(b"GET /big HTTP/1.1\r\nhost: a\r\n" + ends + b"\r\n")
         eventually_sync(lambda: here.open == 1)
         eventually_sync(lambda: here.open == 0)
+
+
+def test_who_reads_none_of_many_answers_is_let_go_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        served(PATIENT._replace(stall_seconds=0.2, close_seconds=0.2)) as here,
+        closing(here.connect()) as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n" * 50)
+        eventually_sync(lambda: here.open == 1)
+        eventually_sync(lambda: here.open == 0)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", "This is not a request in HTTP/1.1"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "This is not a request in HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\n\r\n", "A request in HTTP/1.1 needs a Host header"),
+    ],
+)
+def test_what_is_not_ours_to_answer_is_refused_in_words_of_ours(head: bytes, words: str) -> None:
+    with served(PATIENT) as here:
+        refusal = problem(here.ask(head))
+        assert (refusal["status"], refusal["detail"]) == (400, words)
+        assert b" 200 OK" in here.ask(b"GET / HTTP/1.0\r\n\r\n")
 
 
 def test_who_reads_slowly_gets_all_of_it() -> None:
