@@ -23,9 +23,12 @@ class NeverHappened(AssertionError):
 class _Attempts:
     """What the predicate last gave, and when to give up."""
 
-    def __init__(self, predicate: object, timeout: float, message: str) -> None:
+    def __init__(
+        self, predicate: object, timeout: float, message: str, longest_pause: float = LONGEST_PAUSE_SECONDS
+    ) -> None:
         self.name = message or getattr(predicate, "__qualname__", repr(predicate))
         self.timeout = timeout
+        self.longest_pause = longest_pause
         self.deadline = time.monotonic() + timeout
         self.last: object = "never asked"
         self.error: Exception | None = None
@@ -35,11 +38,11 @@ class _Attempts:
         return bool(value)
 
     def pauses(self) -> Iterator[float]:
-        """Pauses that double from 5 ms to 100 ms; ends once the deadline has passed."""
+        """Pauses that double from 5 ms to the longest; ends once the deadline has passed."""
         pause = FIRST_PAUSE_SECONDS
         while (left := self.deadline - time.monotonic()) > 0:
             yield min(pause, left)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, self.longest_pause)
 
     def failure(self) -> NeverHappened:
         if self.error is not None:
@@ -75,9 +78,18 @@ async def eventually(predicate: Callable[[], T | Awaitable[T]], timeout: float =
         await asyncio.sleep(pause)
 
 
-def eventually_sync(predicate: Callable[[], T], timeout: float = 10.0, *, message: str = "") -> T:
-    """`eventually` for callers without an event loop; it cannot cut off a predicate that hangs."""
-    attempts = _Attempts(predicate, timeout, message)
+def eventually_sync(
+    predicate: Callable[[], T],
+    timeout: float = 10.0,
+    *,
+    message: str = "",
+    longest_pause: float = LONGEST_PAUSE_SECONDS,
+) -> T:
+    """`eventually` for callers without an event loop; it cannot cut off a predicate that hangs.
+
+    A predicate that is dear to ask, such as one that runs a program, is given a longer pause.
+    """
+    attempts = _Attempts(predicate, timeout, message, longest_pause)
     pauses = attempts.pauses()
     while True:
         try:
