@@ -6,7 +6,7 @@ PYTEST ?= $(BIN)/python -m pytest
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .port run observe test test-faults test-observe test-charts test-images test-pods golden check bench bench-peers format docs images lock clean
+.PHONY: help .port run observe test test-faults test-observe test-charts test-images test-pods test-cluster golden check bench bench-peers format docs images lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ test-images: $(VENV)/.test  ## build both images with the Docker engine that ans
 
 test-pods: $(VENV)/.test  ## run a whole release in containers, each pod as the chart says (as root, with a Docker engine)
 	$(PYTEST) -m pods $(ARGS)
+
+test-cluster: $(VENV)/.test  ## try a whole release on the cluster of the current context, in a namespace of its own; ten minutes
+	@$(BIN)/python -m tests.cluster $(ARGS)
 
 check: $(VENV)/.test  ## ruff, mypy strict, import contracts, pages and schema that name every setting and value
 	$(BIN)/ruff check .

@@ -46,6 +46,14 @@ def find(major: int) -> Path:
     return _checked(fetched, major)
 
 
+def find_any() -> Path:
+    """Return the Helm that a user of this machine has, 4 or 3; where there is none, a Helm 4 is fetched."""
+    on_path = shutil.which("helm")
+    if not any(os.environ.get(name) for name in VARIABLES.values()) and on_path and _major(Path(on_path)) in WHEELS:
+        return Path(on_path)
+    return find(next((major for major in VARIABLES if os.environ.get(VARIABLES[major])), 4))
+
+
 def _checked(path: Path, major: int) -> Path:
     if (found := _major(path)) != major:
         raise HelmMissing(f"{path} is Helm {found}, but Helm {major} is needed; set {VARIABLES[major]} to one")
