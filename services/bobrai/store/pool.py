@@ -28,8 +28,8 @@ Record = asyncpg.Record
 
 # A PgBouncer that is to stop takes no new clients and waits for those that it has, while new connections find another
 # one. So none lasts for long: a rollout or a node's drain waits for it.
-IDLE_SECONDS = 5.0
-RENEW_SECONDS = 10.0
+IDLE_SECONDS = 20.0
+RENEW_SECONDS = 20.0
 _GIVE_UP_SECONDS = 1.0
 ROUNDS = 50  # of a statement that somebody else was quicker than, before it counts as kept away
 
