@@ -44,6 +44,8 @@ refuse_while_used() {
   local used
   used=$(users "state <> 'idle' OR state_change > '$begun'")
   if [ -n "$used" ]; then
+    # who works is busy for moments only: all who were lately
+    used=$(users "state <> 'idle' OR state_change > clock_timestamp() - interval '$quiet_seconds seconds'")
     say "REFUSED, nothing was changed: the database is in use by $used. Stop them, then start a new restore:" >&2
     printf '%s\n' "${STOP:-}" >&2
     exit 1
