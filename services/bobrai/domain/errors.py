@@ -5,6 +5,9 @@ BobraiError
 ├── SubmissionRefused         the client must change the request
 │   ├── IdempotencyMismatch   the key was used with another request body
 │   └── QueueFull             the queue's backlog is at its maximum: try again later
+├── CredentialRefused         what a client has shown proves nothing, or no longer
+├── KeyNameTaken              another API key in use has this name
+├── TooManyKeys               there are as many API keys as there may be
 ├── TaskNotFound              no row has this id
 ├── TransitionRefused         the task's status does not allow what was asked
 ├── Unavailable               a dependency is away: try again, the outcome may be unknown
@@ -62,6 +65,22 @@ class QueueFull(SubmissionRefused):
         self.queue = queue
         self.limit = limit
         self.retry_after_seconds = retry_after_seconds
+
+
+class CredentialRefused(BobraiError):
+    """A credential that proves nothing; ``reason`` is one of a few words, for metrics: unknown, expired, revoked, …"""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class KeyNameTaken(BobraiError):
+    """An API key that can be used has this name already."""
+
+
+class TooManyKeys(BobraiError):
+    """There are as many API keys that can be used as there may be."""
 
 
 class TaskNotFound(BobraiError):

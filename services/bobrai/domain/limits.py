@@ -32,3 +32,10 @@ QUEUE_RULE: Final = "1 to 63 of a-z, 0-9, '.', '_' and '-', of which the first i
 TYPE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_QUEUES: Final = 200  # each is a quorum queue: a submit may not make them without bound
 MAX_WARNINGS: Final = 20  # in the answer to one submit
+
+MAX_KEYS: Final = 1_000  # API keys that can be used: every API process holds them all in memory
+MAX_KEY_NAME: Final = 100  # characters
+MAX_PATTERNS: Final = 50  # of queues, and of types, in one grant
+MAX_PATTERN: Final = 100  # characters
+MAX_KEY_LIFE_SECONDS: Final = 10 * 366 * 86_400
+MAX_GRACE_SECONDS: Final = 30 * 86_400  # in which the secret before a rotation works as well
