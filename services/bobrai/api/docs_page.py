@@ -44,7 +44,12 @@ th{color:var(--soft);font-weight:600}.soft{color:var(--soft)}
 _METHODS: Final = ("get", "post", "patch", "put", "delete")
 # What a reader does first comes first; all else follows as it stands in the document.
 _FIRST: Final = ("submitTask", "submitTasks", "readTask", "listTasks", "cancelTask", "replayTask")
-_EXAMPLES: Final = {"task_id": "1", "name": "default", "type": "demo"}  # of what stands in paths
+_EXAMPLES: Final = {
+    "task_id": "1",
+    "name": "default",
+    "type": "demo",
+    "key_id": "k7x2m9q4w1ab",
+}  # in paths
 _TWIN: Final = "AtFirstPath"
 _Operation = tuple[str, str, Mapping[str, Any]]
 
@@ -131,12 +136,25 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         f'<article aria-labelledby="{anchor}"><h3 id="{anchor}">{escape(operation["summary"])}</h3>',
         f'<p class="route"><code><span class="method {method}">{method}</span> {escape(path)}</code></p>',
         _prose(operation.get("description", "")),
+        _scopes(operation),
         _parameters(operation["parameters"]),
         _body(operation.get("requestBody")),
         _responses(operation["responses"]),
         f"<h4>Example</h4><pre><code>{escape(_curl(path, method, operation), quote=False)}</code></pre></article>",
     ]
     return "".join(parts)
+
+
+def _scopes(operation: Mapping[str, Any]) -> str:
+    scopes = [scope for each in operation["security"] for held in each.values() for scope in held]
+    if not scopes:
+        return ""
+    needed = "Needs" if _needs_credential(operation) else "Open here; a credential that is shown needs"
+    return f'<p class="soft">{needed} the scope {", ".join(f"<code>{escape(scope)}</code>" for scope in scopes)}.</p>'
+
+
+def _needs_credential(operation: Mapping[str, Any]) -> bool:
+    return bool(operation["security"]) and {} not in operation["security"]
 
 
 def _parameters(parameters: Iterable[Mapping[str, Any]]) -> str:
@@ -223,6 +241,8 @@ def _limits(schema: Mapping[str, Any]) -> str:
 def _curl(path: str, method: str, operation: Mapping[str, Any]) -> str:
     url = path.format(**_EXAMPLES)
     line = f"curl {ADDRESS}{url}" if method == "GET" else f"curl -X {method} {ADDRESS}{url}"
+    if _needs_credential(operation):
+        line += ' -H "Authorization: Bearer $BOBRAI_API_KEY"'
     body = operation.get("requestBody")
     if body is not None:
         example = msgspec.json.encode(body["content"]["application/json"]["example"]).decode()

@@ -1,4 +1,4 @@
-"""The ASGI application of one path: everything that surrounds a handler, written once.
+"""The ASGI application of one path: everything that surrounds a handler, who may ask for it included, written once.
 
 In: an ASGI request that the router brought here. Out: exactly one reply, a line in the log and a count. Bounds the time
 of body and answer, turns errors into problems, and keeps what went wrong inside the log.
@@ -13,13 +13,15 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from bobrai.access.authenticator import Authenticator
 from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain import limits
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.access import PrincipalKind
+from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
 from bobrai.telemetry import logs, metrics, traces
@@ -36,7 +38,15 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "O
 class Endpoint:
     """One path of the API, or with no operations the place where unknown paths end."""
 
-    def __init__(self, route: str, operations: Mapping[str, Operation], deadlines: Deadlines, bodies: Bodies) -> None:
+    def __init__(
+        self,
+        route: str,
+        operations: Mapping[str, Operation],
+        access: Authenticator,
+        deadlines: Deadlines,
+        bodies: Bodies,
+    ) -> None:
+        self._access = access
         self._deadlines = deadlines
         self._bodies = bodies
         self._route = route
@@ -84,6 +94,8 @@ class Endpoint:
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
         room = None
         try:
+            if not operation.quiet:
+                await self._admit(operation, request)
             if operation.body_limit is not None or request.has_body:
                 room = request.room = Body(deadline)
                 request.bodies = self._bodies
@@ -98,6 +110,22 @@ class Endpoint:
             self._deadlines.end(deadline)
             if room is not None:
                 self._bodies.release(room)
+
+    async def _admit(self, operation: Operation, request: Request) -> None:
+        """Find out whom the request is from, and whether they may; before anything of its body is read."""
+        try:
+            principal = request.principal = await self._access.principal(request.headers.get(b"authorization"))
+        except CredentialRefused as error:
+            metrics.ACCESS_REFUSED.labels(error.reason).inc()
+            raise
+        scope = operation.scope
+        if scope is None or principal.may(scope):
+            return
+        if principal.kind is PrincipalKind.ANONYMOUS:
+            metrics.ACCESS_REFUSED.labels("missing").inc()
+            raise problems.no_credential(scope)
+        metrics.ACCESS_REFUSED.labels("scope").inc()
+        raise problems.lacks_scope(scope)
 
     async def _read(self, operation: Operation, request: Request) -> None:
         if operation.body_limit is None:  # nobody wants it, but what is not read would lie in the server
@@ -143,6 +171,8 @@ class Endpoint:
         if not logs.prints(logging.DEBUG if quiet else logging.INFO):
             return
         fields = {"method": method, "route": self._route, "status": status, "seconds": round(seconds, 6)}
+        if request.principal.id:
+            fields["principal"] = request.principal.id
         if request.task_id is not None:
             fields["task_id"] = request.task_id
         if quiet:

@@ -62,6 +62,22 @@ _TYPE: Final = views.TypeView(
     workers_unknown=0,
     queue_workers=1,
 )
+_KEY: Final[dict[str, Any]] = {
+    "id": "k7x2m9q4w1ab",
+    "name": "ci",
+    "scopes": ["tasks:submit", "tasks:read"],
+    "queues": ["mail*"],
+    "types": [],
+    "own_tasks": False,
+    "created_at": _ACCEPTED,
+    "created_by": "cli:alice",
+    "rotated_at": None,
+    "previous_until": None,
+    "expires_at": _ACCEPTED + timedelta(days=90),
+    "expired": False,
+    "revoked_at": None,
+    "last_used_at": _STARTED,
+}
 _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.TaskCreated(task_id=1),
     views.BatchCreated(task_ids=[1, 2]),
@@ -71,6 +87,9 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.QueueList(queues=[_QUEUE]),
     _TYPE,
     views.TypeList(types=[_TYPE]),
+    views.KeyView(**_KEY),
+    views.KeyList(keys=[views.KeyView(**_KEY)]),
+    views.KeyWithSecret(**_KEY, key="bobrai_k7x2m9q4w1ab_…"),
     views.LiveView(live=True),
     views.ReadyView(ready=True, checks={"catalog": True, "running": True}),
     views.HealthView(status="healthy", checks={"database": "healthy"}),

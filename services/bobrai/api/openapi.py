@@ -13,10 +13,12 @@ from bobrai.api import components, examples, problems, schemas
 from bobrai.api.catalog import KnownType
 from bobrai.api.operations import Operation, Success
 from bobrai.domain import limits
+from bobrai.domain.access import MEANINGS, Principal, Scope
 
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
     "task_id": {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**63 - 1},
     "name": {"type": "string", "pattern": limits.QUEUE_PATTERN},
+    "key_id": {"type": "string", "pattern": "^[a-z0-9]{1,32}$"},
     "type": {"type": "string", "pattern": limits.TYPE_PATTERN},
 }
 _HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
@@ -37,6 +39,16 @@ _HEADERS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
         ),
     ),
 }
+_BEARER: Final = "bearer"
+_SCHEMES: Final = {
+    _BEARER: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a token of an identity provider that the server trusts. Scopes: "
+        + "; ".join(f"`{scope}`: {meaning}" for scope, meaning in MEANINGS.items())
+        + ".",
+    }
+}
 _INTRODUCTION: Final = """\
 Submit tasks, read their results. **A task that was answered with 201 is never lost**: it is committed, and it ends as \
 exactly one of `done`, `failed`, `cancelled`.
@@ -46,8 +58,8 @@ are wrong.
 """
 
 
-def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> dict[str, Any]:
-    """Return the document."""
+def build(operations: Sequence[Operation], types: Mapping[str, KnownType], anonymous: Principal) -> dict[str, Any]:
+    """Return the document, with the types that its reader may know of, and what needs a credential here."""
     operations = [operation for operation in operations if operation.public]
     shapes = components.of_models(
         dict.fromkeys(operation.body for operation in operations if operation.body is not None),
@@ -62,7 +74,8 @@ def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> di
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         for number, path in enumerate(operation.paths):
-            paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, path, twin=number > 0)
+            described = _operation(operation, path, anonymous, twin=number > 0)
+            paths.setdefault(path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -75,7 +88,7 @@ def build(operations: Sequence[Operation], types: Mapping[str, KnownType]) -> di
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in operations)],
         "paths": paths,
-        "components": {"schemas": dict(sorted(shapes.items()))},
+        "components": {"schemas": dict(sorted(shapes.items())), "securitySchemes": _SCHEMES},
     }
 
 
@@ -95,7 +108,7 @@ def _describe_types(shapes: components.Components, types: Mapping[str, KnownType
         }
 
 
-def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]:
+def _operation(operation: Operation, path: str, anonymous: Principal, *, twin: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.id + ("AtFirstPath" if twin else ""),
         "tags": [operation.tag],
@@ -105,6 +118,7 @@ def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]
         else operation.description,
         "parameters": _parameters(operation, path),
         "responses": _responses(operation),
+        "security": _security(operation.scope, anonymous),
     }
     if operation.body is not None:
         content: dict[str, Any] = {"schema": {"$ref": components.REFERENCE + operation.body.__name__}}
@@ -116,6 +130,13 @@ def _operation(operation: Operation, path: str, *, twin: bool) -> dict[str, Any]
             "content": {"application/json": content},
         }
     return described
+
+
+def _security(scope: Scope | None, anonymous: Principal) -> list[dict[str, list[str]]]:
+    if scope is None:
+        return []
+    needed: list[dict[str, list[str]]] = [{_BEARER: [scope]}]
+    return [*needed, {}] if anonymous.may(scope) else needed  # the empty one: it may be left out
 
 
 def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
@@ -138,7 +159,8 @@ def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
 def _responses(operation: Operation) -> dict[str, Any]:
     found = {str(status): _success(success) for status, success in operation.successes.items()}
     by_status: dict[int, list[str]] = {}
-    for kind in operation.problems:
+    refused = () if operation.scope is None else ("unauthorized", "forbidden")
+    for kind in (*operation.problems, *refused):
         by_status.setdefault(problems.KINDS[kind][0], []).append(kind)
     for status, kinds in sorted(by_status.items()):
         content = {
@@ -148,6 +170,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             }
         }
         headers = {"X-Request-ID": _header("The request's id.")}
+        if status == 401:
+            headers["WWW-Authenticate"] = _header("What to show (RFC 6750).")
         if status in {429, 503}:
             headers["Retry-After"] = {
                 "description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1},

@@ -5,13 +5,19 @@ In: what ``routes`` declares. Out: what ``endpoint`` runs and ``openapi`` descri
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pydantic import BaseModel
 
 from bobrai.api import schemas
 from bobrai.api.web import Reply, Request
+from bobrai.domain.access import Scope
+
+# Kinds of problems that many operations have.
+ALWAYS: Final = ("internal",)
+STORED: Final = ("unavailable", *ALWAYS)
+BODY: Final = ("bad-json", "body-timeout", "crowded", "body-too-large", "wrong-media-type", "invalid")
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -33,6 +39,7 @@ class Success:
 class Operation:
     """One method on one or several equal paths; the first path is the one to recommend.
 
+    ``scope`` is what a principal must hold; None: the operation is open to everybody, and must tell nobody's affairs.
     ``body_limit`` is in bytes; without it, a body is not read. An optional body may be left out, with its Content-Type.
     ``problems`` are kinds of ``problems.KINDS``. A quiet operation is asked so often by machines that it is logged for
     debugging only. One that is not public is no part of the OpenAPI document.
@@ -42,6 +49,7 @@ class Operation:
     method: str
     paths: tuple[str, ...]
     handler: Handler
+    scope: Scope | None
     tag: str
     summary: str
     description: str = ""

@@ -5,16 +5,20 @@ what the server keeps to itself: statements, addresses, tracebacks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bobrai.domain import limits
+from bobrai.domain.access import Scope
 from bobrai.domain.errors import (
+    CredentialRefused,
     DatabaseUnavailable,
     FiguresUnknown,
     IdempotencyMismatch,
+    KeyNameTaken,
     QueueFull,
     SchemaMissing,
     TaskNotFound,
+    TooManyKeys,
     TransitionRefused,
     Unavailable,
 )
@@ -39,15 +43,23 @@ Header = tuple[bytes, bytes]
 KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "bad-json": (400, "Bad JSON", "The body is not JSON in UTF-8."),
     "bad-header": (400, "Bad header", "A request header has a value that its definition forbids."),
-    "unauthorized": (401, "Unauthorized", "This path wants a bearer token in the Authorization header."),
+    "unauthorized": (
+        401,
+        "Unauthorized",
+        "The request needs an API key or a token, as `Authorization: Bearer …`, or the one that it has is not valid.",
+    ),
+    "forbidden": (403, "Forbidden", "The credential lacks the scope that `scope` names."),
+    "outside-grant": (403, "Outside of the grant", "The credential is narrowed, and does not reach what was named."),
     "not-found": (404, "Not found", "Nothing is served at this path."),
     "task-not-found": (404, "Task not found", "No task has this id, or it was removed after its retention time."),
     "queue-not-found": (404, "Queue not found", "No queue has this name."),
+    "key-not-found": (404, "Key not found", "No API key that can be used has this id."),
     "type-not-found": (404, "Type not found", "No worker has announced this type, or not for very long."),
     "method-not-allowed": (405, "Method not allowed", "The Allow header lists what this path answers."),
     "body-timeout": (408, "Request timeout", "The body did not arrive in time."),
     "wrong-status": (409, "Conflict", "The task's status does not allow the change."),
     "queue-in-use": (409, "Queue in use", "The queue cannot be removed yet; the detail says why, and what to do."),
+    "key-refused": (409, "Key refused", "The name is taken, or there are as many keys as there may be."),
     "body-too-large": (413, "Body too large", "The body has more bytes than this path accepts."),
     "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),
     "invalid": (422, "Invalid request", "`errors` names every place that is wrong as a JSON Pointer."),
@@ -79,7 +91,13 @@ class Problem(Exception):
     """A request that cannot be served; becomes an application/problem+json answer."""
 
     def __init__(
-        self, kind: str, detail: str, *, faults: Sequence[Fault] = (), headers: tuple[Header, ...] = ()
+        self,
+        kind: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: tuple[Header, ...] = (),
+        scope: Scope | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -87,10 +105,13 @@ class Problem(Exception):
         self.detail = detail
         self.faults = faults
         self.headers = headers
+        self.scope = scope
 
     def body(self, request_id: str) -> bytes:
         """Return the JSON of the problem."""
-        more = {"errors": [fault._asdict() for fault in self.faults[:MAX_FAULTS]]} if self.faults else {}
+        more: dict[str, Any] = {} if self.scope is None else {"scope": self.scope}
+        if self.faults:
+            more["errors"] = [fault._asdict() for fault in self.faults[:MAX_FAULTS]]
         return problem.document(self.kind, self.status, self.title, self.detail, request_id, **more)
 
 
@@ -104,6 +125,33 @@ def invalid(faults: Sequence[Fault]) -> Problem:
     first = faults[0]
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     return Problem("invalid", f"{first.pointer or 'the body'}: {first.detail}{more}", faults=faults)
+
+
+def no_credential(scope: Scope) -> Problem:
+    """A request without a credential, where one is wanted."""
+    detail = f"Show an API key or a token that has the scope {scope}: Authorization: Bearer …"
+    return Problem("unauthorized", detail, headers=((b"www-authenticate", b'Bearer realm="bobrai"'),), scope=scope)
+
+
+def bad_credential(error: CredentialRefused) -> Problem:
+    """A credential that proves nothing, or no longer."""
+    challenge = f'Bearer realm="bobrai", error="invalid_token", error_description="{error}"'.encode(
+        "latin-1", "replace"
+    )
+    return Problem("unauthorized", str(error), headers=((b"www-authenticate", challenge),))
+
+
+def lacks_scope(scope: Scope) -> Problem:
+    """A credential that may do other things."""
+    challenge = f'Bearer realm="bobrai", error="insufficient_scope", scope="{scope}"'.encode("ascii")
+    detail = f"The credential lacks the scope {scope}"
+    return Problem("forbidden", detail, headers=((b"www-authenticate", challenge),), scope=scope)
+
+
+def outside_grant(faults: Sequence[Fault]) -> Problem:
+    """A credential that is narrowed, and reaches nothing of this name, be there something or not."""
+    first = faults[0]
+    return Problem("outside-grant", f"{first.pointer or 'the request'}: {first.detail}", faults=faults)
 
 
 def bad_json(detail: str) -> Problem:
@@ -186,6 +234,10 @@ def of(error: Exception) -> Problem | None:
     match error:
         case Problem():
             return error
+        case CredentialRefused():
+            return bad_credential(error)
+        case KeyNameTaken() | TooManyKeys():
+            return Problem("key-refused", str(error))
         case TaskNotFound():
             return Problem("task-not-found", "Task not found")
         case TransitionRefused():

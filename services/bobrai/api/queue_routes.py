@@ -6,15 +6,13 @@ Figures are read as the dispatchers measured them, never counted on request.
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypedDict, TypeVar
+from typing import Final, TypedDict
 
-import msgspec
-from pydantic import ValidationError
-
-from bobrai.api import decoding, problems, schemas, views
+from bobrai.api import bodies_of, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
+from bobrai.domain.access import Grant
 from bobrai.domain.task import DEFAULT_QUEUE
 from bobrai.store import queues, tasks, workers
 from bobrai.store.pool import Transactional
@@ -27,8 +25,6 @@ _PATH: Final = "/api/v1/queues"
 _NAME: Final = re.compile(limits.QUEUE_PATTERN)
 _PURGE_BATCH: Final = 2000  # some tens of milliseconds each
 _PURGE_SECONDS: Final = 4.0  # and one batch, and the removal: less than a request may take
-
-WishT = TypeVar("WishT", bound=schemas.QueueWish)
 
 
 class _Wishes(TypedDict):
@@ -49,12 +45,12 @@ class QueueRoutes:
     async def list_all(self, request: Request) -> Reply:
         """Return every queue."""
         schemas.query(schemas.NoQuery, request.query_string)
-        return Reply(views.encode(views.QueueList(await self._views())))
+        return Reply(views.encode(views.QueueList(await self._views(request.principal.grant))))
 
     async def read(self, request: Request) -> Reply:
         """Return one queue."""
         schemas.query(schemas.NoQuery, request.query_string)
-        return await self._one(request.params["name"])
+        return await self._one(request.params["name"], request.principal.grant)
 
     async def put(self, request: Request) -> Reply:
         """Make a queue that is kept until it is removed, or change one and keep it."""
@@ -62,12 +58,14 @@ class QueueRoutes:
         name = request.params["name"]
         if _NAME.fullmatch(name) is None:
             raise problems.invalid([Fault("/path/name", f"must match {limits.QUEUE_PATTERN}")])
-        wish = _wish(request.body or b"{}", schemas.QueueWish)
+        if not request.principal.grant.has_queue(name):
+            raise problems.outside_grant([Fault("/path/name", f"the credential does not reach the queue {name!r}")])
+        wish = bodies_of.wish(request.body or b"{}", schemas.QueueWish)
         made = await queues.put(self._database, name, **_given(wish))
         if made is None:
             raise problems.invalid([Fault("/path/name", problems.one_too_many(name))])
         await self._changed()
-        reply = await self._one(name)
+        reply = await self._one(name, request.principal.grant)
         if made:
             reply.status = 201
             reply.headers = ((b"location", f"{_PATH}/{name}".encode("ascii")),)
@@ -76,18 +74,23 @@ class QueueRoutes:
     async def change(self, request: Request) -> Reply:
         """Pause or resume a queue, or set its limit."""
         schemas.query(schemas.NoQuery, request.query_string)
-        wish = _wish(request.body, schemas.QueueChange)
+        wish = bodies_of.wish(request.body, schemas.QueueChange)
         if not wish.model_fields_set:
             raise problems.invalid([Fault("", "must have paused or max_backlog")])
-        if not await queues.change(self._database, _storable(request.params["name"]), **_given(wish)):
+        name = _reached(request)
+        if not await queues.change(self._database, name, **_given(wish)):
             raise _not_found()
         await self._changed()
-        return await self._one(request.params["name"])
+        return await self._one(request.params["name"], request.principal.grant)
 
     async def remove(self, request: Request) -> Reply:
         """Remove a queue that nothing uses, after a purge if that is wished."""
         purge = schemas.query(schemas.QueueRemoval, request.query_string).purge
-        name = _storable(request.params["name"])
+        name = _reached(request)
+        if not request.principal.grant.has_whole_queues:
+            raise problems.outside_grant(
+                [Fault("/path/name", "the credential reaches some of the tasks of a queue, and removal ends them all")]
+            )
         if name == DEFAULT_QUEUE:
             raise Problem("queue-in-use", f"The queue {name!r} takes the tasks that name none, and cannot be removed")
         if name not in await queues.live(self._database):
@@ -124,12 +127,13 @@ class QueueRoutes:
             log.info("queue.purged", queue=name, tasks=total)
         return f"{total} waiting tasks were cancelled. " if total else ""
 
-    async def _views(self) -> list[views.QueueView]:
+    async def _views(self, grant: Grant) -> list[views.QueueView]:
         live = await workers.live(self._database)
-        return [views.queue(row, live) for row in await queues.every(self._database)]
+        rows = await queues.every(self._database)
+        return [views.queue(row, live, grant) for row in rows if grant.has_queue(row["name"])]
 
-    async def _one(self, name: str) -> Reply:
-        for view in await self._views():
+    async def _one(self, name: str, grant: Grant) -> Reply:
+        for view in await self._views(grant):
             if view.name == name:
                 return Reply(views.encode(view))
         raise _not_found()
@@ -159,23 +163,10 @@ def _given(wish: schemas.QueueWish) -> _Wishes:
     }
 
 
-def _wish(body: bytes, model: type[WishT]) -> WishT:
-    try:
-        given = msgspec.json.decode(body)
-    except msgspec.ValidationError as error:
-        raise problems.invalid([Fault("", "has a number that is out of range")]) from error
-    except RecursionError as error:
-        raise problems.bad_json(f"The body is not JSON: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        decoding.refuse_syntax(error, body)
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise problems.invalid(schemas.faults_of(error)) from error
-
-
-def _storable(name: str) -> str:
-    if "\x00" in name:  # no queue can have it, and PostgreSQL takes no such text
+def _reached(request: Request) -> str:
+    """Return the name of the queue in the path; raises the problem of one that is not there for what is outside."""
+    name = request.params["name"]
+    if "\x00" in name or not request.principal.grant.has_queue(name):  # PostgreSQL takes no text with a NUL
         raise _not_found()
     return name
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bobrai.api.problems import NO_ARRAY, NO_OBJECT, REQUIRED, UNKNOWN_FIELD, Fault, invalid, pointer, shorten
 from bobrai.domain import limits
+from bobrai.domain.access import Scope
 from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
 
 # RFC 3339 with the years that a queue can mean; a leap second has no place in PostgreSQL or Python.
@@ -144,6 +145,30 @@ class QueueChange(QueueWish):
     """What to change of a queue; at least one member."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+
+KeyName = Annotated[str, Field(strict=True, pattern=limits.KEY_NAME_PATTERN)]
+Patterns = Annotated[list[Annotated[str, Field(max_length=limits.MAX_PATTERN)]], Field(max_length=limits.MAX_PATTERNS)]
+KeyLife = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=limits.MAX_KEY_LIFE_SECONDS)]
+Grace = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_GRACE_SECONDS)]
+
+
+class KeyWish(_Strict):
+    """An API key to make. In patterns of queues and types ``*`` stands for any characters; none: all."""
+
+    name: KeyName = Field(description="For people; no two keys in use have the same.")
+    scopes: list[Scope] = Field(min_length=1, description="What it may do; `admin` includes all others.")
+    queues: Patterns = Field([], description="The queues that it reaches.")
+    types: Patterns = Field([], description="The task types that it reaches.")
+    own_tasks: Flag = Field(default=False, description="Of tasks it reaches only those that it has submitted itself.")
+    expires_at: Moment = _optional("When it ends; never when absent.")
+    expires_seconds: KeyLife = _optional("It ends so many seconds from now; not together with expires_at.")
+
+
+class KeyRotation(_Strict):
+    """How to give a key another secret."""
+
+    grace_seconds: Grace = Field(86_400.0, description="How long the secret so far works as well; 0: not at all.")
 
 
 class QueueRemoval(_Strict):

@@ -20,6 +20,7 @@ from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope, Envelopes
 from bobrai.api.problems import Fault
 from bobrai.domain import limits
+from bobrai.domain.access import Grant, Principal
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, SubmissionRefused
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import IdempotencyKey, NewTask
@@ -44,6 +45,7 @@ class Origin(NamedTuple):
 
     request_id: str
     trace_context: str
+    principal: Principal
 
 
 class Accepted(NamedTuple):
@@ -128,10 +130,12 @@ class Submissions:
         catalog = self._catalog
         places: dict[str, str] = {}  # where each queue is named first
         tasks = []
+        grant = origin.principal.grant
+        outside: list[Fault] = []
         sure = False  # that the catalog is younger than this request
         began = time.perf_counter()
         for envelope in envelopes:
-            if envelope is not None:
+            if envelope is not None and not _is_outside(envelope, grant, outside):
                 if not sure and not catalog.knows(envelope.fields.type, envelope.fields.queue):
                     await self._database.outlast(catalog.reread)
                     sure = True
@@ -139,9 +143,13 @@ class Submissions:
                 if task is not None:
                     tasks.append(task)
                     places.setdefault(task.queue, envelope.place)
+                    if not grant.has_queue(task.queue):  # its type's
+                        outside.append(_queue_outside(envelope.place, task.queue))
             if time.perf_counter() - began > _LONGEST_STEP_SECONDS:
                 await asyncio.sleep(0)  # a large batch must not hold up everybody else
                 began = time.perf_counter()
+        if outside:
+            raise problems.outside_grant(outside)
         if faults:
             raise problems.invalid(faults)
         await self._have_queues(places)
@@ -169,6 +177,7 @@ class Submissions:
             run_at=fields.run_at,
             request_id=origin.request_id,
             trace_context=origin.trace_context,
+            client_id=origin.principal.id,
         )
 
     async def _have_queues(self, places: Mapping[str, str]) -> None:
@@ -217,6 +226,22 @@ class Submissions:
     def _give_back(admitted: Sequence[tuple[Admission, int]]) -> None:
         for admission, count in admitted:
             admission.give_back(count)
+
+
+def _is_outside(envelope: Envelope, grant: Grant, outside: list[Fault]) -> bool:
+    """Note what a task names outside of the grant, without a look whether there is such a thing."""
+    type_, queue = envelope.fields.type, envelope.fields.queue
+    if not grant.has_type(type_):
+        outside.append(Fault(f"{envelope.place}/type", f"{type_!r} is none of the types that the credential reaches"))
+        return True
+    if queue is not None and not grant.has_queue(queue):
+        outside.append(_queue_outside(envelope.place, queue))
+        return True
+    return False
+
+
+def _queue_outside(place: str, queue: str) -> Fault:
+    return Fault(f"{place}/queue", f"{queue!r} is none of the queues that the credential reaches")
 
 
 def _weight(tasks: Sequence[NewTask]) -> int:

@@ -4,16 +4,18 @@ In: a Request. Out: a Reply. Document and page are made once for what the catalo
 the page that is sent to them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from bobrai.access.authenticator import Authenticator
 from bobrai.api import addresses, docs_page, views
-from bobrai.api.catalog import Catalog
+from bobrai.api.catalog import Catalog, KnownType
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.web import Reply, Request
+from bobrai.domain.access import Principal, Scope
 from bobrai.runtime.lifecycle import Stop
 from bobrai.telemetry import exposition
 
@@ -26,22 +28,27 @@ _PAGE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),  # it names the reader's own address
 )
+_MOST_RENDERED: Final = 16  # documents for readers who may know of different types
 
 
 class SystemRoutes:
     """Handlers without tasks; ``document`` makes the OpenAPI document for what the catalog knows now."""
 
     def __init__(
-        self, catalog: Catalog, probe: DatabaseProbe, stop: Stop, document: Callable[[], dict[str, Any]]
+        self,
+        catalog: Catalog,
+        access: Authenticator,
+        probe: DatabaseProbe,
+        stop: Stop,
+        document: Callable[[Mapping[str, KnownType]], dict[str, Any]],
     ) -> None:
         self._catalog = catalog
+        self._access = access
         self._probe = probe
         self._stop = stop
         self._document = document
         self._rendered_version = -1
-        self._json = b""
-        self._parts: dict[str, msgspec.Raw] = {}
-        self._page = b""
+        self._rendered: dict[frozenset[str], _Rendered] = {}
 
     async def live(self, _request: Request) -> Reply:
         """Answer; that is all that liveness means."""
@@ -52,7 +59,7 @@ class SystemRoutes:
 
         All replicas lose that together, and taking all of them out of a Service turns answers into refused connections.
         """
-        checks = {"catalog": self._catalog.loaded, "running": not self._stop.is_set()}
+        checks = {"access": self._access.loaded, "catalog": self._catalog.loaded, "running": not self._stop.is_set()}
         ready = all(checks.values())
         return Reply(views.encode(views.ReadyView(ready, checks)), 200 if ready else 503)
 
@@ -69,17 +76,17 @@ class SystemRoutes:
 
     async def openapi(self, request: Request) -> Reply:
         """Return the OpenAPI document, for the path under which the reader reaches it."""
-        await self._render()
+        rendered = await self._render(request.principal)
         if request.prefix:
             servers = msgspec.json.encode([{"url": request.prefix}])
-            return Reply(msgspec.json.encode({**self._parts, "servers": msgspec.Raw(servers)}))
-        return Reply(self._json)
+            return Reply(msgspec.json.encode({**rendered.parts, "servers": msgspec.Raw(servers)}))
+        return Reply(rendered.json)
 
     async def docs(self, request: Request) -> Reply:
         """Return the documentation as a page, whose examples name the reader's own address."""
-        await self._render()
+        rendered = await self._render(request.principal)
         address = escape(addresses.address(request)).encode()
-        page = self._page.replace(docs_page.ADDRESS.encode(), address)
+        page = rendered.page.replace(docs_page.ADDRESS.encode(), address)
         return Reply(page, headers=_PAGE_HEADERS, content_type=b"text/html; charset=utf-8")
 
     async def home(self, request: Request) -> Reply:
@@ -91,11 +98,29 @@ class SystemRoutes:
         body = msgspec.json.encode({"docs": f"{base}docs", "openapi": f"{base}api/openapi.json"})
         return Reply(body, 307, ((b"location", f"{base}docs".encode("ascii")),))
 
-    async def _render(self) -> None:
+    async def _render(self, reader: Principal) -> "_Rendered":
+        """Return document and page with the types that their reader may know of; made once for each such set."""
         await self._catalog.load()
-        if self._rendered_version != self._catalog.version:
-            document = self._document()
-            self._json = msgspec.json.encode(document)
-            self._parts = msgspec.json.decode(self._json, type=dict[str, msgspec.Raw])
-            self._page = docs_page.render(document).encode()
-            self._rendered_version = self._catalog.version
+        catalog = self._catalog
+        if self._rendered_version != catalog.version or len(self._rendered) >= _MOST_RENDERED:
+            self._rendered.clear()
+            self._rendered_version = catalog.version
+        seen = {name: known for name, known in catalog.types.items() if _may_know(reader, name)}
+        rendered = self._rendered.get(frozenset(seen))
+        if rendered is None:
+            rendered = self._rendered[frozenset(seen)] = _Rendered(self._document(seen))
+        return rendered
+
+
+class _Rendered:
+    """The document as JSON, whole and in parts, and as a page."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.json = msgspec.json.encode(document)
+        self.parts = msgspec.json.decode(self.json, type=dict[str, msgspec.Raw])
+        self.page = docs_page.render(document).encode()
+
+
+def _may_know(reader: Principal, type_name: str) -> bool:
+    knows_types = reader.may(Scope.QUEUES_READ) or reader.may(Scope.TASKS_SUBMIT)
+    return knows_types and reader.grant.has_type(type_name)

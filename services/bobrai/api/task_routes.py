@@ -17,6 +17,7 @@ from bobrai.api.problems import Fault
 from bobrai.api.submissions import Accepted, Origin, Submissions
 from bobrai.api.waiters import Waiters
 from bobrai.api.web import Reply, Request
+from bobrai.domain.access import Principal
 from bobrai.domain.errors import TaskNotFound
 from bobrai.domain.task import FINAL, TaskStatus
 from bobrai.runtime.group_commit import GroupCommit
@@ -70,7 +71,7 @@ class TaskRoutes:
         """Return a task, at once or when it is final."""
         task_id = _id_of(request)
         wait = schemas.query(schemas.TaskQuery, request.query_string).wait
-        row = await self._read(task_id)
+        row = await self._read(task_id, request.principal)
         if wait > 0 and row["status"] not in FINAL:
             request.allow(wait + ANSWER_SECONDS)
             gone = asyncio.ensure_future(request.wait_gone())
@@ -78,8 +79,8 @@ class TaskRoutes:
                 await self._waiters.wait(task_id, wait, gone)
             finally:
                 gone.cancel()
-            row = await self._read(task_id)
-        body = views.encode(views.task(row))
+            row = await self._read(task_id, request.principal)
+        body = views.encode(views.task(row, request.principal))
         tag = views.etag(body)
         headers = ((b"etag", tag), (b"cache-control", b"no-cache"))
         if _matches(request.headers.get(b"if-none-match"), tag):
@@ -95,38 +96,44 @@ class TaskRoutes:
             queue=asked.queue,
             created_after=asked.created_after,
             created_before=asked.created_before,
+            seen_by=request.principal,
         )
         before_id = None if asked.cursor is None else cursor.decode(asked.cursor)
         rows, more = await self._page(wanted, before_id, asked.limit)
-        page = views.TaskPage([views.task(row) for row in rows], cursor.encode(rows[-1]["id"]) if more else None)
+        seen = [views.task(row, request.principal) for row in rows]
+        page = views.TaskPage(seen, cursor.encode(rows[-1]["id"]) if more else None)
         return Reply(views.encode(page))
 
     async def cancel(self, request: Request) -> Reply:
         """Cancel a task, or ask its worker to stop."""
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
+        await self._require(task_id, request.principal)
         before = await tasks.cancel(self._database, task_id)
-        row = await self._read(task_id)
+        row = await self._read(task_id, request.principal)
         if before is TaskStatus.PENDING:
             metrics.TASKS_FINISHED.labels(row["queue"], row["type"], "cancelled").inc()
-        return Reply(views.encode(views.task(row)))
+        return Reply(views.encode(views.task(row, request.principal)))
 
     async def replay(self, request: Request) -> Reply:
         """Give a final task a fresh set of attempts."""
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
+        await self._require(task_id, request.principal)
         await tasks.replay(self._database, task_id)
-        row = await self._read(task_id)
+        row = await self._read(task_id, request.principal)
         metrics.TASKS_REPLAYED.labels(row["queue"], row["type"]).inc()
-        return Reply(views.encode(views.task(row)))
+        return Reply(views.encode(views.task(row, request.principal)))
 
     async def _accept(
         self, request: Request, kind: str, decode: Callable[[bytes, list[Fault]], Envelopes]
     ) -> tuple[Accepted, tuple[tuple[bytes, bytes], ...]]:
         schemas.query(schemas.NoQuery, request.query_string)
         body, request.body = request.body, b""  # it goes as soon as its tasks are made
-        key = idempotency.key_of(request.headers.get(b"idempotency-key"), kind, body, ttl_seconds=self._ttl)
-        origin = Origin(request.request_id, request.trace_context)
+        principal = request.principal
+        header = request.headers.get(b"idempotency-key")
+        key = idempotency.key_of(header, kind, body, ttl_seconds=self._ttl, client_id=principal.id)
+        origin = Origin(request.request_id, request.trace_context, principal)
         faults: list[Fault] = []
         request.unread, large = True, len(body) > decoding.LARGE_BYTES
         envelopes = _noting_the_end(request, decode(body, faults))
@@ -135,9 +142,14 @@ class TaskRoutes:
             accepted = await self._submissions.accept(envelopes, faults, origin, key, large=large)
         return accepted, _REPLAYED if accepted.replayed else ()
 
-    async def _read(self, task_id: int) -> Record:
+    async def _require(self, task_id: int, principal: Principal) -> None:
+        """Raise TaskNotFound for a task that is outside of the principal's grant; what decides it never changes."""
+        if principal.grant.is_narrowed:
+            await self._read(task_id, principal)
+
+    async def _read(self, task_id: int, principal: Principal) -> Record:
         row = await self._reads.put(task_id)
-        if row is None:
+        if row is None or not principal.has_task(queue=row["queue"], type=row["type"], client_id=row["client_id"]):
             raise TaskNotFound(task_id)
         return row
 

@@ -16,16 +16,17 @@ class TypeRoutes:
     async def list_all(self, request: Request) -> Reply:
         """Return every type."""
         schemas.query(schemas.NoQuery, request.query_string)
-        return Reply(views.encode(views.TypeList(await self._views())))
+        return Reply(views.encode(views.TypeList(await self._views(request))))
 
     async def read(self, request: Request) -> Reply:
         """Return one type."""
         schemas.query(schemas.NoQuery, request.query_string)
-        for view in await self._views():
+        for view in await self._views(request):
             if view.name == request.params["type"]:
                 return Reply(views.encode(view))
         raise Problem("type-not-found", "Type not found")
 
-    async def _views(self) -> list[views.TypeView]:
+    async def _views(self, request: Request) -> list[views.TypeView]:
         live = await workers.live(self._database)
-        return [views.task_type(each, live) for each in await task_types.announced(self._database)]
+        found = await task_types.announced(self._database)
+        return [views.task_type(each, live) for each in found if request.principal.grant.has_type(each.type.name)]

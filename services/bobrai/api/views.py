@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from bobrai.domain.access import Grant, Principal, Scope
 from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import Record
 from bobrai.store.task_types import Announced
@@ -42,33 +43,42 @@ class BatchCreated(msgspec.Struct, omit_defaults=True):
     warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
 
 
-class AttemptFailure(msgspec.Struct):
+_ABSENT = "Absent without the scope `tasks:payload`."
+_PAYLOAD = Meta(description=_ABSENT)
+
+
+class AttemptFailure(msgspec.Struct, kw_only=True):
     """How one attempt failed."""
 
     attempt: int
     type: str
-    message: str
-    traceback: str
+    message: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
+    traceback: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
     reason: Annotated[str, Meta(description="error, timeout, worker_lost, permanent, …")]
     at: Moment | msgspec.UnsetType = msgspec.UNSET
 
 
-class TaskView(msgspec.Struct):
+class TaskView(msgspec.Struct, kw_only=True):
     """A task as it is now."""
 
     id: int
     type: str
     queue: str
-    payload: Annotated[Any, Meta(description="As it was sent.")]
+    payload: Annotated[Any, Meta(description=f"As it was sent. {_ABSENT}")] = msgspec.UNSET
     status: TaskStatus
-    result: Annotated[Any, Meta(description="The handler's value once the task is done, otherwise null.")]
-    error: Annotated[str | None, Meta(description="The last error once the task failed, otherwise null.")]
+    result: Annotated[
+        Any, Meta(description=f"The handler's value once the task is done, otherwise null. {_ABSENT}")
+    ] = msgspec.UNSET
+    error: Annotated[
+        str | msgspec.UnsetType | None,
+        Meta(description=f"The last error once the task failed, otherwise null. {_ABSENT}"),
+    ] = msgspec.UNSET
     errors: Annotated[list[AttemptFailure], Meta(description="Failed and lost attempts, newest last.")]
     priority: int
     attempt: Annotated[int, Meta(description="Attempts started so far.")]
     max_attempts: Annotated[int, Meta(description="The highest that may start; a loss is no attempt and raises it.")]
     losses: Annotated[int, Meta(description="Workers that were lost while they ran it.")]
-    progress: Annotated[Any, Meta(description="What the handler last reported, or null.")]
+    progress: Annotated[Any, Meta(description=f"What the handler last reported, or null. {_ABSENT}")] = msgspec.UNSET
     run_at: Annotated[Moment, Meta(description="When it is or was due.")]
     created_at: Moment
     updated_at: Moment
@@ -92,13 +102,16 @@ class BacklogView(msgspec.Struct):
 
 
 class QueueView(msgspec.Struct):
-    """A queue as last measured; null figures mean that nobody has measured yet."""
+    """A queue as last measured.
+
+    Null figures mean that nobody has measured yet, or that they count tasks which the credential does not reach.
+    """
 
     name: str
     paused: bool
     max_backlog: Annotated[int | None, Meta(description="Its own limit; null: the server's setting.")]
-    backlog: BacklogView
-    processing: int
+    backlog: BacklogView | None
+    processing: int | None
     oldest_due_age_seconds: float | None
     workers: Annotated[int, Meta(description="Living workers that consume it.")]
     slots: Annotated[int, Meta(description="Tasks that these workers can run at once, over all their queues.")]
@@ -143,6 +156,37 @@ class TypeList(msgspec.Struct):
     types: list[TypeView]
 
 
+class KeyView(msgspec.Struct, kw_only=True):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    queues: Annotated[list[str], Meta(description="Patterns of the queues that it reaches; none: all.")]
+    types: Annotated[list[str], Meta(description="Patterns of the task types that it reaches; none: all.")]
+    own_tasks: bool
+    created_at: Moment
+    created_by: str
+    rotated_at: Moment | None
+    previous_until: Annotated[Moment | None, Meta(description="Until when the secret before works as well.")]
+    expires_at: Moment | None
+    expired: bool
+    revoked_at: Moment | None
+    last_used_at: Annotated[Moment | None, Meta(description="Exact to a minute.")]
+
+
+class KeyWithSecret(KeyView, kw_only=True):
+    """An API key with its secret, which is shown this once."""
+
+    key: Annotated[str, Meta(description="To be sent as `Authorization: Bearer …`.")]
+
+
+class KeyList(msgspec.Struct):
+    """Every key, the oldest first."""
+
+    keys: list[KeyView]
+
+
 class ProblemFault(msgspec.Struct):
     """One place that is wrong."""
 
@@ -158,6 +202,7 @@ class ProblemView(msgspec.Struct, omit_defaults=True):
     status: int
     detail: str
     request_id: str
+    scope: Annotated[str | msgspec.UnsetType, Meta(description="The scope that is missing.")] = msgspec.UNSET
     errors: list[ProblemFault] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -186,24 +231,25 @@ def encode(view: msgspec.Struct) -> bytes:
     return _encoder.encode(view)
 
 
-def task(row: Record) -> TaskView:
-    """Return a task's row as its view."""
+def task(row: Record, principal: Principal) -> TaskView:
+    """Return a task's row as its view; what handlers were given and what they answered only to who may see it."""
     status = row["status"]
     errors = row["errors"]
+    whole = principal.may(Scope.TASKS_PAYLOAD)
     return TaskView(
         id=row["id"],
         type=row["type"],
         queue=row["queue"],
-        payload=_spliced(row["payload"]),
+        payload=_spliced(row["payload"]) if whole else msgspec.UNSET,
         status=status,
-        result=_spliced(row["result"]),
-        error=_last_message(errors) if status == "failed" else None,
-        errors=_spliced(errors),
+        result=_spliced(row["result"]) if whole else msgspec.UNSET,
+        error=msgspec.UNSET if not whole else _last_message(errors) if status == "failed" else None,
+        errors=_spliced(errors) if whole else _without_texts(errors),
         priority=row["priority"],
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
         losses=row["losses"],
-        progress=_spliced(row["progress"]),
+        progress=_spliced(row["progress"]) if whole else msgspec.UNSET,
         run_at=row["run_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
@@ -217,17 +263,18 @@ def etag(body: bytes) -> bytes:
     return b'"%s"' % blake2b(body, digest_size=12).hexdigest().encode("ascii")
 
 
-def queue(row: Record, workers: Sequence[LiveWorker]) -> QueueView:
-    """Return a queue's row as its view."""
+def queue(row: Record, workers: Sequence[LiveWorker], grant: Grant) -> QueueView:
+    """Return a queue's row as its view; figures that count tasks outside of the grant are kept back."""
+    counts = grant.has_whole_queues
     consuming = [worker for worker in workers if row["name"] in worker.queues]
     age = row["oldest_due_age_seconds"]
     return QueueView(
         name=row["name"],
         paused=row["paused"],
         max_backlog=row["max_backlog"],
-        backlog=BacklogView(row["due"], row["delayed"], row["between_attempts"]),
-        processing=row["processing"],
-        oldest_due_age_seconds=None if age is None else max(age, 0.0),
+        backlog=BacklogView(row["due"], row["delayed"], row["between_attempts"]) if counts else None,
+        processing=row["processing"] if counts else None,
+        oldest_due_age_seconds=max(age, 0.0) if counts and age is not None else None,
         workers=len(consuming),
         slots=sum(worker.concurrency for worker in consuming),
         measured_at=row["measured_at"],
@@ -255,8 +302,28 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
     )
 
 
+def key(row: Record) -> KeyView:
+    """Return a key's row as its view."""
+    return KeyView(**row)
+
+
+def key_with_secret(row: Record, secret: str) -> KeyWithSecret:
+    """Return a key's row as its view, with the secret."""
+    return KeyWithSecret(**row, key=secret)
+
+
 def _spliced(text: str | None) -> Any:
     return _NULL if text is None else Raw(text.encode())
+
+
+_failures = msgspec.json.Decoder(list[AttemptFailure])
+
+
+def _without_texts(errors: str) -> list[AttemptFailure]:
+    found = _failures.decode(errors)
+    for failure in found:
+        failure.message = failure.traceback = msgspec.UNSET
+    return found
 
 
 class _Message(msgspec.Struct):

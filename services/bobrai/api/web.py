@@ -14,10 +14,12 @@ from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadline
 from bobrai.domain import limits
+from bobrai.domain.access import anonymous
 from bobrai.runtime.problem import new_request_id
 from bobrai.telemetry.spans import ServerSpan
 
 JSON: Final = b"application/json"
+ANYBODY: Final = anonymous(())  # until it is known better
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)
 _TRACESTATE: Final = re.compile(rb"[!-~][ -~]{0,511}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -57,7 +59,10 @@ class Reply:
 
 
 class Request:
-    """What a handler may know of a request; ``task_id`` is set by the handler for the log line."""
+    """What a handler may know of a request.
+
+    ``principal`` is set by the endpoint, ``task_id`` by the handler for the log line.
+    """
 
     __slots__ = (
         "_receive",
@@ -68,6 +73,7 @@ class Request:
         "headers",
         "method",
         "params",
+        "principal",
         "query_string",
         "request_id",
         "room",
@@ -92,6 +98,7 @@ class Request:
         self.route = route
         self.answering = False  # the body is complete, the handler runs
         self.unread = False  # the handler has not looked at all of the body, so that nothing can have been done
+        self.principal = ANYBODY
         self.task_id: int | None = None
         self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")

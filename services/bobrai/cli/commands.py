@@ -13,6 +13,8 @@ import click
 
 from bobrai import __version__
 from bobrai.cli import process, streams
+from bobrai.cli.parameters import GRACE, LIFE, LIST
+from bobrai.domain.access import Grant, Scope
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.settings import environment, load
@@ -156,13 +158,70 @@ def dev(handlers: str | None) -> None:
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
 )
 def smoke(url: str, timeout: float) -> None:
-    """Submit a task of each built-in type to the API at URL and see both done; exit code 1 with the reason if not."""
+    """Submit a task of each built-in type to the API at URL and see both done; exit code 1 with the reason if not.
+
+    Where the API wants a credential, BOBRAI_API_KEY holds a key with the scopes tasks:submit, tasks:read and
+    tasks:payload.
+    """
     from bobrai.cli.smoke import SmokeFailed, run
 
     try:
-        run(url, timeout, click.echo)
+        run(url, timeout, click.echo, load().api_key.get_secret_value())
     except SmokeFailed as error:
         raise click.ClickException(str(error)) from error
+
+
+@commands.group("keys")
+def keys_() -> None:
+    """Make, list, rotate and revoke API keys, in the database of BOBRAI_DATABASE_URL or of a `bobrai dev` here."""
+
+
+@keys_.command("create")
+@click.option("--name", required=True, help="For people; no two keys in use have the same.")
+@click.option("--scopes", required=True, type=LIST, help=f"By commas, of {', '.join(Scope)}.")
+@click.option("--queues", default="", type=LIST, help="Patterns such as 'mail*', by commas.  [every queue]")
+@click.option("--types", default="", type=LIST, help="Patterns of task types, by commas.  [every type]")
+@click.option("--own-tasks", is_flag=True, help="Of tasks it reaches only those that it has submitted itself.")
+@click.option("--expires", type=LIFE, help="After so long, such as 90d or 12h.  [never]")
+def keys_create(
+    *, name: str, scopes: list[str], queues: list[str], types: list[str], own_tasks: bool, expires: float | None
+) -> None:
+    """Make a key. Its secret is shown once, alone on standard output."""
+    from bobrai.cli import keys
+
+    try:
+        grant = Grant.of(scopes, queues=queues, types=types, own_tasks=own_tasks)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    keys.create(name, grant, expires)
+
+
+@keys_.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+def keys_list(*, as_json: bool) -> None:
+    """Show every key, without secrets."""
+    from bobrai.cli import keys
+
+    keys.list_all(as_json=as_json)
+
+
+@keys_.command("rotate")
+@click.argument("key")
+@click.option("--grace", type=GRACE, default="1d", show_default=True, help="How long the secret so far works as well.")
+def keys_rotate(key: str, grace: float) -> None:
+    """Give the key of this id or name another secret, shown once."""
+    from bobrai.cli import keys
+
+    keys.rotate(key, grace)
+
+
+@keys_.command("revoke")
+@click.argument("key")
+def keys_revoke(key: str) -> None:
+    """End the key of this id or name for good."""
+    from bobrai.cli import keys
+
+    keys.revoke(key)
 
 
 @commands.command("rabbitmq-definitions")

@@ -30,9 +30,16 @@ _OBJECTS_PER_COLLECTION = 20_000  # a few MiB at most that wait to be freed; the
 
 
 def settings(
-    process: str, *, needs: tuple[str, ...] = (), handlers: str | None = None, worker: Mapping[str, Any] | None = None
+    process: str,
+    *,
+    needs: tuple[str, ...] = (),
+    handlers: str | None = None,
+    worker: Mapping[str, Any] | None = None,
+    has_result: bool = False,
 ) -> Settings:
     """Load the settings for a process and set up its logs; None among the command line's wishes means unsaid.
+
+    Of a command whose result goes to standard output only warnings are logged, on standard error.
 
     Raises ConfigurationError when a setting is wrong, or one that the process cannot do without is missing.
     """
@@ -43,16 +50,22 @@ def settings(
             raise ConfigurationError(
                 f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
             )
-    prepare(loaded, process)
+    prepare(loaded, process, has_result=has_result)
     for name, nearest in unknown_variables(environment()).items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     return loaded
 
 
-def prepare(loaded: Settings, process: str) -> None:
+def prepare(loaded: Settings, process: str, *, has_result: bool = False) -> None:
     """Set up logs, metrics and traces of a process; raises ConfigurationError."""
     masking.hide(*credentials.of(loaded, environment()))
-    logs.configure(level=loaded.log.level, format=_log_format(loaded), process=process, version=__version__)
+    logs.configure(
+        level="warning" if has_result else loaded.log.level,
+        format=_log_format(loaded),
+        process=process,
+        version=__version__,
+        stream=sys.stderr if has_result else sys.stdout,
+    )
     exposition.export_as(process, __version__)
     if process in _TRACED:
         traces.start(process, __version__, environment())

@@ -33,9 +33,10 @@ class _Step:
     result: Any
 
 
-def run(url: str, timeout_seconds: float, say: Callable[[str], None]) -> None:
+def run(url: str, timeout_seconds: float, say: Callable[[str], None], key: str = "") -> None:
     """Submit a task of each built-in type and see them done with the right result, all within the timeout.
 
+    ``key`` is shown to the API, unless it is empty.
     Raises SmokeFailed.
     """
     mark = uuid.uuid4().hex
@@ -43,7 +44,7 @@ def run(url: str, timeout_seconds: float, say: Callable[[str], None]) -> None:
         _Step("echo", {"smoke": mark}, {"smoke": mark}),
         _Step("demo", "smoke test", "processed: smoke test (1sec)"),
     )
-    client = _Client(url, timeout_seconds, say)
+    client = _Client(url, timeout_seconds, say, key)
     say(f"testing {client.base} within {timeout_seconds:g} s")
     began = time.monotonic()
     accepted = [(client.submit(step, f"smoke-{mark}-{step.type}"), step) for step in steps]
@@ -55,7 +56,7 @@ def run(url: str, timeout_seconds: float, say: Callable[[str], None]) -> None:
 class _Client:
     """Requests that are repeated while the other side is not up, until the one deadline of all."""
 
-    def __init__(self, url: str, timeout_seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, url: str, timeout_seconds: float, say: Callable[[str], None], key: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SmokeFailed(f"{url!r} is not the URL of an API; write it as http://HOST:PORT")
@@ -63,6 +64,7 @@ class _Client:
         self._timeout_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._say = say
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._said = ""
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -111,7 +113,7 @@ class _Client:
         self, doing: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         while True:
-            request = urllib.request.Request(self.base + path, body, headers or {})  # noqa: S310 - checked above
+            request = urllib.request.Request(self.base + path, body, {**self._headers, **(headers or {})})  # noqa: S310 - checked above
             try:
                 with self._open(request, timeout=max(0.1, min(_REQUEST_SECONDS, self._left()))) as response:
                     answer = json.load(response)

@@ -14,10 +14,11 @@ from bobrai.dispatcher.pruner import Pruner
 from bobrai.dispatcher.reaper import Reaper
 from bobrai.dispatcher.relay import Relay
 from bobrai.dispatcher.sweeper import Sweeper
-from bobrai.dispatcher.wakeups import Wakeups
 from bobrai.runtime.health import HealthServer
 from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.wakeups import Wakeups
 from bobrai.settings import Settings
+from bobrai.store import outbox
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
 
@@ -46,7 +47,7 @@ async def serve(settings: Settings, broker: Broker, stop: Stop) -> None:
         log.info("dispatcher.started", health=settings.dispatcher.health_bind)
         loops = [
             relay.run(stop),
-            Wakeups(settings.database, relay.wake).run(stop),
+            Wakeups(settings.database, outbox.CHANNEL, relay.wake, name="notify").run(stop),
             Reaper(settings, database).run(stop),
             Sweeper(settings, database, broker).run(stop),
             Measuring(settings, database, broker).run(stop),

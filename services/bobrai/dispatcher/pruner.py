@@ -1,4 +1,4 @@
-"""Removes finished tasks after their retention time, and idempotency keys after theirs.
+"""Removes finished tasks after their retention time, and idempotency keys and ended API keys after theirs.
 
 In: rows past their time. Out: nothing. Small batches with pauses between them, so that a million rows that fall due at
 once take neither locks nor the disk away from the living.
@@ -11,12 +11,13 @@ from typing import Final
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
-from bobrai.store import tasks
+from bobrai.store import keys, tasks
 from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
 
 BATCH: Final = 1000
 REST: Final = 4.0  # pause after a batch, as a multiple of the time that the batch took
+_KEYS_KEPT_SECONDS: Final = 30 * 86_400.0  # after their end, for whoever asks what they were
 LEAST_PAUSE_SECONDS: Final = 0.01
 
 
@@ -38,6 +39,7 @@ class Pruner:
         """Remove everything that is past its time now; raises DatabaseUnavailable."""
         await self._batches(self._prune_tasks)
         await self._batches(lambda: tasks.prune_idempotency_keys(self._database, limit=BATCH))
+        await keys.prune(self._database, retention_seconds=_KEYS_KEPT_SECONDS)
 
     async def _prune_tasks(self) -> int:
         pruned = await tasks.prune(self._database, retention_seconds=self._retention_seconds, limit=BATCH)

@@ -78,6 +78,11 @@ class Grant:
         return grant
 
     @property
+    def named_scopes(self) -> list[str]:
+        """The scopes as people write them: ``admin`` alone says them all."""
+        return [Scope.ADMIN] if Scope.ADMIN in self.scopes else sorted(self.scopes)
+
+    @property
     def is_narrowed(self) -> bool:
         """Whether there are tasks outside of it."""
         return bool(self.queues or self.types or self.own_tasks)

@@ -35,6 +35,10 @@ MAX_WARNINGS: Final = 20  # in the answer to one submit
 
 MAX_KEYS: Final = 1_000  # API keys that can be used: every API process holds them all in memory
 MAX_KEY_NAME: Final = 100  # characters
+KEY_NAME_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{{0,{MAX_KEY_NAME - 1}}}$"
+KEY_NAME_RULE: Final = (
+    f"1 to {MAX_KEY_NAME} letters, digits, spaces, '.', '_', '@', ':', '/' and '-', beginning with a letter or digit"
+)
 MAX_PATTERNS: Final = 50  # of queues, and of types, in one grant
 MAX_PATTERN: Final = 100  # characters
 MAX_KEY_LIFE_SECONDS: Final = 10 * 366 * 86_400

@@ -57,6 +57,7 @@ class NewTask:
     run_at: datetime | None = None
     request_id: str = ""
     trace_context: str = ""
+    client_id: str = ""  # the principal who submitted it; empty: anonymous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class IdempotencyKey:
     key: str
     fingerprint: bytes
     ttl_seconds: float
-    client_id: str = ""
+    client_id: str = ""  # each principal has keys of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 
 from bobrai.domain.errors import ConfigurationError
 from bobrai.settings.api import ApiSettings
+from bobrai.settings.auth import AuthSettings
 from bobrai.settings.group import Group
 from bobrai.settings.values import (
     Address,
@@ -239,11 +240,13 @@ class Settings(BaseModel):
     log: LogSettings
     trace: TraceSettings
     api: ApiSettings
+    auth: AuthSettings
     dispatcher: DispatcherSettings
     worker: WorkerSettings
     external_metrics: ExternalMetricsSettings
     handlers: tuple[str, ...] = ()
     data_dir: str = ".bobrai"
+    api_key: SecretStr = SecretStr("")
     crash_point: str = ""
 
 
@@ -252,6 +255,7 @@ class _TopLevel(Group):
 
     handlers: Names = Field((), description="Modules that declare handlers, separated by commas.")
     data_dir: str = Field(".bobrai", description="Folder of the embedded PostgreSQL of `bobrai dev`.")
+    api_key: SecretStr = Field(SecretStr(""), description="API key or token that `bobrai smoke` shows to the API.")
     crash_point: str = Field(
         "", description="Name of a checkpoint at which the process kills itself; for fault tests only."
     )
@@ -263,6 +267,7 @@ GROUPS: dict[str, type[Group]] = {
     "log": LogSettings,
     "trace": TraceSettings,
     "api": ApiSettings,
+    "auth": AuthSettings,
     "dispatcher": DispatcherSettings,
     "worker": WorkerSettings,
     "external_metrics": ExternalMetricsSettings,
@@ -277,7 +282,7 @@ def variables() -> dict[str, tuple[str, str]]:
         for name, field in group.model_fields.items():
             default = field.default
             shown = default.get_secret_value() if isinstance(default, SecretStr) else default
-            shown = ",".join(shown) if isinstance(shown, tuple) else str(shown)
+            shown = ",".join(shown) if isinstance(shown, tuple) else "" if shown is None else str(shown)
             found[f"{group.model_config.get('env_prefix', '')}{name}".upper()] = (shown, field.description or "")
     return found
 
@@ -329,7 +334,7 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
     if faults:
         raise ConfigurationError("; ".join(faults))
     top = values.pop("top")
-    settings = Settings(**values, handlers=top.handlers, data_dir=top.data_dir, crash_point=top.crash_point)
+    settings = Settings(**values, **{name: getattr(top, name) for name in _TopLevel.model_fields})
     _check_together(settings)
     return settings
 

@@ -4,7 +4,7 @@ In: the text. Out: types for the fields of the groups, and URLs that hold their 
 """
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Final
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from bobrai.domain import limits
+from bobrai.domain.access import ALL_SCOPES, Scope
 
 Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
 Period = Annotated[float, Field(ge=0, le=10 * limits.MAX_DELAY_SECONDS)]  # seconds; 0 has a meaning of its own
@@ -97,6 +98,15 @@ def split_address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_loopback(value: str) -> bool:
+    """Whether a checked ``HOST:PORT`` is reached from this machine alone."""
+    host, _ = split_address(value)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_root_path(value: str) -> bool:
     """Whether this is a path under which a gateway may serve the API: nothing that leads elsewhere or is read twice."""
     return len(value) <= _MAX_ROOT_PATH and _ROOT_PATH.fullmatch(value) is not None
@@ -127,6 +137,21 @@ def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
+def _scopes(value: object) -> object:
+    names = _names(value)
+    if not isinstance(names, tuple):
+        return names
+    if names == ("none",):
+        return frozenset()
+    for name in names:
+        if name not in set(Scope):
+            raise ValueError(f"{name!r} is not a scope: {', '.join(Scope)}, or none alone")
+    if not names:
+        raise ValueError(f"must name scopes, or be none: {', '.join(Scope)}")
+    scopes = frozenset(map(Scope, names))
+    return ALL_SCOPES if Scope.ADMIN in scopes else scopes
+
+
 def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names, each once; raises ValueError for one that no task can have, and for none at all."""
     if not names:
@@ -141,6 +166,7 @@ RootPath = Annotated[str, AfterValidator(_root_path)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Scopes = Annotated[frozenset[Scope], NoDecode, BeforeValidator(_scopes)]
 Queues = Annotated[Names, AfterValidator(checked_queues)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]
 AmqpUrls = Annotated[SecretStr, AfterValidator(_amqp_urls)]

@@ -43,7 +43,7 @@ def _storable(text: str) -> str:
 
 
 def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
-    """Return new tasks as the eleven arrays that ``submit`` takes."""
+    """Return new tasks as the twelve arrays that ``submit`` takes."""
     return (
         [task.type for task in tasks],
         [task.queue for task in tasks],
@@ -56,4 +56,5 @@ def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
         [task.run_at for task in tasks],
         [task.request_id for task in tasks],
         [task.trace_context for task in tasks],
+        [task.client_id for task in tasks],
     )

@@ -3,10 +3,11 @@
 In: ids and filters from the API. Out: records, whose JSON columns are text that goes to the client as it is.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bobrai.domain.access import Principal
 from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import ROUNDS, Executor, Record, Transactional
@@ -33,6 +34,7 @@ class TaskFilter:
     queue: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    seen_by: Principal | None = None  # only what is inside of this principal's grant
 
 
 async def get(database: Executor, task_id: int) -> Record:
@@ -66,8 +68,21 @@ async def page(database: Transactional, wanted: TaskFilter, *, before_id: int | 
             wanted.queue,
             wanted.created_after,
             wanted.created_before,
+            *_inside(wanted.seen_by),
             limit,
         )
+
+
+def _inside(principal: Principal | None) -> tuple[list[str] | None, list[str] | None, str | None]:
+    """Return patterns of queues and types as LIKE takes them, and whose tasks; None: any."""
+    if principal is None:
+        return None, None, None
+    grant = principal.grant
+    return _like(grant.queues), _like(grant.types), principal.id if grant.own_tasks else None
+
+
+def _like(patterns: Sequence[str]) -> list[str] | None:
+    return [each.replace("_", r"\_").replace("*", "%") for each in patterns] or None
 
 
 async def cancel(database: Executor, task_id: int) -> TaskStatus:

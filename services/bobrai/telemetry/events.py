@@ -54,6 +54,14 @@ EVENTS: Final[dict[str, Event]] = {
     "http.request": Event("info", "A request was answered (debug for health, metrics and documentation)."),
     "http.refused": Event("info", "What a client sent was no request, or its head too large or slow."),
     "http.failed": Event("error", "A request met a defect of the server and was answered with 500."),
+    "access.open": Event(
+        "warning",
+        "The API is reached from other machines, and lets requests without a credential do what `scopes` say.",
+    ),
+    "access.key_unusable": Event("warning", "A key's row says what this release cannot read; the key opens nothing."),
+    "key.created": Event("info", "An API key was made."),
+    "key.rotated": Event("info", "An API key has another secret; the one before works until its grace is over."),
+    "key.revoked": Event("info", "An API key was ended."),
     "catalog.empty": Event("debug", "Queues and types could not be read yet."),
     "catalog.schema_unusable": Event(
         "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
@@ -66,8 +74,8 @@ EVENTS: Final[dict[str, Event]] = {
     "dispatcher.stopped": Event("info", "The dispatcher has drained and ends."),
     "dispatcher.drain_timeout": Event("warning", "Rounds under way were cut off when the drain time was over."),
     "relay.queue_closed": Event("warning", "The broker takes nothing for a queue; it is left alone for a while."),
-    "wakeups.listening": Event("info", "The dispatcher hears of commits by NOTIFY."),
-    "wakeups.lost": Event("warning", "NOTIFY is not heard; due tasks are found by polling until it is."),
+    "wakeups.listening": Event("info", "The process hears of commits by NOTIFY on a `channel`."),
+    "wakeups.lost": Event("warning", "NOTIFY is not heard on a `channel`; the process polls until it is."),
     "worker.lost": Event("warning", "A worker's lease expired: its tasks are taken back."),
     "task.taken_back": Event(
         "warning", "A lost worker's task is pending again; it has been lost `losses` times, which are no attempts."

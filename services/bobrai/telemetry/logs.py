@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TextIO, TypeAlias, cast
 
 import msgspec
 import structlog
@@ -88,12 +88,22 @@ def set_level(name: str) -> None:
     foreign.set_level(Threshold.least)
 
 
-def configure(*, level: str, format: Format, process: str, version: str = "") -> None:  # noqa: A002 - the setting's name
-    """Set up logging for this process; call once, before anything logs. ``process`` is a field of every line."""
+def configure(
+    *,
+    level: str,
+    format: Format,  # noqa: A002 - the setting's name
+    process: str,
+    version: str = "",
+    stream: TextIO | None = None,
+) -> None:
+    """Set up logging for this process; call once, before anything logs. ``process`` is a field of every line.
+
+    Lines go to standard output, or to another stream where that is for a command's result.
+    """
     _Configured.process = process
     _Configured.format = format
     _Configured.in_ecs = ecs.Fields(version)
-    _sink.open(sys.stdout)
+    _sink.open(sys.stdout if stream is None else stream)
     foreign.listen(_say, lambda: _said_in.get() is not None)
     set_level(level)
 

@@ -122,6 +122,13 @@ SUBMISSIONS_REFUSED = counter(
     ["reason"],
     by=_API,
 )
+ACCESS_REFUSED = counter(
+    "bobrai_access_refused_total",
+    "Requests that were refused for who asked, by reason: missing, no credential; malformed, unknown, expired, revoked:"
+    " of the credential; scope: it may do other things.",
+    ["reason"],
+    by=_API,
+)
 TASK_WAITERS = gauge("bobrai_task_waiters", "Requests that wait for a task to end (?wait=).", by=_API)
 
 # --- worker -----------------------------------------------------------------------------------------------------------
@@ -295,7 +302,8 @@ LOOP_SUCCESS = gauge(
 )
 CONNECTED = gauge(
     "bobrai_connected",
-    "1 while the connection is up, 0 while it is down: database, rabbitmq, notify (LISTEN).",
+    "1 while the connection is up, 0 while it is down: database, rabbitmq, and the LISTEN of the dispatcher (notify)"
+    " and of the API (notify_access).",
     ["dependency"],
     by=EVERY,
 )

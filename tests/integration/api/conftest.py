@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,11 +44,15 @@ async def announce(store: Database) -> None:
 
 
 @asynccontextmanager
-async def serving(url: str, port: int, **settings: Any) -> AsyncIterator[Stop]:
+async def serving(
+    url: str, port: int, *, auth: Mapping[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Stop]:
     """The API until the end of the block."""
     stop, listening = Stop(), asyncio.Event()
     loaded = load(
-        database={"url": url, "direct_url": url}, api={"bind": f"127.0.0.1:{port}", "refresh_seconds": 0.1, **settings}
+        database={"url": url, "direct_url": url},
+        api={"bind": f"127.0.0.1:{port}", "refresh_seconds": 0.1, **settings},
+        auth=auth or {},
     )
     running = asyncio.create_task(serve(loaded, stop, on_listening=listening.set))
     try:

@@ -290,7 +290,7 @@ async def test_a_request_id_is_kept_or_made(api: Api, given: str, kept: bool) ->
 async def test_probes_health_and_metrics(api: Api) -> None:
     assert (await api.get("/livez")).json() == {"live": True}
     assert (await api.get("/readyz")).json() == {
-        "ready": True, "checks": {"catalog": True, "running": True},
+        "ready": True, "checks": {"access": True, "catalog": True, "running": True},
     }  # fmt: skip
     assert (await api.get("/health")).json() == {"status": "healthy", "checks": {"database": "healthy"}}
     await api.submit()

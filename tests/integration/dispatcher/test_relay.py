@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from bobrai.dispatcher import relay as relay_module
-from bobrai.dispatcher import wakeups as wakeups_module
 from bobrai.dispatcher.relay import Relay
-from bobrai.dispatcher.wakeups import Wakeups
 from bobrai.domain.errors import BrokerUnavailable
 from bobrai.domain.message import Hint
+from bobrai.runtime import wakeups as wakeups_module
 from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.wakeups import Wakeups
 from bobrai.settings import Settings
 from bobrai.store import queues, workers
+from bobrai.store.outbox import CHANNEL
 from bobrai.store.pool import Database
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import outbox_rows, submitted, submitted_one, worker
@@ -230,7 +231,7 @@ async def awake(settings_with: MakeSettings, store: Database, broker: Broker, ru
     settings = settings_with(poll_seconds=600.0)
     stop = Stop()
     relay = Relay(settings, store, broker)
-    wakeups = Wakeups(settings.database, relay.wake)
+    wakeups = Wakeups(settings.database, CHANNEL, relay.wake, name="notify")
     running(relay.run(stop))
     running(wakeups.run(stop))
     await eventually(lambda: wakeups.listening and relay.relaying)
@@ -273,7 +274,7 @@ async def test_a_silent_listener_is_found_by_its_check(
 ) -> None:
     monkeypatch.setattr(wakeups_module, "CHECK_SECONDS", 0.05)
     woken: list[int] = []
-    wakeups = Wakeups(settings_with().database, lambda: woken.append(1))
+    wakeups = Wakeups(settings_with().database, CHANNEL, lambda: woken.append(1), name="notify")
     running(wakeups.run(Stop()))
     await eventually(lambda: wakeups.listening)
     await stays(lambda: wakeups.listening, 0.3)

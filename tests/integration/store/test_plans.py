@@ -42,6 +42,8 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, s
     SELECT 'echo', 'default', '1', 3, '{{}}', 300, 'processing', 1, n % {WORKERS} + 1, now()
     FROM generate_series(1, {PROCESSING}) AS n;
 DELETE FROM workers WHERE id = {GONE};
+INSERT INTO api_keys (id, name, secret_hash, scopes, created_by)
+    SELECT 'key' || n, 'key ' || n, sha256(n::text::bytea), '{{tasks:read}}', '' FROM generate_series(1, 1000) AS n;
 INSERT INTO idempotency_keys SELECT '', 'key' || n, 'x', '{{1}}', now() + make_interval(secs => n - 1000)
     FROM generate_series(1, 20000) AS n;
 """
@@ -58,7 +60,7 @@ hundred_done = list(range(MINE - 1, MINE - 1 + 100 * WORKERS, WORKERS))
 hundred = [*range(100)]
 submission = [
     ["echo"] * 100, ["default"] * 100, [0] * 100, ["1"] * 100, [3] * 100, ["{}"] * 100, [300.0] * 100, [0.0] * 100,
-    [None] * 100, [""] * 100, [""] * 100,
+    [None] * 100, [""] * 100, [""] * 100, ["key:a"] * 100,
 ]  # fmt: skip
 
 # name, arguments, pages of 8 kB that it may touch: twice what it touches now, for 100 rows where it takes many
@@ -91,6 +93,9 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("task_by_id", [500], 6),
     ("read_tasks", [hundred_due], 600),
     ("tasks_by_ids", [hundred_done], 300),
+    ("known_keys", [], 60),
+    ("list_keys", [None], 60),
+    ("touch_keys", [["key7", "key8"]], 60),
     ("cancel", [FIRST_DUE + 7], 60),
     ("replay", [500], 90),
     ("prune_tasks", [86_400.0, 100], 900),
@@ -110,19 +115,20 @@ COUNTING: list[tuple[str, list[Any], int]] = [
     ("removed_queue", [-1.0, []], 100),
 ]
 
-# before_id, status, type, queue, created_after, created_before, limit
+# before_id, status, type, queue, created_after, created_before, patterns of queues, of types, client_id, limit
 PAGES: list[tuple[str, list[Any], int]] = [
-    ("the newest", [None, None, None, None, None, None, 100], 20),
-    ("in the middle", [30_000, None, None, None, None, None, 100], 20),
-    ("failed ones", [None, "failed", None, None, None, None, 100], 220),
-    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, 100], 12),
-    ("pending ones", [None, "pending", None, None, None, None, 100], 1500),
-    ("processing ones", [None, "processing", None, None, None, None, 100], 30),
-    ("of a frequent type", [None, None, "type3", None, None, None, 100], 2200),
-    ("of a queue", [None, None, None, "queue5", None, None, 100], 2200),
+    ("the newest", [None, None, None, None, None, None, None, None, None, 100], 20),
+    ("in the middle", [30_000, None, None, None, None, None, None, None, None, 100], 20),
+    ("failed ones", [None, "failed", None, None, None, None, None, None, None, 100], 220),
+    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, None, None, None, 100], 12),
+    ("inside of a narrowed grant", [None, None, None, None, None, None, ["queue5%"], ["type%"], None, 100], 2200),
+    ("pending ones", [None, "pending", None, None, None, None, None, None, None, 100], 1500),
+    ("processing ones", [None, "processing", None, None, None, None, None, None, None, 100], 30),
+    ("of a frequent type", [None, None, "type3", None, None, None, None, None, None, 100], 2200),
+    ("of a queue", [None, None, None, "queue5", None, None, None, None, None, 100], 2200),
     (
         "of a narrow time",
-        [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), 100],
+        [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), None, None, None, 100],
         700,
     ),
 ]

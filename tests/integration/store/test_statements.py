@@ -9,9 +9,11 @@ import pytest
 
 import bobrai
 from bobrai.domain import task
+from bobrai.domain.access import Grant
+from bobrai.domain.errors import KeyNameTaken
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
-from bobrai.store import attempts, backlogs, outbox, queries, queues, submission, task_types, tasks, workers
+from bobrai.store import attempts, backlogs, keys, outbox, queries, queues, submission, task_types, tasks, workers
 from bobrai.store.pool import Database
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
@@ -129,6 +131,8 @@ async def _everything(store: Database, turn: int) -> None:
     assert await attempts.orphans(store, me, ids[:3]) == {(ids[3], 1)}
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
 
+    await _keys(store, f"key{turn}")
+
     await tasks.cancel(store, ids[4])
     await tasks.replay(store, ids[4])
     assert await tasks.final_of(store, ids) == {ids[0]}
@@ -159,6 +163,24 @@ async def _everything(store: Database, turn: int) -> None:
     assert queue in {each.queue for each in await backlogs.every(store)}
     assert await relayed(store, queue=queue)
     await _removals(store, queue, f"kept{turn}")
+
+
+async def _keys(store: Database, key_id: str) -> None:
+    grant, life = Grant.of(["tasks:read"], queues=["mail*"]), {"expires_at": None, "expires_seconds": 60.0}
+    made = {"name": key_id, "secret_hash": bytes(32), "grant": grant, "created_by": "me", **life}
+    await keys.create(store, key_id, **made)
+    with pytest.raises(KeyNameTaken):
+        await keys.create(store, f"{key_id}b", **made)
+    assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=5.0)
+    await keys.touch(store, [key_id])
+    (known,) = [row for row in await keys.known(store) if row["id"] == key_id]
+    assert (known["secret_hash"], known["previous_hash"]) == (bytes(range(32)), bytes(32))
+    assert await keys.revoke(store, key_id)
+    shown = await keys.get(store, key_id)
+    assert shown is not None
+    assert shown["last_used_at"] is not None
+    assert await keys.prune(store, retention_seconds=600.0) == 0
+    assert key_id in {row["id"] for row in await keys.every(store)}
 
 
 async def _removals(store: Database, queue: str, kept: str) -> None:

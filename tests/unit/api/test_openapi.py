@@ -11,6 +11,7 @@ import pytest
 
 from bobrai.api import docs_page, openapi, routes
 from bobrai.api.catalog import KnownType
+from bobrai.domain.access import anonymous
 from bobrai.domain.task import TaskType
 
 ODD = {
@@ -41,7 +42,7 @@ def document() -> dict[str, Any]:
     """The document of an API that knows types of every kind."""
     types = {name: KnownType(TaskType(name=name, payload_schema=json.dumps(shape))) for name, shape in TYPES.items()}
     handlers: Any = Handlers()
-    return openapi.build(routes.operations(handlers, handlers, handlers, handlers), types)
+    return openapi.build(routes.operations(handlers, handlers, handlers, handlers, handlers), types, anonymous(()))
 
 
 def answers(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

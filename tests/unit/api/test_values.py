@@ -11,7 +11,7 @@ from bobrai.domain.errors import QueueFull
 
 
 def key_of(header: bytes, kind: str = "single", body: bytes = b"{}") -> tuple[str, bytes]:
-    key = idempotency.key_of(header, kind, body, ttl_seconds=60)
+    key = idempotency.key_of(header, kind, body, ttl_seconds=60, client_id="")
     assert key is not None
     return key.key, key.fingerprint
 

@@ -17,6 +17,7 @@ class Busy(errors.RetryLater):
 
 
 ARGUMENTS = {
+    errors.CredentialRefused: ("expired", "This key has expired"),
     errors.QueueFull: ("media", 5, 3),
     errors.TaskNotFound: (7,),
     errors.TransitionRefused: (7, "done", "cancelled"),

@@ -80,7 +80,9 @@ def test_meanings_fit_the_terminal(columns: int) -> None:
 
 
 def test_every_setting_that_is_a_secret_is_known_as_one() -> None:
-    named = {name for name in variables() if name.endswith(("PASSWORD", "TOKEN", "DATABASE_URL", "DIRECT_URL"))}
+    named = {
+        name for name in variables() if name.endswith(("PASSWORD", "TOKEN", "_API_KEY", "DATABASE_URL", "DIRECT_URL"))
+    }
     assert secret_variables() == named | {"BOBRAI_RABBITMQ_URL"}
 
 

@@ -6,13 +6,14 @@ WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
            coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
-                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[])
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
-                               delay_seconds, run_at, request_id, trace_context, position)
+                               delay_seconds, run_at, request_id, trace_context, client_id, position)
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context)
-    SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context
+                       request_id, trace_context, client_id)
+    SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
+           client_id
     FROM item
     RETURNING 1
 ), due AS (
@@ -30,12 +31,12 @@ WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
            coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
-                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[])
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
-                               delay_seconds, run_at, request_id, trace_context, position)
+                               delay_seconds, run_at, request_id, trace_context, client_id, position)
 ), taken AS (
     INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_ids, expires_at)
-    SELECT $12, $13, $14, array_agg(id ORDER BY position), now() + make_interval(secs => $15::double precision)
+    SELECT $13, $14, $15, array_agg(id ORDER BY position), now() + make_interval(secs => $16::double precision)
     FROM item
     ON CONFLICT (client_id, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, task_ids = excluded.task_ids, expires_at = excluded.expires_at
@@ -45,7 +46,7 @@ WITH item AS MATERIALIZED (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
                        request_id, trace_context, client_id, idempotency_key)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           $12, $13
+           client_id, $14
     FROM item WHERE EXISTS (SELECT FROM taken)
     RETURNING 1
 ), due AS (

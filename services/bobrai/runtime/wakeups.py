@@ -1,7 +1,7 @@
-"""Hears commits that wrote outbox rows, and wakes the relay.
+"""Hears commits that concern a process, and wakes the loop that looks after them.
 
-In: NOTIFY on a direct connection, held open and checked. Out: one call per notification, and one after every
-reconnection for whatever was said meanwhile. Without the connection the relay still finds everything by its safety
+In: NOTIFY on one channel of a direct connection, held open and checked. Out: one call per notification, and one after
+every reconnection for whatever was said meanwhile. Without the connection the loop still finds everything by its slow
 poll.
 """
 
@@ -13,7 +13,6 @@ from typing import Final
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import DatabaseSettings
 from bobrai.store.listener import Listener
-from bobrai.store.outbox import CHANNEL
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
@@ -24,10 +23,12 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Wakeups:
-    """Keeps one listening connection alive."""
+    """Keeps one connection alive that listens on a channel; ``name`` is its own in the metric of connections."""
 
-    def __init__(self, settings: DatabaseSettings, wake: Callable[[], None]) -> None:
+    def __init__(self, settings: DatabaseSettings, channel: str, wake: Callable[[], None], *, name: str) -> None:
         self._url = settings.direct()
+        self._channel = channel
+        self._connected = metrics.CONNECTED.labels(name)
         self._timeout = settings.connect_timeout_seconds
         self._wake = wake
         self._told = False
@@ -38,7 +39,7 @@ class Wakeups:
         pause = FIRST_PAUSE_SECONDS
         while not stop.is_set():
             lost = asyncio.Event()
-            listener = Listener(self._url, CHANNEL, timeout_seconds=self._timeout)
+            listener = Listener(self._url, self._channel, timeout_seconds=self._timeout)
             try:
                 await listener.open(self._wake, lost.set)
                 self._listens()
@@ -46,7 +47,7 @@ class Wakeups:
                 while not lost.is_set() and not await _either(lost, stop, CHECK_SECONDS):
                     await listener.check()
                 self._deaf("the connection was lost", stop)
-            except Exception as error:  # noqa: BLE001 - the dispatcher goes on without it, whatever it is
+            except Exception as error:  # noqa: BLE001 - the process goes on without it, whatever it is
                 self._deaf(f"{type(error).__name__}: {error}", stop)
             finally:
                 listener.close()
@@ -56,16 +57,16 @@ class Wakeups:
     def _listens(self) -> None:
         self.listening = True
         self._told = False
-        metrics.CONNECTED.labels("notify").set(1)
-        log.info("wakeups.listening")
+        self._connected.set(1)
+        log.info("wakeups.listening", channel=self._channel)
         self._wake()
 
     def _deaf(self, reason: str, stop: Stop) -> None:
         self.listening = False
-        metrics.CONNECTED.labels("notify").set(0)
+        self._connected.set(0)
         if not self._told and not stop.is_set():
             self._told = True
-            log.warning("wakeups.lost", reason=reason)
+            log.warning("wakeups.lost", channel=self._channel, reason=reason)
 
 
 async def _either(lost: asyncio.Event, stop: Stop, seconds: float) -> bool:

@@ -1,0 +1,142 @@
+"""The API keys of the installation, in memory: no statement per request.
+
+In: rows of ``api_keys``, read again when somebody changed one and every few seconds. Out: the principal of a key that a
+client shows. A key that is not known makes the ring read again, since it may be new, but not in a busy loop. A database
+that is away refuses nobody by mistake: known keys go on for a while, of others nothing is known.
+"""
+
+import asyncio
+import hmac
+import time
+from typing import Final
+
+from bobrai.access.secrets import Shown
+from bobrai.domain.access import Grant, Principal, PrincipalKind
+from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
+from bobrai.store import keys
+from bobrai.store.patience import PatientDatabase
+from bobrai.store.pool import Database, Record
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+_LEAST_PAUSE_SECONDS: Final = 0.2  # between two reads for keys that are not known
+_TOUCH_SECONDS: Final = 60.0
+
+
+class _Key:
+    """A key as it was read last; moments are of the monotonic clock."""
+
+    __slots__ = ("expires_at", "previous_hash", "previous_until", "principal", "revoked", "secret_hash")
+
+    def __init__(self, row: Record, now: float) -> None:
+        grant = Grant.of(row["scopes"], queues=row["queues"], types=row["types"], own_tasks=row["own_tasks"])
+        self.principal = Principal(PrincipalKind.KEY, f"key:{row['id']}", row["name"], grant)
+        self.secret_hash: bytes = row["secret_hash"]
+        self.previous_hash: bytes | None = row["previous_hash"]
+        self.previous_until = now + (row["previous_ends_in"] or 0.0)
+        self.expires_at = float("inf") if row["expires_in"] is None else now + row["expires_in"]
+        self.revoked: bool = row["revoked"]
+
+    def fits(self, digest: bytes, now: float) -> bool:
+        """Whether this is its secret, or the one before within its grace."""
+        if hmac.compare_digest(digest, self.secret_hash):
+            return True
+        previous = self.previous_hash
+        return previous is not None and hmac.compare_digest(digest, previous) and now < self.previous_until
+
+
+class Keyring:
+    """Keys by id. ``refresh_seconds``: the longest time after which they are read again."""
+
+    def __init__(
+        self, database: Database, patient: PatientDatabase, *, refresh_seconds: float, stale_seconds: float
+    ) -> None:
+        self._database = database
+        self._patient = patient
+        self._interval = refresh_seconds
+        self._stale_seconds = stale_seconds
+        self._keys: dict[str, _Key] = {}
+        self._read_at = float("-inf")  # the latest read that went well began then
+        self._began_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._next_read: asyncio.Task[None] | None = None
+        self._used: set[str] = set()  # since the last note of it
+        self._noted: dict[str, float] = {}
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the keys were read once."""
+        return self._read_at > float("-inf")
+
+    async def run_once(self) -> float:
+        """Read everything again, and note who was here; returns the seconds until the next time."""
+        async with self._reading:
+            await self._read()
+        await self._note_used()
+        return self._interval
+
+    async def principal(self, shown: Shown) -> Principal:
+        """Return whom a key is of; raises CredentialRefused, or DatabaseUnavailable when that cannot be known now."""
+        found = self._found(shown)
+        if found is None:
+            await self._patient.outlast(self._reread)
+            found = self._found(shown)
+            if found is None:
+                raise CredentialRefused("unknown", "This key is not known")
+        now = time.monotonic()
+        if found.revoked:
+            raise CredentialRefused("revoked", "This key was revoked")
+        if now >= found.expires_at:
+            raise CredentialRefused("expired", "This key has expired")
+        if now - self._read_at > self._stale_seconds:
+            # A revocation may be waiting for us in a database that we cannot read.
+            raise DatabaseUnavailable(f"keys were not read for {self._stale_seconds:g} s")
+        self._used.add(shown.key_id)
+        return found.principal
+
+    def _found(self, shown: Shown) -> _Key | None:
+        key = self._keys.get(shown.key_id)
+        return key if key is not None and key.fits(shown.digest, time.monotonic()) else None
+
+    async def _reread(self) -> None:
+        """Return once a read is over that began after this call: it knows what was committed before."""
+        if self._next_read is None:
+            self._next_read = asyncio.create_task(self._read_soon())
+            self._next_read.add_done_callback(_retrieve)
+        await asyncio.shield(self._next_read)
+
+    async def _read_soon(self) -> None:
+        # Whoever shows unknown keys waits for the same read, and they are a few in a second.
+        await asyncio.sleep(self._began_at + _LEAST_PAUSE_SECONDS - time.monotonic())
+        async with self._reading:
+            self._next_read = None  # who comes now may ask for what this read does not see
+            await self._read()
+
+    async def _read(self) -> None:
+        began = self._began_at = time.monotonic()
+        rows = await keys.known(self._database)
+        # Seconds that are left count from the statement, so that no key lives longer for a slow answer.
+        fresh: dict[str, _Key] = {}
+        for row in rows:
+            try:
+                fresh[row["id"]] = _Key(row, began)
+            except ValueError as error:  # of a later release, or written by hand: it opens nothing
+                log.warning("access.key_unusable", key=row["id"], error=str(error))
+        self._keys = fresh
+        self._read_at = began
+
+    async def _note_used(self) -> None:
+        now = time.monotonic()
+        due = {key_id for key_id in self._used if now - self._noted.get(key_id, float("-inf")) >= _TOUCH_SECONDS}
+        if due:
+            await keys.touch(self._database, due)
+            self._used -= due
+            self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in self._keys}
+            self._noted.update(dict.fromkeys(due, now))
+
+
+def _retrieve(read: asyncio.Task[None]) -> None:
+    """Take a failed read's error although nobody may wait for it any more."""
+    if not read.cancelled():
+        read.exception()

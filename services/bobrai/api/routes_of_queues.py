@@ -1,0 +1,124 @@
+"""The operations of queues and types, for the table in ``routes``."""
+
+from typing import Final
+
+from bobrai.api import schemas, views
+from bobrai.api.operations import BODY, STORED, Operation, Success
+from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.type_routes import TypeRoutes
+from bobrai.domain.access import Scope
+
+_ONE: Final = Success("The queue.", views.QueueView)
+
+
+def of_queues(queues: QueueRoutes) -> list[Operation]:
+    """Return them, those asked most often first."""
+    return [*_reading(queues), *_changing(queues)]
+
+
+def _reading(queues: QueueRoutes) -> list[Operation]:
+    return [
+        Operation(
+            id="listQueues",
+            method="GET",
+            paths=("/api/v1/queues",),
+            handler=queues.list_all,
+            scope=Scope.QUEUES_READ,
+            tag="Queues",
+            summary="List queues with their figures",
+            description="Figures are measured about once a second; `measured_at` says when.",
+            successes={200: Success("Every queue.", views.QueueList)},
+            problems=("invalid", *STORED),
+        ),
+        Operation(
+            id="readQueue",
+            method="GET",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.read,
+            scope=Scope.QUEUES_READ,
+            tag="Queues",
+            summary="Read a queue",
+            successes={200: _ONE},
+            problems=("queue-not-found", "invalid", *STORED),
+        ),
+    ]
+
+
+def _changing(queues: QueueRoutes) -> list[Operation]:
+    return [
+        Operation(
+            id="putQueue",
+            method="PUT",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.put,
+            scope=Scope.QUEUES_CONTROL,
+            tag="Queues",
+            summary="Make a queue, or change it, and keep it",
+            description="A queue that was made so is there before its first task, and stays until it is removed.",
+            body=schemas.QueueWish,
+            body_limit=16 * 1024,
+            body_optional=True,
+            body_example={"paused": True, "max_backlog": 1000},
+            successes={
+                201: Success("Made.", views.QueueView, headers={"Location": "Path of the queue."}),
+                200: _ONE,
+            },
+            problems=(*BODY, *STORED),
+        ),
+        Operation(
+            id="removeQueue",
+            method="DELETE",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.remove,
+            scope=Scope.QUEUES_CONTROL,
+            tag="Queues",
+            summary="Remove a queue",
+            description="Refused while tasks wait or run in it, or a living worker consumes it. With `purge`, what "
+            "waits is cancelled and what runs is asked to stop; repeat the request until it is answered with 204.",
+            query=schemas.QueueRemoval,
+            successes={204: Success("Gone; its final tasks stay until their retention.", content_type="")},
+            problems=("queue-not-found", "queue-in-use", "invalid", *STORED),
+        ),
+        Operation(
+            id="changeQueue",
+            method="PATCH",
+            paths=("/api/v1/queues/{name}",),
+            handler=queues.change,
+            scope=Scope.QUEUES_CONTROL,
+            tag="Queues",
+            summary="Pause or resume a queue, or set its limit",
+            body=schemas.QueueChange,
+            body_limit=16 * 1024,
+            body_example={"paused": True},
+            successes={200: _ONE},
+            problems=("queue-not-found", *BODY, *STORED),
+        ),
+    ]
+
+
+def of_types(types: TypeRoutes) -> list[Operation]:
+    """Return them."""
+    return [
+        Operation(
+            id="listTypes",
+            method="GET",
+            paths=("/api/v1/types",),
+            handler=types.list_all,
+            scope=Scope.QUEUES_READ,
+            tag="Types",
+            summary="List task types, and whether workers have them",
+            successes={200: Success("Every known type.", views.TypeList)},
+            problems=("invalid", *STORED),
+        ),
+        Operation(
+            id="readType",
+            method="GET",
+            paths=("/api/v1/types/{type}",),
+            handler=types.read,
+            scope=Scope.QUEUES_READ,
+            tag="Types",
+            summary="Read a task type",
+            successes={200: Success("The type.", views.TypeView)},
+            problems=("type-not-found", "invalid", *STORED),
+        ),
+    ]

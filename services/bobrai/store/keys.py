@@ -1,0 +1,97 @@
+"""API keys as rows: made, listed, rotated, revoked, and read by those who authenticate.
+
+In: hashes, never a secret. Out: records. Each change is told on a channel, so that every process knows it at once.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final
+
+from bobrai.domain import limits
+from bobrai.domain.access import Grant
+from bobrai.domain.errors import KeyNameTaken, TooManyKeys
+from bobrai.store.pool import Executor, Record
+from bobrai.store.queries import statement
+
+CHANNEL: Final = "bobrai_access"
+
+_KNOWN = statement("known_keys")
+_LIST = statement("list_keys")
+_CREATE = statement("create_key")
+_NAME_TAKEN = statement("key_name_taken")
+_ROTATE = statement("rotate_key")
+_REVOKE = statement("revoke_key")
+_TOUCH = statement("touch_keys")
+_PRUNE = statement("prune_keys")
+
+
+async def known(database: Executor) -> list[Record]:
+    """Return what authentication needs of every key that can be used or ended within a day; ``*_in`` are seconds."""
+    return await database.fetch(_KNOWN)
+
+
+async def every(database: Executor) -> list[Record]:
+    """Return every key for people to see, the oldest first."""
+    return await database.fetch(_LIST, None)
+
+
+async def get(database: Executor, key_id: str) -> Record | None:
+    """Return one key for people to see, or None."""
+    rows = await database.fetch(_LIST, key_id)
+    return rows[0] if rows else None
+
+
+async def create(
+    database: Executor,
+    key_id: str,
+    *,
+    name: str,
+    secret_hash: bytes,
+    grant: Grant,
+    created_by: str,
+    expires_at: datetime | None,
+    expires_seconds: float | None,
+) -> None:
+    """Store a new key, which ends at a moment, or after so many seconds, or never.
+
+    Raises KeyNameTaken and TooManyKeys.
+    """
+    rows = await database.fetch(
+        _CREATE,
+        key_id,
+        name,
+        secret_hash,
+        grant.named_scopes,
+        list(grant.queues),
+        list(grant.types),
+        grant.own_tasks,
+        created_by,
+        expires_at,
+        expires_seconds,
+        limits.MAX_KEYS,
+    )
+    if rows:
+        return
+    if await database.fetch(_NAME_TAKEN, name):
+        raise KeyNameTaken(f"a key named {name!r} is there already: revoke it, rotate it, or choose another name")
+    raise TooManyKeys(f"there are {limits.MAX_KEYS} keys, as many as there may be: revoke one that is not needed")
+
+
+async def rotate(database: Executor, key_id: str, *, secret_hash: bytes, grace_seconds: float) -> bool:
+    """Give a key another secret, beside which the one so far works for the grace; returns whether it can be used."""
+    return bool(await database.fetch(_ROTATE, key_id, secret_hash, grace_seconds))
+
+
+async def revoke(database: Executor, key_id: str) -> bool:
+    """End a key for good; returns whether there was one that had not ended so before."""
+    return bool(await database.fetch(_REVOKE, key_id))
+
+
+async def touch(database: Executor, key_ids: Collection[str]) -> None:
+    """Note that these keys are used."""
+    await database.fetch(_TOUCH, list(key_ids))
+
+
+async def prune(database: Executor, *, retention_seconds: float) -> int:
+    """Forget the keys that ended before the retention time; returns how many."""
+    return len(await database.fetch(_PRUNE, retention_seconds))

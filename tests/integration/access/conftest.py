@@ -1,0 +1,63 @@
+"""An API that lets nobody in without a key, and keys as tests want them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from bobrai.access import issuing
+from bobrai.domain.access import ALL_SCOPES, Grant, Scope
+from bobrai.store.pool import Database
+from tests.integration.api.conftest import Api, _is_ready, serving
+from tests.integration.api.conftest import store as store
+from tests.support.databases import Database as OwnDatabase
+from tests.support.eventually import eventually
+
+CLOSED = {"anonymous_scopes": "none"}
+WORKING = tuple(sorted(ALL_SCOPES - {Scope.ADMIN}))
+
+
+class Keys:
+    """Makes keys in the test's database."""
+
+    def __init__(self, store: Database) -> None:
+        self._store = store
+        self._made = 0
+
+    async def make(self, *scopes: str, expires_seconds: float | None = None, **narrowed: Any) -> issuing.Issued:
+        """A key with these scopes, all but admin when there are none."""
+        self._made += 1
+        grant = Grant.of(scopes or WORKING, **narrowed)
+        return await issuing.create(
+            self._store, f"test {self._made}", grant, created_by="a test", expires_seconds=expires_seconds
+        )
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header that shows a key."""
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@asynccontextmanager
+async def closed_api(url: str, port: int, **auth: Any) -> AsyncIterator[Api]:
+    """A client of an API that wants a credential."""
+    async with (
+        serving(url, port, auth={**CLOSED, **auth}),
+        Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+    ):
+        await eventually(lambda: _is_ready(client))
+        yield client
+
+
+@pytest.fixture
+def keys(store: Database) -> Keys:
+    """Keys of the test's database."""
+    return Keys(store)
+
+
+@pytest.fixture
+async def api(database: OwnDatabase, store: Database, free_port: Callable[[], int]) -> AsyncIterator[Api]:
+    """A client of an API that wants a credential."""
+    async with closed_api(database.url, free_port()) as client:
+        yield client
