@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
-from bobrai.telemetry import logs, metrics
+from bobrai.telemetry import logs, masking, metrics
 from bobrai.telemetry.spans import Origin
 
 log = logs.get_logger(__name__)
@@ -59,7 +59,7 @@ class OpenTelemetry:
                 attributes={
                     "http.request.method": method if known else "_OTHER",
                     "http.route": route,
-                    "url.path": scope["path"],
+                    "url.path": masking.mask(scope["path"]),
                     "url.scheme": scope.get("scheme", "http"),
                     "network.protocol.version": scope.get("http_version", "1.1"),
                 },
