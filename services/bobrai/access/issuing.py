@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from bobrai.access import secrets
-from bobrai.domain.access import Grant
+from bobrai.domain.access import UNBOUNDED, Allowance, Grant
 from bobrai.store import keys
 from bobrai.store.pool import Executor
 from bobrai.telemetry import logs
@@ -26,6 +26,7 @@ async def create(
     database: Executor,
     name: str,
     grant: Grant,
+    allowance: Allowance = UNBOUNDED,
     *,
     created_by: str,
     expires_at: datetime | None = None,
@@ -40,6 +41,7 @@ async def create(
         name=name,
         secret_hash=secrets.digest(secret),
         grant=grant,
+        allowance=allowance,
         created_by=created_by,
         expires_at=expires_at,
         expires_seconds=expires_seconds,

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from bobrai.access.secrets import Shown
-from bobrai.domain.access import Grant, Principal, PrincipalKind
+from bobrai.domain.access import Allowance, Grant, Principal, PrincipalKind, Rate
 from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
 from bobrai.store import keys
 from bobrai.store.patience import PatientDatabase
@@ -31,7 +31,9 @@ class _Key:
 
     def __init__(self, row: Record, now: float) -> None:
         grant = Grant.of(row["scopes"], queues=row["queues"], types=row["types"], own_tasks=row["own_tasks"])
-        self.principal = Principal(PrincipalKind.KEY, f"key:{row['id']}", row["name"], grant)
+        rate = None if row["rate_count"] is None else Rate(row["rate_count"], row["rate_seconds"])
+        allowance = Allowance(rate, row["burst"], row["max_waiting"])
+        self.principal = Principal(PrincipalKind.KEY, f"key:{row['id']}", row["name"], grant, allowance)
         self.secret_hash: bytes = row["secret_hash"]
         self.previous_hash: bytes | None = row["previous_hash"]
         self.previous_until = now + (row["previous_ends_in"] or 0.0)
@@ -76,14 +78,20 @@ class Keyring:
         await self._note_used()
         return self._interval
 
-    async def principal(self, shown: Shown) -> Principal:
+    def knows(self, shown: Shown) -> bool:
+        """Whether the key is known here, be it still good or not."""
+        return self._found(shown) is not None
+
+    async def look_for(self, shown: Shown) -> None:
+        """Read the keys again, because this one may be new; raises DatabaseUnavailable."""
+        if not self.knows(shown):
+            await self._patient.outlast(self._reread)
+
+    def principal(self, shown: Shown) -> Principal:
         """Return whom a key is of; raises CredentialRefused, or DatabaseUnavailable when that cannot be known now."""
         found = self._found(shown)
         if found is None:
-            await self._patient.outlast(self._reread)
-            found = self._found(shown)
-            if found is None:
-                raise CredentialRefused("unknown", "This key is not known")
+            raise CredentialRefused("unknown", "This key is not known")
         now = time.monotonic()
         if found.revoked:
             raise CredentialRefused("revoked", "This key was revoked")

@@ -1,10 +1,14 @@
-"""How long a request may take: kept for all of them by one timer, because a timer each costs more than checking.
+"""How many requests are under way, and how long each may take.
+
+Kept for all of them by one timer, because a timer each costs more than checking.
 
 In: requests as they begin and end. Out: the cancellation of those that are overdue, at most a quarter second late.
 """
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from bobrai.telemetry import metrics
@@ -52,10 +56,26 @@ class Deadline:
 class Deadlines:
     """Every deadline of a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._aside = 0
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
         metrics.HTTP_REQUESTS_IN_PROGRESS.set_function(lambda: len(self._running))
+
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are under way as may; those that only wait for a task do not count."""
+        return len(self._running) - self._aside >= self.most
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave a request out of the count while it waits."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
 
     def start(self, seconds: float) -> Deadline:
         """Give the current task so many seconds."""

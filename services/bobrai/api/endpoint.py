@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from bobrai.access.authenticator import Authenticator
+from bobrai.access.gate import Gate
 from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadlines
@@ -21,7 +21,7 @@ from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.access import PrincipalKind
-from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
+from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
 from bobrai.telemetry import logs, metrics, traces
@@ -42,11 +42,11 @@ class Endpoint:
         self,
         route: str,
         operations: Mapping[str, Operation],
-        access: Authenticator,
+        gate: Gate,
         deadlines: Deadlines,
         bodies: Bodies,
     ) -> None:
-        self._access = access
+        self._gate = gate
         self._deadlines = deadlines
         self._bodies = bodies
         self._route = route
@@ -79,7 +79,7 @@ class Endpoint:
             else:
                 if (outage := self._outages.get(request.method)) is not None:
                     outage.over()
-            await reply.send(send, request.request_id)
+            await reply.send(send, request.request_id, request.standing)
             status = reply.status
         except ClientGone:
             pass  # counted below; there is nobody to answer
@@ -91,7 +91,10 @@ class Endpoint:
             if not self._operations:
                 raise problems.Problem("not-found", "Nothing is served at this path")
             raise problems.method_not_allowed(request.method, self._allowed)
+        if self._deadlines.full and not operation.quiet:
+            raise problems.overloaded(self._deadlines.most)
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
+        request.deadlines = self._deadlines
         room = None
         try:
             if not operation.quiet:
@@ -113,11 +116,9 @@ class Endpoint:
 
     async def _admit(self, operation: Operation, request: Request) -> None:
         """Find out whom the request is from, and whether they may; before anything of its body is read."""
-        try:
-            principal = request.principal = await self._access.principal(request.headers.get(b"authorization"))
-        except CredentialRefused as error:
-            metrics.ACCESS_REFUSED.labels(error.reason).inc()
-            raise
+        header, address = request.headers.get(b"authorization"), request.address
+        principal = request.principal = await self._gate.principal(header, address)
+        request.standing = self._gate.count(principal, address)
         scope = operation.scope
         if scope is None or principal.may(scope):
             return

@@ -1,7 +1,8 @@
 """What a gateway before the API has done to a request: the path under which it serves us, the client's own address.
 
-In: an ASGI request. Out: the same, with the prefix as ``root_path`` and what trusted proxies say of scheme and host in
-place of what the request itself says. Gateways that strip the prefix and gateways that pass it on are both served.
+In: an ASGI request. Out: the same, with the prefix as ``root_path`` and what trusted proxies say of scheme, host and
+address in place of what the request itself says. Gateways that strip the prefix and
+gateways that pass it on are both served.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from bobrai.domain.errors import ConfigurationError
 from bobrai.settings.api import ApiSettings
 from bobrai.settings.values import is_root_path
 
-_FORWARDED: Final = (b"x-forwarded-prefix", b"x-forwarded-proto", b"x-forwarded-host")
+_FORWARDED: Final = (b"x-forwarded-prefix", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
 
 
 def behind(app: ASGIApp, settings: ApiSettings, operations: Iterable[Operation]) -> ASGIApp:
@@ -49,6 +50,7 @@ class Gateway:
         prefix = self._root_path
         if self._networks and (client := scope.get("client")) is not None and self._trusted(client[0]):
             prefix = _believe(scope, prefix)
+            self._believe_address(scope)
         if prefix:
             # Whichever it was, it is there from here on: ASGI wants it so, and the router takes it off.
             scope["root_path"] = prefix
@@ -59,6 +61,17 @@ class Gateway:
                 scope["path"] = prefix + path
         await self._app(scope, receive, send)
 
+    def _believe_address(self, scope: Scope) -> None:
+        """Take over the client's address: the last one of the list that no trusted proxy has."""
+        said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        for address in reversed([each.strip() for each in ",".join(said).split(",")]):
+            host = _bare(address)
+            if host is None:
+                return  # nobody can say who is behind something that is no address
+            scope["client"] = (host, 0)
+            if not self._trusted(host):
+                return
+
     def _is_trusted(self, host: str) -> bool:
         try:
             address = ip_address(host)
@@ -67,6 +80,17 @@ class Gateway:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks)
+
+
+def _bare(address: str) -> str | None:
+    """Return an address without the port and brackets that some proxies give it; None when it is none."""
+    host = address[1:].partition("]")[0] if address.startswith("[") else address
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
 
 
 def _first(path: str) -> str:

@@ -11,7 +11,7 @@ from bobrai.access.issuing import Issued
 from bobrai.api import bodies_of, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
-from bobrai.domain.access import Grant
+from bobrai.domain.access import Allowance, Grant
 from bobrai.store import keys
 from bobrai.store.pool import Record, Transactional
 
@@ -35,7 +35,7 @@ class KeyRoutes:
         issued = await issuing.create(
             self._database,
             wish.name,
-            _grant(wish),
+            *_checked(wish),
             created_by=_who(request),
             expires_at=wish.expires_at,
             expires_seconds=wish.expires_seconds,
@@ -85,9 +85,12 @@ class KeyRoutes:
         return row
 
 
-def _grant(wish: schemas.KeyWish) -> Grant:
+def _checked(wish: schemas.KeyWish) -> tuple[Grant, Allowance]:
     try:
-        return Grant.of(wish.scopes, queues=wish.queues, types=wish.types, own_tasks=wish.own_tasks)
+        return (
+            Grant.of(wish.scopes, queues=wish.queues, types=wish.types, own_tasks=wish.own_tasks),
+            Allowance.of(rate=wish.rate, burst=wish.burst, max_waiting=wish.max_waiting),
+        )
     except ValueError as error:
         raise problems.invalid([Fault("", str(error))]) from error
 

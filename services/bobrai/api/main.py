@@ -6,12 +6,12 @@ while its database is away: it waits out a short outage, then answers 503; the l
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
-from bobrai.access.authenticator import Authenticator
-from bobrai.access.keyring import Keyring
+from bobrai.access.gate import Gate
 from bobrai.api import app, gateway, openapi, routes
+from bobrai.api.allowances import Allowances
 from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
 from bobrai.api.endpoint import ANSWER_SECONDS
@@ -26,7 +26,7 @@ from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.api.type_routes import TypeRoutes
 from bobrai.api.waiters import Waiters
-from bobrai.domain.access import Principal, anonymous
+from bobrai.domain.access import Principal
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
@@ -45,6 +45,7 @@ _URL_CHECK_SECONDS: Final = 0.2
 # Requests wait out an outage that is shorter, such as a restart of PostgreSQL, and are answered before their own time
 # is over.
 _PATIENCE_SECONDS: Final = ANSWER_SECONDS - 0.5
+_ALLOWANCES_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 2.0  # until the metric of a database that came back says so
 
 
@@ -60,36 +61,25 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     listener = listen(settings.api.bind, "BOBRAI_API_BIND")
     catalog = Catalog(database, settings.api)
     patient = PatientDatabase(database, _PATIENCE_SECONDS)
-    keyring = Keyring(
-        database, patient, refresh_seconds=settings.auth.refresh_seconds, stale_seconds=settings.auth.stale_seconds
-    )
-    access = Authenticator(keyring, anonymous(settings.auth.anonymous(settings.api.bind)))
-    submissions = Submissions(patient, catalog)
+    gate = Gate(database, patient, settings.auth, settings.api.bind)
+    allowances = Allowances(patient)
+    submissions = Submissions(patient, catalog, allowances)
     waiters = Waiters(database, settings.api.wait_tick_seconds)
-    catalog_loop = PeriodicLoop(
-        "catalog", settings.api.refresh_seconds, catalog.run_once, longest_pause_seconds=_LONGEST_PAUSE_SECONDS
-    )
-    keys_loop = PeriodicLoop(
-        "keys", settings.auth.refresh_seconds, keyring.run_once, longest_pause_seconds=_LONGEST_PAUSE_SECONDS
-    )
-    waiters_loop = PeriodicLoop("waiters", settings.api.wait_tick_seconds, waiters.run_once)
-    waiters.wake = waiters_loop.wake
     probe = DatabaseProbe(database)
-    operations = _operations(settings, patient, probe, catalog, access, keyring, submissions, waiters, stop)
-    _warn_of_open(settings.api.bind, access.anonymous)
+    operations = _operations(settings, patient, probe, catalog, gate, submissions, waiters, stop)
+    _warn_of_open(settings.api.bind, gate.anonymous)
     try:
-        application = app.build(operations, access, Bodies(settings.api.max_bodies_bytes))
+        application = app.build(operations, gate, Bodies(settings.api.max_bodies_bytes), settings.api.max_requests)
         served = gateway.behind(application, settings.api, operations)
         server = HttpServer(served, settings.api, lambda: _listening(listener, on_listening))
         async with asyncio.TaskGroup() as group:
-            group.create_task(catalog_loop.run(stop))
-            group.create_task(waiters_loop.run(stop))
-            group.create_task(keys_loop.run(stop))
-            group.create_task(Wakeups(settings.database, CHANNEL, keys_loop.wake, name="notify_access").run(stop))
+            for loop in _loops(settings, catalog, gate, allowances, waiters):
+                group.create_task(loop(stop))
             group.create_task(_drain_on(stop, server, waiters))
             await server.serve(sockets=[listener])
             stop.request("the server ended")
         await submissions.idle()
+        await gate.close()
     finally:
         listener.close()
         await patient.close()
@@ -97,27 +87,49 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     log.info("api.stopped", reason=stop.reason)
 
 
+def _loops(
+    settings: Settings, catalog: Catalog, gate: Gate, allowances: Allowances, waiters: Waiters
+) -> list[Callable[[Stop], Coroutine[Any, Any, None]]]:
+    """Return what runs beside the server until the process stops."""
+
+    def periodic(name: str, seconds: float, run_once: Callable[[], Awaitable[float]]) -> PeriodicLoop:
+        return PeriodicLoop(name, seconds, run_once, longest_pause_seconds=_LONGEST_PAUSE_SECONDS)
+
+    waiting = periodic("waiters", settings.api.wait_tick_seconds, waiters.run_once)
+    waiters.wake = waiting.wake
+    of_gate = [periodic(*duty) for duty in gate.duties]
+
+    def changed() -> None:
+        for loop in of_gate:
+            loop.wake()
+
+    return [
+        periodic("catalog", settings.api.refresh_seconds, catalog.run_once).run,
+        waiting.run,
+        periodic("allowances", _ALLOWANCES_SECONDS, allowances.run_once).run,
+        *(loop.run for loop in of_gate),
+        Wakeups(settings.database, CHANNEL, changed, name="notify_access").run,
+    ]
+
+
 def _operations(
     settings: Settings,
     database: PatientDatabase,
     probe: DatabaseProbe,
     catalog: Catalog,
-    access: Authenticator,
-    keyring: Keyring,
+    gate: Gate,
     submissions: Submissions,
     waiters: Waiters,
     stop: Stop,
 ) -> list[Operation]:
-    system = SystemRoutes(
-        catalog, access, probe, stop, lambda types: openapi.build(operations, types, access.anonymous)
-    )
+    system = SystemRoutes(catalog, gate, probe, stop, lambda types: openapi.build(operations, types, gate.anonymous))
     token = settings.api.scaling_token
     stale_seconds = settings.external_metrics.stale_seconds
     operations = routes.operations(
         TaskRoutes(database, submissions, waiters, settings.api),
         QueueRoutes(database, catalog.run_once),
         TypeRoutes(database),
-        KeyRoutes(database, keyring.run_once),
+        KeyRoutes(database, gate.keyring.run_once),
         system,
         ScalingRoutes(database, token, stale_seconds) if token.get_secret_value() else None,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from bobrai.domain import limits
-from bobrai.domain.access import Scope
+from bobrai.domain.access import Scope, Standing
 from bobrai.domain.errors import (
     CredentialRefused,
     DatabaseUnavailable,
@@ -16,9 +16,11 @@ from bobrai.domain.errors import (
     IdempotencyMismatch,
     KeyNameTaken,
     QueueFull,
+    RateLimited,
     SchemaMissing,
     TaskNotFound,
     TooManyKeys,
+    TooManyWaiting,
     TransitionRefused,
     Unavailable,
 )
@@ -64,12 +66,23 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),
     "invalid": (422, "Invalid request", "`errors` names every place that is wrong as a JSON Pointer."),
     "idempotency-mismatch": (422, "Idempotency key reused", "This Idempotency-Key came before with another body."),
+    "rate-limited": (429, "Too many requests", "More requests than may be; retry after the Retry-After time."),
+    "too-many-waiting": (
+        429,
+        "Too many waiting tasks",
+        "As many tasks of this credential wait as may; retry after the Retry-After time.",
+    ),
     "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
     "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
     "crowded": (
         503,
         "Crowded",
         "No room for the body, or no time to read it; nothing was stored, retry after the Retry-After time.",
+    ),
+    "overloaded": (
+        503,
+        "Overloaded",
+        "As many requests are under way in this process as it takes at once; retry after the Retry-After time.",
     ),
     "unknown": (503, "Unknown", "No dispatcher has measured a queue lately, so its backlog is not known."),
     "unavailable": (
@@ -170,8 +183,14 @@ def crowded() -> Problem:
     return Problem(
         "crowded",
         "Too many bytes of request bodies are under way in this process; nothing was stored, try again",
-        headers=((b"retry-after", b"%d" % _RETRY_CROWDED_SECONDS), (b"connection", b"close")),
+        headers=(_retry_after(_RETRY_CROWDED_SECONDS), (b"connection", b"close")),
     )
+
+
+def overloaded(requests: int) -> Problem:
+    """A request that came while the process had as many as it takes; nothing of it was looked at."""
+    detail = f"{requests} requests are under way in this process, as many as it takes at once; try again"
+    return Problem("overloaded", detail, headers=(_retry_after(_RETRY_CROWDED_SECONDS),))
 
 
 def busy(seconds: float) -> Problem:
@@ -179,7 +198,7 @@ def busy(seconds: float) -> Problem:
     return Problem(
         "crowded",
         f"The process is too busy to read this body within {seconds:g} s; nothing was stored, try again",
-        headers=((b"retry-after", b"%d" % _RETRY_SECONDS),),
+        headers=(_retry_after(_RETRY_SECONDS),),
     )
 
 
@@ -223,7 +242,7 @@ def unavailable(error: Unavailable) -> Problem:
             detail = f"The database cannot do this now (SQLSTATE {sqlstate}); {_AGAIN}"
         case _:
             detail = f"The database does not answer; {_AGAIN}"
-    return Problem("unavailable", detail, headers=((b"retry-after", b"%d" % _RETRY_SECONDS),))
+    return Problem("unavailable", detail, headers=(_retry_after(_RETRY_SECONDS),))
 
 
 def of(error: Exception) -> Problem | None:
@@ -245,13 +264,31 @@ def of(error: Exception) -> Problem | None:
         case IdempotencyMismatch():
             return Problem("idempotency-mismatch", str(error))
         case QueueFull():
-            return Problem("queue-full", str(error), headers=((b"retry-after", b"%d" % error.retry_after_seconds),))
+            return Problem("queue-full", str(error), headers=(_retry_after(error.retry_after_seconds),))
+        case TooManyWaiting():
+            return Problem("too-many-waiting", str(error), headers=(_retry_after(error.retry_after_seconds),))
+        case RateLimited(standing=standing):
+            headers = (_retry_after(standing.retry_seconds), *rate_headers(standing))
+            return Problem("rate-limited", str(error), headers=headers)
         case FiguresUnknown():
             return Problem("unknown", str(error))
         case Unavailable():
             return unavailable(error)
         case _:
             return None
+
+
+def rate_headers(standing: Standing) -> tuple[Header, Header]:
+    """Return the fields of the IETF's draft on RateLimit headers (draft-ietf-httpapi-ratelimit-headers-10)."""
+    name = standing.policy.encode("ascii")
+    return (
+        (b"ratelimit-policy", b'"%s";q=%d;w=%d' % (name, standing.quota, standing.window_seconds)),
+        (b"ratelimit", b'"%s";r=%d;t=%d' % (name, standing.left, standing.reset_seconds)),
+    )
+
+
+def _retry_after(seconds: int) -> Header:
+    return b"retry-after", b"%d" % seconds
 
 
 def shorten(text: str) -> str:

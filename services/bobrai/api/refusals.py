@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bobrai.api.problems import Problem
-from bobrai.domain.errors import IdempotencyMismatch, QueueFull, Unavailable
+from bobrai.domain.errors import IdempotencyMismatch, QueueFull, TooManyWaiting, Unavailable
 from bobrai.telemetry import metrics
 
 _INVALID = metrics.SUBMISSIONS_REFUSED.labels("invalid")
 _QUEUE_FULL = metrics.SUBMISSIONS_REFUSED.labels("queue_full")
+_PRINCIPAL_FULL = metrics.SUBMISSIONS_REFUSED.labels("principal_full")
 _MISMATCH = metrics.SUBMISSIONS_REFUSED.labels("idempotency_mismatch")
 _UNAVAILABLE = metrics.SUBMISSIONS_REFUSED.labels("unavailable")
 
@@ -26,6 +27,9 @@ def counted() -> Iterator[None]:
         raise
     except QueueFull:
         _QUEUE_FULL.inc()
+        raise
+    except TooManyWaiting:
+        _PRINCIPAL_FULL.inc()
         raise
     except IdempotencyMismatch:
         _MISMATCH.inc()

@@ -149,6 +149,8 @@ class QueueChange(QueueWish):
 
 KeyName = Annotated[str, Field(strict=True, pattern=limits.KEY_NAME_PATTERN)]
 Patterns = Annotated[list[Annotated[str, Field(max_length=limits.MAX_PATTERN)]], Field(max_length=limits.MAX_PATTERNS)]
+RateText = Annotated[str, Field(strict=True, pattern=r"^[1-9][0-9]{0,6}/[smhd]$")]
+Burst = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_RATE), _integer]
 KeyLife = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=limits.MAX_KEY_LIFE_SECONDS)]
 Grace = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_GRACE_SECONDS)]
 
@@ -161,6 +163,9 @@ class KeyWish(_Strict):
     queues: Patterns = Field([], description="The queues that it reaches.")
     types: Patterns = Field([], description="The task types that it reaches.")
     own_tasks: Flag = Field(default=False, description="Of tasks it reaches only those that it has submitted itself.")
+    rate: RateText = _optional("Requests, over all processes; the server's setting when absent.")
+    burst: Burst = _optional("Requests at once after a pause; as many as the rate has when absent.")
+    max_waiting: Backlog = _optional("Tasks of it that may wait; without bound when absent.")
     expires_at: Moment = _optional("When it ends; never when absent.")
     expires_seconds: KeyLife = _optional("It ends so many seconds from now; not together with expires_at.")
 

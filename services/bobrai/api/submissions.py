@@ -15,7 +15,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from bobrai.api import problems, schemas
-from bobrai.api.admission import Admission
+from bobrai.api.admission import Admission, Room
+from bobrai.api.allowances import Allowances
 from bobrai.api.catalog import Catalog
 from bobrai.api.decoding import Envelope, Envelopes
 from bobrai.api.problems import Fault
@@ -59,8 +60,9 @@ class Accepted(NamedTuple):
 class Submissions:
     """The way from envelopes to committed rows."""
 
-    def __init__(self, database: PatientDatabase, catalog: Catalog) -> None:
+    def __init__(self, database: PatientDatabase, catalog: Catalog, allowances: Allowances) -> None:
         self._database = database
+        self._allowances = allowances
         self._catalog = catalog
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
@@ -83,11 +85,13 @@ class Submissions:
         IdempotencyMismatch, or Unavailable when the outcome is unknown.
         """
         tasks: Sequence[NewTask] = ()
+        room: Room | None = None
         try:
             # Each holds up everybody else for a moment at a time: many at once would make one long moment of it.
             async with self._large if large else nullcontext():
                 tasks = await self._prepare(envelopes, faults, origin)
-            admitted = self._admit(tasks)
+            room = await self._allowances.admit(origin.principal, len(tasks))
+            admitted = self._admit(tasks, room)
         except (problems.Problem, SubmissionRefused):
             # What was accepted once is answered again, even if the queue is full or the type gone by now.
             first = None if key is None else await submission.lookup(self._database, key)
@@ -106,7 +110,7 @@ class Submissions:
             raise problems.unstorable() from error
         finally:
             if not stored:
-                self._give_back(admitted)
+                self._give_back(admitted, room, len(tasks))
         if stored:
             for task in tasks:
                 self._submitted(task.queue, task.type).inc()
@@ -209,7 +213,7 @@ class Submissions:
                     break
         return list(found)
 
-    def _admit(self, tasks: Sequence[NewTask]) -> list[tuple[Admission, int]]:
+    def _admit(self, tasks: Sequence[NewTask], room: Room | None) -> list[tuple[Admission, int]]:
         wanted = [(tasks[0].queue, 1)] if len(tasks) == 1 else Counter(task.queue for task in tasks).items()
         admitted: list[tuple[Admission, int]] = []
         try:
@@ -218,12 +222,14 @@ class Submissions:
                 admission.admit(count)
                 admitted.append((admission, count))
         except SubmissionRefused:
-            self._give_back(admitted)
+            self._give_back(admitted, room, len(tasks))
             raise
         return admitted
 
     @staticmethod
-    def _give_back(admitted: Sequence[tuple[Admission, int]]) -> None:
+    def _give_back(admitted: Sequence[tuple[Admission, int]], room: Room | None, tasks: int) -> None:
+        if room is not None:
+            room.give_back(tasks)
         for admission, count in admitted:
             admission.give_back(count)
 

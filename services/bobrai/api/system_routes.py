@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bobrai.access.authenticator import Authenticator
+from bobrai.access.gate import Gate
 from bobrai.api import addresses, docs_page, views
 from bobrai.api.catalog import Catalog, KnownType
 from bobrai.api.probe import DatabaseProbe
@@ -37,13 +37,13 @@ class SystemRoutes:
     def __init__(
         self,
         catalog: Catalog,
-        access: Authenticator,
+        gate: Gate,
         probe: DatabaseProbe,
         stop: Stop,
         document: Callable[[Mapping[str, KnownType]], dict[str, Any]],
     ) -> None:
         self._catalog = catalog
-        self._access = access
+        self._gate = gate
         self._probe = probe
         self._stop = stop
         self._document = document
@@ -59,7 +59,7 @@ class SystemRoutes:
 
         All replicas lose that together, and taking all of them out of a Service turns answers into refused connections.
         """
-        checks = {"access": self._access.loaded, "catalog": self._catalog.loaded, "running": not self._stop.is_set()}
+        checks = {"access": self._gate.loaded, "catalog": self._catalog.loaded, "running": not self._stop.is_set()}
         ready = all(checks.values())
         return Reply(views.encode(views.ReadyView(ready, checks)), 200 if ready else 503)
 

@@ -76,7 +76,8 @@ class TaskRoutes:
             request.allow(wait + ANSWER_SECONDS)
             gone = asyncio.ensure_future(request.wait_gone())
             try:
-                await self._waiters.wait(task_id, wait, gone)
+                with request.deadlines.aside():
+                    await self._waiters.wait(task_id, wait, gone)
             finally:
                 gone.cancel()
             row = await self._read(task_id, request.principal)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from bobrai.domain.access import Grant, Principal, Scope
+from bobrai.domain.access import Grant, Principal, Rate, Scope
 from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import Record
 from bobrai.store.task_types import Announced
@@ -165,6 +165,9 @@ class KeyView(msgspec.Struct, kw_only=True):
     queues: Annotated[list[str], Meta(description="Patterns of the queues that it reaches; none: all.")]
     types: Annotated[list[str], Meta(description="Patterns of the task types that it reaches; none: all.")]
     own_tasks: bool
+    rate: Annotated[str | None, Meta(description="Requests, such as `100/s`; null: the server's setting.")]
+    burst: Annotated[int | None, Meta(description="Requests at once; null: as many as the rate has.")]
+    max_waiting: Annotated[int | None, Meta(description="Tasks of it that may wait; null: without bound.")]
     created_at: Moment
     created_by: str
     rotated_at: Moment | None
@@ -304,12 +307,18 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
 
 def key(row: Record) -> KeyView:
     """Return a key's row as its view."""
-    return KeyView(**row)
+    return KeyView(**_key_members(row))
+
+
+def _key_members(row: Record) -> dict[str, Any]:
+    members = dict(row)
+    count, seconds = members.pop("rate_count"), members.pop("rate_seconds")
+    return {**members, "rate": None if count is None else str(Rate(count, seconds))}
 
 
 def key_with_secret(row: Record, secret: str) -> KeyWithSecret:
     """Return a key's row as its view, with the secret."""
-    return KeyWithSecret(**row, key=secret)
+    return KeyWithSecret(**_key_members(row), key=secret)
 
 
 def _spliced(text: str | None) -> Any:

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
-from bobrai.api.deadlines import Deadline
+from bobrai.api.deadlines import Deadline, Deadlines
 from bobrai.domain import limits
-from bobrai.domain.access import anonymous
+from bobrai.domain.access import Standing, anonymous
 from bobrai.runtime.problem import new_request_id
 from bobrai.telemetry.spans import ServerSpan
 
@@ -48,9 +48,14 @@ class Reply:
         self.headers = headers
         self.content_type = content_type
 
-    async def send(self, send: Send, request_id: str) -> None:
-        """Send it all; a reply that must not have a body (204, 304) gets neither body nor content headers."""
+    async def send(self, send: Send, request_id: str, standing: Standing | None = None) -> None:
+        """Send it all, and what its principal has left, if that is bounded.
+
+        A reply that must not have a body (204, 304) gets neither body nor content headers.
+        """
         headers = [(b"x-request-id", request_id.encode("latin-1")), *self.headers]
+        if standing is not None:
+            headers += problems.rate_headers(standing)
         if self.status not in {204, 304}:
             headers.append((b"content-type", self.content_type))
             headers.append((b"content-length", b"%d" % len(self.body)))
@@ -70,6 +75,7 @@ class Request:
         "bodies",
         "body",
         "deadline",
+        "deadlines",
         "headers",
         "method",
         "params",
@@ -80,10 +86,12 @@ class Request:
         "route",
         "scope",
         "span",
+        "standing",
         "task_id",
         "unread",
     )
     deadline: Deadline
+    deadlines: Deadlines
     bodies: Bodies
     room: Body
 
@@ -99,6 +107,7 @@ class Request:
         self.answering = False  # the body is complete, the handler runs
         self.unread = False  # the handler has not looked at all of the body, so that nothing can have been done
         self.principal = ANYBODY
+        self.standing: Standing | None = None  # None: nothing bounds it
         self.task_id: int | None = None
         self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")
@@ -112,6 +121,12 @@ class Request:
         """The path under which a gateway serves us, for links; empty at the root."""
         prefix: str = self.scope.get("root_path", "")
         return prefix
+
+    @property
+    def address(self) -> str:
+        """Where the request is from: the connection's other end, or what a trusted proxy says that it is."""
+        client = self.scope.get("client")
+        return "" if client is None else str(client[0])
 
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""

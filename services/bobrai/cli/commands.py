@@ -14,7 +14,7 @@ import click
 from bobrai import __version__
 from bobrai.cli import process, streams
 from bobrai.cli.parameters import GRACE, LIFE, LIST
-from bobrai.domain.access import Grant, Scope
+from bobrai.domain.access import Allowance, Grant, Scope
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.settings import environment, load
@@ -182,18 +182,31 @@ def keys_() -> None:
 @click.option("--queues", default="", type=LIST, help="Patterns such as 'mail*', by commas.  [every queue]")
 @click.option("--types", default="", type=LIST, help="Patterns of task types, by commas.  [every type]")
 @click.option("--own-tasks", is_flag=True, help="Of tasks it reaches only those that it has submitted itself.")
+@click.option("--rate", help="Requests over all processes, such as 100/s or 30/m.  [BOBRAI_AUTH_RATE]")
+@click.option("--burst", type=int, help="Requests at once after a pause.  [as many as the rate has]")
+@click.option("--max-waiting", type=int, help="Tasks of it that may wait.  [without bound]")
 @click.option("--expires", type=LIFE, help="After so long, such as 90d or 12h.  [never]")
 def keys_create(
-    *, name: str, scopes: list[str], queues: list[str], types: list[str], own_tasks: bool, expires: float | None
+    *,
+    name: str,
+    scopes: list[str],
+    queues: list[str],
+    types: list[str],
+    own_tasks: bool,
+    rate: str | None,
+    burst: int | None,
+    max_waiting: int | None,
+    expires: float | None,
 ) -> None:
     """Make a key. Its secret is shown once, alone on standard output."""
     from bobrai.cli import keys
 
     try:
         grant = Grant.of(scopes, queues=queues, types=types, own_tasks=own_tasks)
+        allowance = Allowance.of(rate=rate, burst=burst, max_waiting=max_waiting)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    keys.create(name, grant, expires)
+    keys.create(name, grant, allowance, expires)
 
 
 @keys_.command("list")

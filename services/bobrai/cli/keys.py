@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from bobrai.access import issuing
 from bobrai.cli import process, streams
 from bobrai.domain import limits
-from bobrai.domain.access import Grant
+from bobrai.domain.access import Allowance, Grant, Rate
 from bobrai.domain.errors import ConfigurationError
 from bobrai.settings import Settings
 from bobrai.store import keys
@@ -29,13 +29,15 @@ Result = TypeVar("Result")
 _NAME: Final = re.compile(limits.KEY_NAME_PATTERN)
 
 
-def create(name: str, grant: Grant, expires_seconds: float | None) -> None:
+def create(name: str, grant: Grant, allowance: Allowance, expires_seconds: float | None) -> None:
     """Make a key and print its secret; raises ConfigurationError for a name that no key can have."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"--name: {limits.KEY_NAME_RULE}")
 
     async def work(database: Database) -> issuing.Issued:
-        return await issuing.create(database, name, grant, created_by=_who(), expires_seconds=expires_seconds)
+        return await issuing.create(
+            database, name, grant, allowance, created_by=_who(), expires_seconds=expires_seconds
+        )
 
     issued = _with_database(work)
     streams.say(f"key {issued.key_id} ({name}) was made; its secret is shown this once:")
@@ -75,9 +77,11 @@ def list_all(*, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.encode([dict(row) for row in rows]).decode())
+        from bobrai.api import views
+
+        click.echo(msgspec.json.encode([views.key(row) for row in rows]).decode())
         return
-    table = [("ID", "NAME", "STATE", "SCOPES", "NARROWED TO", "LAST USED"), *map(_line, rows)]
+    table = [("ID", "NAME", "STATE", "SCOPES", "NARROWED TO", "RATE", "LAST USED"), *map(_line, rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -94,6 +98,7 @@ def _line(row: Record) -> tuple[str, ...]:
         _state(row),
         ",".join(row["scopes"]),
         ", ".join(narrowed) or "-",
+        "-" if row["rate_count"] is None else str(Rate(row["rate_count"], row["rate_seconds"])),
         "never" if used is None else f"{used:%Y-%m-%d %H:%M}Z",
     )
 

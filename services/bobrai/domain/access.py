@@ -102,6 +102,69 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in so many seconds, written as ``100/s``, ``30/m`` or ``1000/h``."""
+
+    count: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Rate":
+        """Return the rate that a text says; raises ValueError that says what to change."""
+        found = _RATE.fullmatch(text.strip())
+        if found is None or not 0 < int(found[1]) <= limits.MAX_RATE:
+            raise ValueError(f"{text!r} is not a rate: 1 to {limits.MAX_RATE} per s, m, h or d, such as 100/s")
+        return cls(int(found[1]), _PERIODS[found[2]])
+
+    def __str__(self) -> str:
+        """Return the text that says it."""
+        unit = next((unit for unit, seconds in _PERIODS.items() if seconds == self.seconds), f"{self.seconds}s")
+        return f"{self.count}/{unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much a principal may take; None: no bound of its own.
+
+    ``burst``: requests at once after a pause; as many as the rate's count when it is None. ``max_waiting``: tasks.
+    """
+
+    rate: Rate | None = None
+    burst: int | None = None
+    max_waiting: int | None = None
+
+    @classmethod
+    def of(cls, *, rate: str | None = None, burst: int | None = None, max_waiting: int | None = None) -> "Allowance":
+        """Return the checked allowance; raises ValueError that says what to change."""
+        if burst is not None and rate is None:
+            raise ValueError("a burst needs a rate, such as 100/s")
+        if burst is not None and not 0 < burst <= limits.MAX_RATE:
+            raise ValueError(f"a burst is 1 to {limits.MAX_RATE} requests, not {burst}")
+        if max_waiting is not None and max_waiting < 0:
+            raise ValueError(f"waiting tasks are 0 or more, not {max_waiting}")
+        return cls(None if rate is None else Rate.parse(rate), burst, max_waiting)
+
+
+UNBOUNDED: Final = Allowance()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of a rate, in the words of the RateLimit header fields.
+
+    ``quota`` requests are allowed at once, and are all there again after ``window_seconds`` without any.
+    ``retry_seconds``: until the next one is allowed; 0: it was.
+    """
+
+    policy: str
+    quota: int
+    window_seconds: int
+    left: int
+    reset_seconds: int
+    retry_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Whom a request is from. ``id`` stands in rows, as who submitted a task; ``name`` is for people."""
 
@@ -109,6 +172,7 @@ class Principal:
     id: str
     name: str
     grant: Grant
+    allowance: Allowance = UNBOUNDED
 
     def may(self, scope: Scope) -> bool:
         """Whether it holds the scope."""
@@ -127,6 +191,8 @@ def anonymous(scopes: Iterable[Scope]) -> Principal:
     return Principal(PrincipalKind.ANONYMOUS, "", "anonymous", Grant(frozenset(scopes)))
 
 
+_RATE: Final = re.compile(r"([0-9]{1,9})\s*/\s*(s|m|h|d)")
+_PERIODS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._-]*(?:\*[A-Za-z0-9._-]*){0,4}")  # many stars would take long to match
 _STARS: Final = re.compile(r"(?:\\\*)+")
 

@@ -4,8 +4,10 @@ BobraiError
 ├── ConfigurationError        a setting is wrong: tell the operator which, exit
 ├── SubmissionRefused         the client must change the request
 │   ├── IdempotencyMismatch   the key was used with another request body
-│   └── QueueFull             the queue's backlog is at its maximum: try again later
+│   ├── QueueFull             the queue's backlog is at its maximum: try again later
+│   └── TooManyWaiting        as many tasks of this principal wait as may: try again later
 ├── CredentialRefused         what a client has shown proves nothing, or no longer
+├── RateLimited               too many requests of one principal or address: try again later
 ├── KeyNameTaken              another API key in use has this name
 ├── TooManyKeys               there are as many API keys as there may be
 ├── TaskNotFound              no row has this id
@@ -15,6 +17,7 @@ BobraiError
 │   │   └── SchemaMissing     the tables are not there, or are older than this code: `bobrai migrate`
 │   ├── BrokerUnavailable
 │   ├── ClusterUnavailable    the Kubernetes API
+│   ├── IssuerUnavailable     the keys of a token's issuer cannot be read
 │   └── FiguresUnknown        nobody has measured the queue lately: say so, never zero
 ├── StoreRejected             the values of one statement cannot be stored: retrying will not help
 ├── MalformedMessage          a message body is not ours: dead-letter it
@@ -25,6 +28,8 @@ BobraiError
 """
 
 from typing import Any
+
+from bobrai.domain.access import Standing
 
 
 def type_name(error: BaseException) -> str:
@@ -67,6 +72,14 @@ class QueueFull(SubmissionRefused):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyWaiting(SubmissionRefused):
+    """As many tasks of one principal wait as may; ``retry_after_seconds`` says when to ask again."""
+
+    def __init__(self, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"{limit} tasks of this credential wait, or would with these, which is its maximum")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class CredentialRefused(BobraiError):
     """A credential that proves nothing; ``reason`` is one of a few words, for metrics: unknown, expired, revoked, …"""
 
@@ -81,6 +94,14 @@ class KeyNameTaken(BobraiError):
 
 class TooManyKeys(BobraiError):
     """There are as many API keys that can be used as there may be."""
+
+
+class RateLimited(BobraiError):
+    """A principal or an address asks more often than it may; ``standing`` says when to ask again."""
+
+    def __init__(self, message: str, standing: Standing) -> None:
+        super().__init__(message)
+        self.standing = standing
 
 
 class TaskNotFound(BobraiError):
@@ -131,6 +152,10 @@ class BrokerUnavailable(Unavailable):
 
 class ClusterUnavailable(Unavailable):
     """The Kubernetes API did not answer in time, refused, or answered what cannot be used."""
+
+
+class IssuerUnavailable(Unavailable):
+    """The keys that would tell whether a token is right cannot be had from its issuer now."""
 
 
 class FiguresUnknown(Unavailable):

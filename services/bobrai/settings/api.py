@@ -40,6 +40,10 @@ class ApiSettings(Group):
         description="Bytes of request bodies that a process holds at once, a quarter of them for small ones only. "
         "Beyond, large ones wait for 8 s, then get 503. A large batch takes up to six times its size of memory.",
     )
+    max_requests: Count = Field(
+        5_000,
+        description="Requests under way at once, but for probes and those that wait for a task; beyond: 503.",
+    )
     max_connections: Count = Field(
         10_000,
         description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",
@@ -51,8 +55,8 @@ class ApiSettings(Group):
     )
     trusted_proxies: Networks = Field(
         (),
-        description="Networks (CIDR, separated by commas) whose X-Forwarded-Prefix, -Proto and -Host are believed; the "
-        "proxies there must set or remove all three. None: nobody's.",
+        description="Networks (CIDR, separated by commas) whose X-Forwarded-Prefix, -Proto, -Host, -For are believed;"
+        " the proxies there must set or remove them all, and add to the last. None: nobody's.",
     )
     scaling_token: SecretStr = Field(
         SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."

@@ -1,13 +1,14 @@
-"""Who may use the API: what a request without credentials may do, and how keys are kept up to date."""
+"""Who may use the API, and how often: what needs no credential, and how keys are kept up to date."""
 
 from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from bobrai.domain.access import ALL_SCOPES, WORKING_SCOPES, Scope
+from bobrai.domain.access import ALL_SCOPES, WORKING_SCOPES, Rate, Scope
 from bobrai.settings.group import Group
-from bobrai.settings.values import Scopes, Seconds, is_loopback
+from bobrai.settings.oidc import Issuers
+from bobrai.settings.values import MaybeRate, Scopes, Seconds, is_loopback
 
 
 class AuthSettings(Group):
@@ -19,6 +20,23 @@ class AuthSettings(Group):
         None,
         description="What a request without a credential may do: scopes, separated by commas, or `none`. Not set: all "
         "of them when the API is served on the loopback, all but `admin` elsewhere, which it warns of.",
+    )
+    rate: MaybeRate = Field(
+        None,
+        description="Requests of a principal whose key says none, such as `100/s` or `30/m`, over all processes;"
+        " `none`: without bound.",
+    )
+    anonymous_rate: MaybeRate = Field(
+        None, description="Requests of one address without a credential, in each process; `none`: without bound."
+    )
+    refused_rate: MaybeRate = Field(
+        Rate(20, 1),
+        description="Credentials of one address that prove nothing, in each process, before they are answered with 429;"
+        " `none`: without bound.",
+    )
+    oidc: Issuers = Field(
+        (),
+        description="Identity providers whose tokens are taken beside keys: a JSON array, described in docs/oidc.md.",
     )
     refresh_seconds: Annotated[Seconds, Field(le=10)] = Field(
         5.0, description="Period in which keys are read again, should a NOTIFY be lost."

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from bobrai.domain import limits
-from bobrai.domain.access import ALL_SCOPES, Scope
+from bobrai.domain.access import ALL_SCOPES, Rate, Scope
 
 Seconds = Annotated[float, Field(gt=0, le=limits.MAX_DELAY_SECONDS)]
 Period = Annotated[float, Field(ge=0, le=10 * limits.MAX_DELAY_SECONDS)]  # seconds; 0 has a meaning of its own
@@ -152,6 +152,12 @@ def _scopes(value: object) -> object:
     return ALL_SCOPES if Scope.ADMIN in scopes else scopes
 
 
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return None if value == "none" else Rate.parse(value)
+
+
 def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names, each once; raises ValueError for one that no task can have, and for none at all."""
     if not names:
@@ -166,6 +172,7 @@ RootPath = Annotated[str, AfterValidator(_root_path)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+MaybeRate = Annotated[Rate | None, BeforeValidator(_rate)]
 Scopes = Annotated[frozenset[Scope], NoDecode, BeforeValidator(_scopes)]
 Queues = Annotated[Names, AfterValidator(checked_queues)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql_url)]

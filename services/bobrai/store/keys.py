@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from bobrai.domain import limits
-from bobrai.domain.access import Grant
+from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.errors import KeyNameTaken, TooManyKeys
 from bobrai.store.pool import Executor, Record
 from bobrai.store.queries import statement
@@ -48,6 +48,7 @@ async def create(
     name: str,
     secret_hash: bytes,
     grant: Grant,
+    allowance: Allowance,
     created_by: str,
     expires_at: datetime | None,
     expires_seconds: float | None,
@@ -65,6 +66,10 @@ async def create(
         list(grant.queues),
         list(grant.types),
         grant.own_tasks,
+        None if allowance.rate is None else allowance.rate.count,
+        None if allowance.rate is None else allowance.rate.seconds,
+        allowance.burst,
+        allowance.max_waiting,
         created_by,
         expires_at,
         expires_seconds,

@@ -3,7 +3,7 @@
 In: ids and filters from the API. Out: records, whose JSON columns are text that goes to the client as it is.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,11 +18,14 @@ _READ = statement("read_tasks")
 _FINAL_OF = statement("tasks_by_ids")
 _LIST = statement("list_tasks")
 _CANCEL = statement("cancel")
+_WAITING_OF = statement("waiting_of")
 _CANCEL_WAITING = statement("cancel_waiting")
 _CANCEL_RUNNING = statement("cancel_running")
 _REPLAY = statement("replay")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
+
+_COUNT_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,12 @@ async def cancel(database: Executor, task_id: int) -> TaskStatus:
             return status
         # It was replayed between the two statements.
     raise DatabaseUnavailable("a cancel changed nothing, again and again: a trigger on the table keeps it away")
+
+
+async def waiting_of(database: Executor, bounds: Mapping[str, int]) -> dict[str, int]:
+    """Return how many tasks wait of each principal, by its id; one more than its bound stands for all above."""
+    rows = await database.fetch(_WAITING_OF, list(bounds), list(bounds.values()), timeout=_COUNT_TIMEOUT_SECONDS)
+    return {row["client_id"]: row["waiting"] for row in rows}
 
 
 async def cancel_waiting(database: Executor, queue: str, *, limit: int) -> dict[str, int]:

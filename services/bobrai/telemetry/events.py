@@ -66,6 +66,13 @@ EVENTS: Final[dict[str, Event]] = {
     "catalog.schema_unusable": Event(
         "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
     ),
+    "oidc.keys_read": Event("info", "The keys of an `issuer` were read, and are others than before, or could not be."),
+    "oidc.keys_unreadable": Event(
+        "warning", "The keys of an `issuer` cannot be read, `error` says why; said once, until they can."
+    ),
+    "oidc.keys_unusable": Event(
+        "warning", "An `issuer` publishes no key that can be used: every token of it is refused."
+    ),
     "queues.made": Event("info", "A submission named queues that did not exist yet."),
     "queue.removed": Event("info", "A client removed a queue."),
     "queue.purged": Event("info", "A client had the `tasks` that waited in a queue cancelled."),

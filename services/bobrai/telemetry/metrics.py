@@ -118,7 +118,8 @@ HTTP_CONNECTIONS_ENDED = counter(
 )
 SUBMISSIONS_REFUSED = counter(
     "bobrai_submissions_refused_total",
-    "Requests to submit that were refused, by reason: invalid, queue_full, idempotency_mismatch, unavailable.",
+    "Requests to submit that were refused, by reason: invalid, queue_full, principal_full,"
+    " idempotency_mismatch, unavailable.",
     ["reason"],
     by=_API,
 )
@@ -127,6 +128,19 @@ ACCESS_REFUSED = counter(
     "Requests that were refused for who asked, by reason: missing, no credential; malformed, unknown, expired, revoked:"
     " of the credential; scope: it may do other things.",
     ["reason"],
+    by=_API,
+)
+OIDC_KEYS_AGE = gauge(
+    "bobrai_oidc_keys_age_seconds",
+    "Seconds since the keys of an identity provider were last read; infinite before the first time.",
+    ["issuer"],
+    by=_API,
+)
+ACCESS_THROTTLED = counter(
+    "bobrai_access_throttled_total",
+    "Requests that were answered with 429 for their number, by kind: key, oidc; anonymous and refused (credentials that"
+    " prove nothing): of one address.",
+    ["kind"],
     by=_API,
 )
 TASK_WAITERS = gauge("bobrai_task_waiters", "Requests that wait for a task to end (?wait=).", by=_API)

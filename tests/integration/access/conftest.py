@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bobrai.access import issuing
-from bobrai.domain.access import ALL_SCOPES, Grant, Scope
+from bobrai.domain.access import ALL_SCOPES, UNBOUNDED, Allowance, Grant, Scope
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api, _is_ready, serving
 from tests.integration.api.conftest import store as store
@@ -25,12 +25,18 @@ class Keys:
         self._store = store
         self._made = 0
 
-    async def make(self, *scopes: str, expires_seconds: float | None = None, **narrowed: Any) -> issuing.Issued:
+    async def make(
+        self,
+        *scopes: str,
+        expires_seconds: float | None = None,
+        allowance: Allowance = UNBOUNDED,
+        **narrowed: Any,
+    ) -> issuing.Issued:
         """A key with these scopes, all but admin when there are none."""
         self._made += 1
         grant = Grant.of(scopes or WORKING, **narrowed)
         return await issuing.create(
-            self._store, f"test {self._made}", grant, created_by="a test", expires_seconds=expires_seconds
+            self._store, f"test {self._made}", grant, allowance, created_by="a test", expires_seconds=expires_seconds
         )
 
 

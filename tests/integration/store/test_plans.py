@@ -36,6 +36,7 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, p
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority)
     SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11
     FROM generate_series(1, {DUE}) AS n;
+UPDATE tasks SET client_id = 'key:a' WHERE status = 'pending' AND id % 2 = 0;
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM tasks WHERE status = 'pending';
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at)
@@ -93,6 +94,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("task_by_id", [500], 6),
     ("read_tasks", [hundred_due], 600),
     ("tasks_by_ids", [hundred_done], 300),
+    ("waiting_of", [["key:a"], [100]], 250),
     ("known_keys", [], 60),
     ("list_keys", [None], 60),
     ("touch_keys", [["key7", "key8"]], 60),

@@ -9,11 +9,23 @@ import pytest
 
 import bobrai
 from bobrai.domain import task
-from bobrai.domain.access import Grant
+from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.errors import KeyNameTaken
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
-from bobrai.store import attempts, backlogs, keys, outbox, queries, queues, submission, task_types, tasks, workers
+from bobrai.store import (
+    attempts,
+    backlogs,
+    keys,
+    outbox,
+    queries,
+    queues,
+    replicas,
+    submission,
+    task_types,
+    tasks,
+    workers,
+)
 from bobrai.store.pool import Database
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
@@ -132,6 +144,11 @@ async def _everything(store: Database, turn: int) -> None:
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
 
     await _keys(store, f"key{turn}")
+    replica = await replicas.register(store, lease_seconds=60.0)
+    assert await replicas.renew(store, replica, lease_seconds=60.0)
+    assert await replicas.count(store) == 1
+    await replicas.forget(store, replica)
+    assert await tasks.waiting_of(store, {"nobody": 5}) == {"nobody": 0}
 
     await tasks.cancel(store, ids[4])
     await tasks.replay(store, ids[4])
@@ -167,7 +184,14 @@ async def _everything(store: Database, turn: int) -> None:
 
 async def _keys(store: Database, key_id: str) -> None:
     grant, life = Grant.of(["tasks:read"], queues=["mail*"]), {"expires_at": None, "expires_seconds": 60.0}
-    made = {"name": key_id, "secret_hash": bytes(32), "grant": grant, "created_by": "me", **life}
+    made = {
+        "name": key_id,
+        "secret_hash": bytes(32),
+        "grant": grant,
+        "allowance": Allowance.of(rate="5/s"),
+        "created_by": "me",
+        **life,
+    }
     await keys.create(store, key_id, **made)
     with pytest.raises(KeyNameTaken):
         await keys.create(store, f"{key_id}b", **made)

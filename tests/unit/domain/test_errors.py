@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bobrai.domain import errors
+from bobrai.domain.access import Standing
 
 
 class Busy(errors.RetryLater):
@@ -18,6 +19,8 @@ class Busy(errors.RetryLater):
 
 ARGUMENTS = {
     errors.CredentialRefused: ("expired", "This key has expired"),
+    errors.RateLimited: ("too often", Standing("key", 200, 2, 0, 2, 1)),
+    errors.TooManyWaiting: (10, 5),
     errors.QueueFull: ("media", 5, 3),
     errors.TaskNotFound: (7,),
     errors.TransitionRefused: (7, "done", "cancelled"),

@@ -1,7 +1,8 @@
 -- name: known_keys
 -- What authentication needs: the keys that can be used, and those that ended lately, whose holders are told so. Times are
 -- in seconds from now, because the database is the clock.
-SELECT id, name, secret_hash, previous_hash, scopes, queues, types, own_tasks, revoked_at IS NOT NULL AS revoked,
+SELECT id, name, secret_hash, previous_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds,
+       burst, max_waiting, revoked_at IS NOT NULL AS revoked,
        extract(epoch FROM expires_at - now())::double precision AS expires_in,
        extract(epoch FROM previous_until - now())::double precision AS previous_ends_in
 FROM api_keys
@@ -10,16 +11,18 @@ WHERE coalesce(revoked_at, 'infinity') > now() - interval '1 day'
 
 -- name: list_keys
 -- For people: never a hash.
-SELECT id, name, scopes, queues, types, own_tasks, created_at, created_by, rotated_at, previous_until, expires_at,
+SELECT id, name, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst, max_waiting, created_at,
+       created_by, rotated_at, previous_until, expires_at,
        coalesce(expires_at, 'infinity') <= now() AS expired, revoked_at, last_used_at
 FROM api_keys WHERE $1::text IS NULL OR id = $1 ORDER BY created_at, id;
 
 -- name: create_key
 -- No row: the name is taken, or there are as many keys as there may be.
-INSERT INTO api_keys (id, name, secret_hash, scopes, queues, types, own_tasks, created_by, expires_at)
-SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8,
-       coalesce($9::timestamptz, now() + make_interval(secs => $10::double precision))
-WHERE (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()) < $11::integer
+INSERT INTO api_keys (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
+                      max_waiting, created_by, expires_at)
+SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $12,
+       coalesce($13::timestamptz, now() + make_interval(secs => $14::double precision))
+WHERE (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()) < $15::integer
 ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING
 RETURNING id, pg_notify('bobrai_access', '') AS notified;
 

@@ -47,6 +47,13 @@ WITH changed AS (
 )
 SELECT status_before FROM changed;
 
+-- name: waiting_of
+-- How many tasks wait of each of these principals, counted no further than beyond its maximum.
+SELECT w.client_id, (SELECT count(*) FROM (
+    SELECT FROM tasks AS t WHERE t.status = 'pending' AND t.client_id <> '' AND t.client_id = w.client_id
+    LIMIT w.most + 1) AS counted) AS waiting
+FROM unnest($1::text[], $2::bigint[]) AS w (client_id, most);
+
 -- name: cancel_waiting
 -- Some of what waits in a queue, cancelled as above. What somebody else holds is left for the next batch.
 WITH waiting AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""API keys: who may do what."""
+"""API keys: who may do what, and how much of it."""
 
 from bobrai.store.migrations.plain_sql import run
 
@@ -7,5 +7,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Keep keys by the hash of their secret."""
+    """Keep keys by the hash of their secret, and know among whom rates are divided."""
     run(__file__)

@@ -1,0 +1,115 @@
+"""The gate of the API: whom a request is from, by the key or the token that it shows, and whether it comes too often.
+
+In: the Authorization header and the address of a request. Out: a principal and what it has left; CredentialRefused,
+RateLimited, or Unavailable where nobody can tell now. A credential that proves nothing is refused, also where a request
+without any would be let in: whoever shows one wants to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from bobrai.access import refusals, secrets
+from bobrai.access.keyring import Keyring
+from bobrai.access.replicas import Replicas
+from bobrai.access.throttle import Throttle
+from bobrai.domain.access import Principal, Standing, anonymous
+from bobrai.domain.errors import CredentialRefused
+from bobrai.settings.auth import AuthSettings
+from bobrai.store.patience import PatientDatabase
+from bobrai.store.pool import Database
+from bobrai.telemetry import metrics
+
+if TYPE_CHECKING:
+    from bobrai.access.oidc import OidcVerifier
+
+_BEARER: Final = b"bearer "
+_NO_KEY: Final = (
+    "The bearer token is neither a key (bobrai_<id>_<secret>) nor of an identity provider that is known here"
+)
+
+
+class Duty(NamedTuple):
+    """What is to be done every so many seconds for as long as the gate is open."""
+
+    name: str
+    seconds: float
+    run_once: Callable[[], Awaitable[float]]
+
+
+class Gate:
+    """What an API process knows of principals; ``bind`` is where it listens, HOST:PORT."""
+
+    def __init__(self, database: Database, patient: PatientDatabase, settings: AuthSettings, bind: str) -> None:
+        self.anonymous = anonymous(settings.anonymous(bind))
+        self.keyring = Keyring(
+            database, patient, refresh_seconds=settings.refresh_seconds, stale_seconds=settings.stale_seconds
+        )
+        self._throttle = Throttle(settings)
+        self._replicas = Replicas(database, self._throttle, refresh_seconds=settings.refresh_seconds)
+        self._tokens = _verifier(settings)
+        self.duties = [
+            Duty("keys", settings.refresh_seconds, self.keyring.run_once),
+            Duty("replicas", settings.refresh_seconds, self._replicas.run_once),
+        ]
+        if self._tokens is not None:
+            self.duties.append(Duty("oidc", settings.refresh_seconds, self._tokens.run_once))
+
+    @property
+    def loaded(self) -> bool:
+        """Whether keys can be told from what is none."""
+        return self.keyring.loaded
+
+    async def principal(self, header: bytes | None, address: str) -> Principal:
+        """Return whom a request with this header is from.
+
+        Raises CredentialRefused; RateLimited for an address that shows too many such; Unavailable when that cannot be
+        known now. Another scheme than Bearer is for somebody else on the way, such as a gateway, and says nothing here.
+        """
+        if header is None or header[: len(_BEARER)].lower() != _BEARER:
+            return self.anonymous
+        token = header[len(_BEARER) :].strip()
+        try:
+            if (shown := secrets.read(token)) is not None:
+                return await self._of_key(shown, address)
+            if self._tokens is None:
+                raise CredentialRefused(refusals.MALFORMED, _NO_KEY)
+            return await self._tokens.principal(token.decode("latin-1"))
+        except CredentialRefused as error:
+            metrics.ACCESS_REFUSED.labels(error.reason).inc()
+            self._throttle.refused(address)
+            raise
+
+    def count(self, principal: Principal, address: str) -> Standing | None:
+        """Count a request; returns what is left, None where there is no bound. Raises RateLimited."""
+        return self._throttle.ask(principal, address)
+
+    async def close(self) -> None:
+        """Leave the count of processes, and end what is under way."""
+        await self._replicas.leave()
+        if self._tokens is not None:
+            await self._tokens.close()
+
+    async def _of_key(self, shown: secrets.Shown, address: str) -> Principal:
+        if not self.keyring.knows(shown):
+            self._throttle.look_at(address)
+            await self.keyring.look_for(shown)
+        return self.keyring.principal(shown)
+
+
+def _verifier(settings: AuthSettings) -> OidcVerifier | None:
+    if not settings.oidc:
+        return None
+    from bobrai.access.oidc import OidcVerifier  # which takes its time to load
+
+    verifier = OidcVerifier(settings.oidc)
+    for name in verifier.ages():
+        metrics.OIDC_KEYS_AGE.labels(name).set_function(partial(_age, verifier, name))
+    return verifier
+
+
+def _age(verifier: OidcVerifier, name: str) -> float:
+    age = verifier.ages()[name]
+    return float("inf") if age is None else age

@@ -1,0 +1,142 @@
+"""The keys of one issuer, as they are known now: read again in time, when an unknown one is named, and not too often.
+
+In: what ``key_reader.py`` reads. Out: a key, CredentialRefused when the issuer has none of that id, IssuerUnavailable
+when nobody can tell. Next: ``oidc.py``.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+from bobrai.access import jwks, refusals
+from bobrai.access.key_reader import KeyReader
+from bobrai.domain.errors import IssuerUnavailable
+from bobrai.settings.oidc import IssuerSettings
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
+
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class IssuerKeys:
+    """Knows the keys of one issuer. One fetch is under way at most, and all who need it wait for the same one."""
+
+    def __init__(self, settings: IssuerSettings) -> None:
+        self.settings = settings
+        self._reader = KeyReader(settings)
+        self._keys: jwks.Keys = {}
+        self._without_id: dict[str, list[jwks.Key]] = {}
+        self._fetch: asyncio.Task[None] | None = None
+        self._read_at = -inf
+        self._asked_at = -inf
+        self._due_at = -inf
+        self._failures = 0
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the keys were last read; None: never."""
+        return None if self._read_at == -inf else time.monotonic() - self._read_at
+
+    async def find(self, key_id: str | None, algorithm: str) -> jwks.Key:
+        """Return the key that a token names; without a name the only one there is for its algorithm.
+
+        One that is not known is asked for at once, unless it was asked for one a moment ago, whatever its name.
+        """
+        if (key := self._known(key_id, algorithm)) is not None:
+            return key
+        await self._ask()
+        if (key := self._known(key_id, algorithm)) is not None:
+            return key
+        if self._failures or not self._is_fresh():
+            raise IssuerUnavailable(f"the keys of the issuer {self.settings.name} cannot be read now")
+        wanted = "of the id that the token names" if key_id is not None else "that is the only one for its algorithm"
+        raise refusals.refused(
+            refusals.UNKNOWN_KEY,
+            f"the issuer {self.settings.name} has no key {wanted}; one made just now is known soon",
+        )
+
+    async def refresh(self) -> float:
+        """Read the keys again when it is time; returns the seconds until it is time again. A failure is only logged."""
+        if time.monotonic() >= self._due_at:
+            if self._fetch is None:
+                self._reader.look_again()
+            await self._joined()
+        return max(0.0, self._due_at - time.monotonic())
+
+    async def close(self) -> None:
+        """End the fetch under way, and close every connection."""
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.wait({self._fetch})
+        await self._reader.close()
+
+    def _known(self, key_id: str | None, algorithm: str) -> jwks.Key | None:
+        if key_id is None:
+            fitting = self._without_id.get(algorithm, [])
+            key = fitting[0] if len(fitting) == 1 else None
+        else:
+            key = self._keys.get((key_id, algorithm))
+        return key if key is not None and key.good_until > time.monotonic() else None
+
+    def _is_fresh(self) -> bool:
+        return self._read_at + self.settings.keep_keys_seconds > time.monotonic()
+
+    async def _ask(self) -> None:
+        """Wait for the fetch under way, or begin one; not within the pause after the last one that was asked for."""
+        if self._fetch is None:
+            if time.monotonic() < self._asked_at + self.settings.unknown_key_pause_seconds:
+                return
+            self._asked_at = inf  # until the fetch ends, where the pause begins
+        await self._joined()
+
+    async def _joined(self) -> None:
+        if self._fetch is None:
+            self._fetch = asyncio.ensure_future(self._read())
+        # Who gives up waiting does not end it for the others.
+        await asyncio.shield(self._fetch)
+
+    async def _read(self) -> None:
+        try:
+            found = jwks.parsed(await self._reader.read(), self.settings.algorithms)
+        except (IssuerUnavailable, ValueError) as error:
+            self._failed(error)
+        else:
+            self._succeeded(found)
+        finally:
+            self._fetch = None
+            if self._asked_at == inf:
+                self._asked_at = time.monotonic()
+
+    def _succeeded(self, found: Sequence[jwks.Key]) -> None:
+        now = time.monotonic()
+        before = {key.material: key for key in self._all()}
+        # What is known of a key stays, so that the tokens that it signed need not be verified again.
+        kept = [before.pop(key.material, key) for key in found]
+        is_news = bool(before) or self._failures > 0 or self._read_at == -inf or len(kept) != len(self._all())
+        for gone in before.values():
+            gone.good_until = -inf
+        self._keys = {(key.id, key.algorithm): key for key in kept if key.id is not None}
+        self._without_id = {}
+        for key in kept:
+            key.good_until = now + self.settings.keep_keys_seconds
+            self._without_id.setdefault(key.algorithm, []).append(key)
+        self._read_at, self._failures = now, 0
+        self._due_at = now + self.settings.refresh_seconds * random.uniform(0.9, 1.0)
+        if is_news and kept:
+            log.info("oidc.keys_read", issuer=self.settings.name, keys=len(kept))
+        elif is_news:
+            log.warning("oidc.keys_unusable", issuer=self.settings.name)
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failures:
+            log.warning("oidc.keys_unreadable", issuer=self.settings.name, error=str(error))
+        self._failures += 1
+        longest: float = min(_LONGEST_PAUSE_SECONDS, self.settings.refresh_seconds, 2.0 ** min(self._failures - 1, 10))
+        self._due_at = time.monotonic() + longest * random.uniform(0.5, 1.0)
+
+    def _all(self) -> list[jwks.Key]:
+        return [key for keys in self._without_id.values() for key in keys]

@@ -1,0 +1,200 @@
+"""Nobody takes more than a fair share: rates of principals and addresses, requests under way, tasks that wait."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
+
+from bobrai.domain.access import Allowance
+from bobrai.store.pool import Database
+from tests.integration.access.conftest import Keys, bearer, closed_api
+from tests.integration.api.conftest import Api, serving
+from tests.support.databases import Database as OwnDatabase
+from tests.support.eventually import eventually
+
+QUEUES = "/api/v1/queues"
+TASKS = "/api/v1/tasks"
+LIMITED = "urn:bobrai:problem:rate-limited"
+
+
+async def test_a_key_over_its_rate_gets_429_and_is_told_when_to_come_again(api: Api, keys: Keys) -> None:
+    key = await keys.make(allowance=Allowance.of(rate="2/m", burst=3))
+    other = await keys.make()
+    answers = [await api.get(QUEUES, headers=bearer(key.secret)) for _ in range(5)]
+    assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
+    assert [each.headers["ratelimit-policy"] for each in answers] == ['"key";q=3;w=90'] * 5
+    left = [each.headers["ratelimit"] for each in answers]
+    assert [each.split(";")[1] for each in left] == ["r=2", "r=1", "r=0", "r=0", "r=0"]
+    refused = answers[-1]
+    assert refused.json()["type"] == LIMITED
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    unbounded = await api.get(QUEUES, headers=bearer(other.secret))
+    assert unbounded.status_code == 200
+    assert "ratelimit" not in unbounded.headers
+
+
+async def test_who_waits_as_long_as_it_was_told_is_let_in(api: Api, keys: Keys) -> None:
+    headers = bearer((await keys.make(allowance=Allowance.of(rate="1/s"))).secret)
+    assert (await api.get(QUEUES, headers=headers)).status_code == 200
+    refused = await api.get(QUEUES, headers=headers)
+    assert refused.status_code == 429
+    until = time.monotonic() + int(refused.headers["retry-after"])
+    await eventually(lambda: time.monotonic() >= until)
+    assert (await api.get(QUEUES, headers=headers)).status_code == 200
+
+
+async def test_keys_without_a_rate_have_the_servers(
+    database: OwnDatabase, keys: Keys, free_port: Callable[[], int]
+) -> None:
+    async with closed_api(database.url, free_port(), rate="2/h") as api:
+        plain, own = await keys.make(), await keys.make(allowance=Allowance.of(rate="100/s"))
+        codes = [(await api.get(QUEUES, headers=bearer(plain.secret))).status_code for _ in range(3)]
+        assert codes == [200, 200, 429]
+        assert (await api.get(QUEUES, headers=bearer(own.secret))).status_code == 200
+
+
+async def test_two_replicas_grant_a_key_its_rate_together(
+    api: Api, database: OwnDatabase, store: Database, keys: Keys, free_port: Callable[[], int]
+) -> None:
+    async with closed_api(database.url, free_port()) as other:
+
+        async def both_count() -> bool:
+            return (await store.fetch("SELECT count(*) FROM api_replicas WHERE expires_at > now()"))[0][0] == 2
+
+        await eventually(both_count)
+        headers = bearer((await keys.make(allowance=Allowance.of(rate="100/s", burst=20))).secret)
+        granted: list[float] = []
+        stops_at = time.monotonic() + 6.0
+
+        async def press(client: Api) -> None:
+            while (now := time.monotonic()) < stops_at:
+                answer = await client.get("/api/openapi.json", headers=headers)
+                if answer.status_code == 200:
+                    granted.append(now)
+                assert answer.status_code in {200, 429}
+
+        await asyncio.gather(*(press(client) for client in (api, other) for _ in range(2)))
+        # the first second is for the burst, and for both to know of each other
+        steady = [at for at in granted if at > stops_at - 5.0]
+        assert 90 <= len(steady) / 5.0 <= 115
+
+
+async def test_addresses_without_a_credential_share_no_bucket(
+    database: OwnDatabase, store: Database, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    auth = {"anonymous_scopes": "queues:read", "anonymous_rate": "2/h"}
+    proxies = {"trusted_proxies": "127.0.0.0/8,10.0.0.0/8"}
+    async with serving(database.url, port, auth=auth, **proxies), Api(base_url=f"http://127.0.0.1:{port}") as client:
+
+        async def codes(forwarded: str) -> list[int]:
+            headers = {"X-Forwarded-For": forwarded}
+            return [(await client.get(QUEUES, headers=headers)).status_code for _ in range(3)]
+
+        await eventually(lambda: _serves(client))
+        assert await codes("198.51.100.1") == [200, 200, 429]
+        # what a client adds itself stands further left, and proxies of ours are not who asks
+        assert await codes("1.1.1.1, 198.51.100.1, 10.0.0.7") == [429] * 3
+        assert await codes("198.51.100.2") == [200, 200, 429]
+        # of IPv6 a customer has a whole network
+        assert await codes("2001:db8::1") == [200, 200, 429]
+        assert await codes("2001:db8::ffff") == [429] * 3
+        assert await codes("2001:db8:0:1::1") == [200, 200, 429]
+
+
+async def _serves(client: Api) -> bool:
+    return (await client.get("/readyz")).status_code == 200
+
+
+async def test_nobody_else_is_believed_to_say_where_a_request_is_from(
+    database: OwnDatabase, store: Database, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    auth = {"anonymous_scopes": "queues:read", "anonymous_rate": "2/h"}
+    async with serving(database.url, port, auth=auth), Api(base_url=f"http://127.0.0.1:{port}") as client:
+        await eventually(lambda: _serves(client))
+        codes = [
+            (await client.get(QUEUES, headers={"X-Forwarded-For": f"198.51.100.{number}"})).status_code
+            for number in range(3)
+        ]
+        assert codes == [200, 200, 429]
+
+
+async def test_an_address_that_shows_many_bad_credentials_is_slowed_down_and_good_ones_are_not(
+    database: OwnDatabase, keys: Keys, free_port: Callable[[], int]
+) -> None:
+    async with closed_api(database.url, free_port(), refused_rate="3/m") as api:
+        good = await keys.make()
+        assert (await api.get(QUEUES, headers=bearer(good.secret))).status_code == 200
+        bad = [bearer("letmein"), bearer(good.secret[:-4] + "AAAA"), bearer("bobrai_nobody_x")] * 2
+        answers = [await api.get(QUEUES, headers=each) for each in bad]
+        assert [each.status_code for each in answers] == [401] * 3 + [429] * 3
+        assert answers[-1].headers["ratelimit-policy"] == '"refused";q=3;w=60'
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert (await api.get(QUEUES, headers=bearer(good.secret))).status_code == 200
+        text = (await api.get("/metrics")).text
+        assert 'bobrai_access_throttled_total{kind="refused"} 3.0' in text
+
+
+async def test_no_more_requests_are_under_way_than_may_and_those_that_wait_for_a_task_do_not_count(
+    database: OwnDatabase, store: Database, keys: Keys, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    limits = httpx.Limits(max_connections=50)
+    async with (
+        serving(database.url, port, max_requests=2),
+        Api(base_url=f"http://127.0.0.1:{port}", timeout=20, limits=limits) as client,
+        database.connect() as connection,
+    ):
+        await eventually(lambda: _serves(client))
+        task_id = await client.submit("x")
+        waiting: list[asyncio.Task[httpx.Response]] = []
+
+        async def all_wait() -> bool:
+            return f"bobrai_task_waiters {len(waiting)}.0" in (await client.get("/metrics")).text
+
+        for _ in range(5):
+            waiting.append(asyncio.create_task(client.get(f"{TASKS}/{task_id}", params={"wait": 30})))
+            await eventually(all_wait)
+        # two requests that the database keeps waiting
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE queues IN ACCESS EXCLUSIVE MODE")
+        held = [asyncio.create_task(client.get(QUEUES)) for _ in range(2)]
+
+        async def is_full() -> bool:
+            return (await client.get(f"{TASKS}/{task_id}")).status_code == 503
+
+        await eventually(is_full)
+        answer = await client.get(f"{TASKS}/{task_id}")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:bobrai:problem:overloaded")
+        assert answer.headers["retry-after"] == "1"
+        assert (await client.get("/livez")).status_code == 200
+        await transaction.rollback()
+        assert [each.status_code for each in await asyncio.gather(*held)] == [200, 200]
+        assert (await client.post(f"{TASKS}/{task_id}/cancel")).status_code == 200
+        assert {each.json()["status"] for each in await asyncio.gather(*waiting)} == {"cancelled"}
+
+
+async def test_no_more_tasks_of_a_key_wait_than_may(api: Api, keys: Keys, store: Database) -> None:
+    bounded = bearer((await keys.make(allowance=Allowance.of(max_waiting=5))).secret)
+    other = bearer((await keys.make()).secret)
+    task = {"type": "echo", "payload": 1}
+    assert (await api.post(f"{TASKS}/batch", json={"tasks": [task] * 6}, headers=bounded)).status_code == 429
+    assert (await api.post(f"{TASKS}/batch", json={"tasks": [task] * 4}, headers=bounded)).status_code == 201
+    assert (await api.post(TASKS, json=task, headers=bounded)).status_code == 201
+    refused = await api.post(TASKS, json=task, headers={**bounded, "Idempotency-Key": "k"})
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:bobrai:problem:too-many-waiting")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (await api.post(TASKS, json=task, headers=other)).status_code == 201
+    assert (await store.fetch("SELECT count(*) FROM tasks"))[0][0] == 6
+    await store.fetch(
+        "UPDATE tasks SET status = 'cancelled', finished_at = now() WHERE id = (SELECT min(id) FROM tasks)"
+    )
+
+    async def has_room() -> bool:
+        return (await api.post(TASKS, json=task, headers=bounded)).status_code == 201
+
+    await eventually(has_room)
+    assert (await api.post(TASKS, json=task, headers=bounded)).status_code == 429
