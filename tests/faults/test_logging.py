@@ -76,7 +76,7 @@ def folder(processes: Processes, database: Database, rabbitmq: VirtualHost, tmp_
         "BOBRAI_DATABASE_URL": database.url,
         "BOBRAI_RABBITMQ_URL": rabbitmq.url,
         "BOBRAI_LOG_FORMAT": "json",
-        "BOBRAI_API_SCALING_TOKEN": SECRET,
+        "BOBRAI_API_KEY": SECRET,
     }
     for name, setup in {**SETUPS, "plain": ""}.items():
         (tmp_path / f"tasks_{name}.py").write_text(HANDLERS.replace("SETUP", setup))

@@ -97,7 +97,7 @@ class Endpoint:
         request.deadlines = self._deadlines
         room = None
         try:
-            if not operation.quiet:
+            if operation.scope is not None or not operation.quiet:
                 await self._admit(operation, request)
             if operation.body_limit is not None or request.has_body:
                 room = request.room = Body(deadline)

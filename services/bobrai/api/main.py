@@ -123,15 +123,13 @@ def _operations(
     stop: Stop,
 ) -> list[Operation]:
     system = SystemRoutes(catalog, gate, probe, stop, lambda types: openapi.build(operations, types, gate.anonymous))
-    token = settings.api.scaling_token
-    stale_seconds = settings.external_metrics.stale_seconds
     operations = routes.operations(
         TaskRoutes(database, submissions, waiters, settings.api),
         QueueRoutes(database, catalog.run_once),
         TypeRoutes(database),
         KeyRoutes(database, gate.keyring.run_once),
         system,
-        ScalingRoutes(database, token, stale_seconds) if token.get_secret_value() else None,
+        ScalingRoutes(database, settings.external_metrics.stale_seconds),
     )
     return operations
 

@@ -23,7 +23,7 @@ def operations(
     types: TypeRoutes,
     keys: KeyRoutes,
     system: SystemRoutes,
-    scaling: ScalingRoutes | None = None,
+    scaling: ScalingRoutes,
 ) -> list[Operation]:
     """Return every operation; those asked most often come first, because the router tries them in this order."""
     return [

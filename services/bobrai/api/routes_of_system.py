@@ -4,6 +4,7 @@ from bobrai.api import schemas, views
 from bobrai.api.operations import ALWAYS, STORED, Operation, Success
 from bobrai.api.scaling_routes import ScalingRoutes, ScalingView
 from bobrai.api.system_routes import SystemRoutes
+from bobrai.domain.access import Scope
 
 
 def of_system(system: SystemRoutes) -> list[Operation]:
@@ -111,24 +112,21 @@ def _of_documents(system: SystemRoutes) -> list[Operation]:
     ]
 
 
-def of_scaling(scaling: ScalingRoutes | None) -> list[Operation]:
-    """Return it, where it is served; it has a token of its own."""
-    if scaling is None:
-        return []
+def of_scaling(scaling: ScalingRoutes) -> list[Operation]:
+    """Return it."""
     return [
         Operation(
             id="scaling",
             method="GET",
             paths=("/internal/scaling",),
             handler=scaling.backlog,
-            scope=None,
+            scope=Scope.QUEUES_READ,
             tag="System",
             quiet=True,
             public=False,
             summary="How much waits and runs, for an autoscaler",
             query=schemas.ScalingQuery,
-            headers=("Authorization",),
             successes={200: Success("The sum over the queues.", ScalingView)},
-            problems=("unauthorized", "queue-not-found", "invalid", "unknown", *STORED),
+            problems=("outside-grant", "queue-not-found", "invalid", "unknown", *STORED),
         )
     ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from bobrai.settings.group import Group
@@ -57,7 +57,4 @@ class ApiSettings(Group):
         (),
         description="Networks (CIDR, separated by commas) whose X-Forwarded-Prefix, -Proto, -Host, -For are believed;"
         " the proxies there must set or remove them all, and add to the last. None: nobody's.",
-    )
-    scaling_token: SecretStr = Field(
-        SecretStr(""), description="Bearer token that opens /internal/scaling, for KEDA. Empty: it is not served."
     )

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from bobrai.domain.access import ALL_SCOPES, WORKING_SCOPES, Rate, Scope
+from bobrai.settings.declared import DeclaredKeys
 from bobrai.settings.group import Group
 from bobrai.settings.oidc import Issuers
 from bobrai.settings.values import MaybeRate, Scopes, Seconds, is_loopback
@@ -37,6 +38,11 @@ class AuthSettings(Group):
     oidc: Issuers = Field(
         (),
         description="Identity providers whose tokens are taken beside keys: a JSON array, described in docs/oidc.md.",
+    )
+    keys: DeclaredKeys = Field(
+        (),
+        description="Keys that `bobrai migrate` makes and keeps: a JSON array of objects with name, file (which holds"
+        " the key), scopes, and what else a key may have.",
     )
     refresh_seconds: Annotated[Seconds, Field(le=10)] = Field(
         5.0, description="Period in which keys are read again, should a NOTIFY be lost."

@@ -24,6 +24,7 @@ def of(settings: Settings, environ: Mapping[str, str]) -> tuple[set[str], set[st
     """Return the secrets of the settings, and the words beside them that are public: users, hosts, databases."""
     secrets: set[str] = set()
     public: set[str] = set()
+    secrets.add(settings.api_key.get_secret_value())
     for group in (getattr(settings, name) for name in type(settings).model_fields):
         if not isinstance(group, BaseModel):
             continue

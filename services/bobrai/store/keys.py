@@ -5,12 +5,12 @@ In: hashes, never a secret. Out: records. Each change is told on a channel, so t
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from bobrai.domain import limits
 from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.errors import KeyNameTaken, TooManyKeys
-from bobrai.store.pool import Executor, Record
+from bobrai.store.pool import Executor, Record, Transactional
 from bobrai.store.queries import statement
 
 CHANNEL: Final = "bobrai_access"
@@ -22,6 +22,9 @@ _NAME_TAKEN = statement("key_name_taken")
 _ROTATE = statement("rotate_key")
 _REVOKE = statement("revoke_key")
 _TOUCH = statement("touch_keys")
+_END_TWINS = statement("end_declared_twins")
+_DECLARE = statement("declare_key")
+_OTHER = statement("other_key_of_name")
 _PRUNE = statement("prune_keys")
 
 
@@ -62,14 +65,7 @@ async def create(
         key_id,
         name,
         secret_hash,
-        grant.named_scopes,
-        list(grant.queues),
-        list(grant.types),
-        grant.own_tasks,
-        None if allowance.rate is None else allowance.rate.count,
-        None if allowance.rate is None else allowance.rate.seconds,
-        allowance.burst,
-        allowance.max_waiting,
+        *_columns(grant, allowance),
         created_by,
         expires_at,
         expires_seconds,
@@ -80,6 +76,44 @@ async def create(
     if await database.fetch(_NAME_TAKEN, name):
         raise KeyNameTaken(f"a key named {name!r} is there already: revoke it, rotate it, or choose another name")
     raise TooManyKeys(f"there are {limits.MAX_KEYS} keys, as many as there may be: revoke one that is not needed")
+
+
+async def declare(
+    database: Transactional,
+    key_id: str,
+    *,
+    name: str,
+    secret_hash: bytes,
+    grant: Grant,
+    allowance: Allowance,
+    created_by: str,
+    grace_seconds: float,
+) -> str:
+    """Make a key, or make one of ``created_by`` what its declaration says.
+
+    Returns the id of the key that somebody else has made under this name; then nothing was done. Otherwise "".
+    """
+    async with database.transaction() as connection:
+        await connection.fetch(_END_TWINS, name, key_id, created_by)
+        values = _columns(grant, allowance)
+        await connection.fetch(_DECLARE, key_id, name, secret_hash, *values, created_by, grace_seconds)
+        rows = await connection.fetch(_OTHER, name, key_id, created_by)
+    return rows[0]["id"] if rows else ""
+
+
+def _columns(grant: Grant, allowance: Allowance) -> tuple[Any, ...]:
+    """Return scopes to max_waiting, in the order of the table."""
+    rate = allowance.rate
+    return (
+        grant.named_scopes,
+        list(grant.queues),
+        list(grant.types),
+        grant.own_tasks,
+        None if rate is None else rate.count,
+        None if rate is None else rate.seconds,
+        allowance.burst,
+        allowance.max_waiting,
+    )
 
 
 async def rotate(database: Executor, key_id: str, *, secret_hash: bytes, grace_seconds: float) -> bool:

@@ -33,10 +33,10 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, s
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, run_at)
     SELECT 'echo', 'default', '1', 3, '{{}}', 300, n % 11, now() + make_interval(hours => 1, secs => n)
     FROM generate_series(1, {DELAYED}) AS n;
-INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority)
-    SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, client_id)
+    SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11,
+           CASE WHEN n % 2 = 0 THEN '' ELSE 'key:a' END
     FROM generate_series(1, {DUE}) AS n;
-UPDATE tasks SET client_id = 'key:a' WHERE status = 'pending' AND id % 2 = 0;
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM tasks WHERE status = 'pending';
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at)
@@ -97,7 +97,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("waiting_of", [["key:a"], [100]], 250),
     ("known_keys", [], 60),
     ("list_keys", [None], 60),
-    ("touch_keys", [["key7", "key8"]], 60),
+    ("touch_keys", [["key7", "key8"]], 120),
     ("cancel", [FIRST_DUE + 7], 60),
     ("replay", [500], 90),
     ("prune_tasks", [86_400.0, 100], 900),

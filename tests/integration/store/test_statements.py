@@ -183,18 +183,12 @@ async def _everything(store: Database, turn: int) -> None:
 
 
 async def _keys(store: Database, key_id: str) -> None:
-    grant, life = Grant.of(["tasks:read"], queues=["mail*"]), {"expires_at": None, "expires_seconds": 60.0}
-    made = {
-        "name": key_id,
-        "secret_hash": bytes(32),
-        "grant": grant,
-        "allowance": Allowance.of(rate="5/s"),
-        "created_by": "me",
-        **life,
-    }
-    await keys.create(store, key_id, **made)
+    grant, allowance = Grant.of(["tasks:read"], queues=["mail*"]), Allowance.of(rate="5/s", burst=9, max_waiting=7)
+    bounds: dict[str, Any] = {"grant": grant, "allowance": allowance}
+    life = {"created_by": "me", "expires_at": None, "expires_seconds": 60.0}
+    await keys.create(store, key_id, name=key_id, secret_hash=bytes(32), **bounds, **life)
     with pytest.raises(KeyNameTaken):
-        await keys.create(store, f"{key_id}b", **made)
+        await keys.create(store, f"{key_id}b", name=key_id, secret_hash=bytes(32), **bounds, **life)
     assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=5.0)
     await keys.touch(store, [key_id])
     (known,) = [row for row in await keys.known(store) if row["id"] == key_id]
@@ -203,6 +197,9 @@ async def _keys(store: Database, key_id: str) -> None:
     shown = await keys.get(store, key_id)
     assert shown is not None
     assert shown["last_used_at"] is not None
+    said = {"name": f"{key_id}c", "created_by": "declared", "grace_seconds": 60.0, **bounds}
+    for declared, secret in ((f"{key_id}c", b"1"), (f"{key_id}c", b"2"), (f"{key_id}d", b"2")):
+        assert await keys.declare(store, declared, secret_hash=secret * 32, **said) == ""
     assert await keys.prune(store, retention_seconds=600.0) == 0
     assert key_id in {row["id"] for row in await keys.every(store)}
 

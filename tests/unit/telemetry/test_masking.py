@@ -201,7 +201,7 @@ def test_the_settings_secrets_are_known_in_every_form() -> None:
                     "password": SecretStr("instead"),
                 }
             ),
-            "api": loaded.api.model_copy(update={"scaling_token": SecretStr("for-keda")}),
+            "api_key": SecretStr("for-smoke"),
         }
     )
     environ = {"PGPASSWORD": "by-libpq", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20by-otel,x=y"}
@@ -213,7 +213,7 @@ def test_the_settings_secrets_are_known_in_every_form() -> None:
         "first",
         "second",
         "instead",
-        "for-keda",
+        "for-smoke",
         "by-libpq",
         "by-otel",
     } <= secrets
@@ -229,5 +229,7 @@ def test_every_secret_setting_is_among_them(monkeypatch: pytest.MonkeyPatch) -> 
                 secret = f"secret-of-{name}-{field}"
                 expected.add(secret)
                 monkeypatch.setenv(f"BOBRAI_{name}_{field}".upper(), secret)
+    expected.add("secret-of-top-level")
+    monkeypatch.setenv("BOBRAI_API_KEY", "secret-of-top-level")
     assert len(expected) >= 3
     assert expected <= credentials.of(settings.load(), {})[0]

@@ -14,7 +14,7 @@ from bobrai.telemetry.instruments import ExpiringGauge, FastCounter, FastHistogr
 from bobrai.telemetry.metrics import CATALOGUE
 
 CLOSED_SETS = set(
-    "queue type outcome status state reason method route batch loop dependency version process pool kind cause".split()  # noqa: SIM905
+    "queue type outcome status state reason method route batch loop dependency version process pool kind cause issuer".split()  # noqa: SIM905
 )
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 

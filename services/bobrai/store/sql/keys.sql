@@ -54,3 +54,34 @@ UPDATE api_keys SET last_used_at = now() WHERE id = ANY (ARRAY(
 DELETE FROM api_keys
 WHERE least(revoked_at, expires_at) < now() - make_interval(secs => $1::double precision)
 RETURNING 1;
+
+-- name: end_declared_twins
+-- A declared key whose file holds a key with another id by now: it makes way for that one.
+UPDATE api_keys SET revoked_at = now() WHERE name = $1 AND id <> $2 AND created_by = $3 AND revoked_at IS NULL
+RETURNING id, pg_notify('bobrai_access', '') AS notified;
+
+-- name: declare_key
+-- Makes a key, or makes one what its declaration says. One that was revoked stays so until its secret is another. No row:
+-- it is so already, or the name is another key's.
+INSERT INTO api_keys AS k (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
+                           max_waiting, created_by)
+SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $12
+WHERE NOT EXISTS (SELECT FROM api_keys AS o WHERE o.name = $2 AND o.id <> $1 AND o.revoked_at IS NULL)
+ON CONFLICT (id) DO UPDATE
+SET name = $2, scopes = excluded.scopes, queues = excluded.queues, types = excluded.types,
+    own_tasks = excluded.own_tasks, rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds,
+    burst = excluded.burst, max_waiting = excluded.max_waiting, secret_hash = excluded.secret_hash,
+    rotated_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.rotated_at ELSE now() END,
+    previous_hash = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_hash
+                         WHEN k.revoked_at IS NULL THEN k.secret_hash END,
+    previous_until = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_until
+                          WHEN k.revoked_at IS NULL THEN now() + make_interval(secs => $13::double precision) END,
+    revoked_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.revoked_at END
+WHERE k.created_by = $12
+  AND (k.name, k.secret_hash, k.scopes, k.queues, k.types, k.own_tasks, k.rate_count, k.rate_seconds, k.burst, k.max_waiting)
+      IS DISTINCT FROM (excluded.name, excluded.secret_hash, excluded.scopes, excluded.queues, excluded.types,
+                        excluded.own_tasks, excluded.rate_count, excluded.rate_seconds, excluded.burst, excluded.max_waiting)
+RETURNING id, pg_notify('bobrai_access', '') AS notified;
+
+-- name: other_key_of_name
+SELECT id FROM api_keys WHERE name = $1 AND revoked_at IS NULL AND (id <> $2 OR created_by <> $3);

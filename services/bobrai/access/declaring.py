@@ -1,0 +1,62 @@
+"""Declared keys become rows: made when new, changed when their declaration is, never brought back when revoked.
+
+In: declarations, and the files that hold their secrets. Out: rows of ``api_keys``. Any number of processes may do so at
+once. What is declared no longer stays until somebody revokes it: a process of the release before may still be starting.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bobrai.access import secrets
+from bobrai.access.secrets import Shown
+from bobrai.domain import limits
+from bobrai.domain.errors import ConfigurationError
+from bobrai.settings.declared import DeclaredKey
+from bobrai.store import keys
+from bobrai.store.pool import Transactional
+
+BY: Final = "declared"
+_GRACE_SECONDS: Final = 3_600.0  # in which the secret before another one in the file works as well
+_FORM: Final = re.compile(r"bobrai_[a-z0-9]{1,32}_[A-Za-z0-9_-]{40,}")
+_NAME: Final = re.compile(limits.KEY_NAME_PATTERN)
+
+
+async def declare(database: Transactional, declared: Sequence[DeclaredKey]) -> None:
+    """Make or change the declared keys; raises ConfigurationError for a file or a name that will not do."""
+    for key in declared:
+        if not _NAME.fullmatch(key.name):
+            raise ConfigurationError(f"BOBRAI_AUTH_KEYS: {key.name!r}: a name has {limits.KEY_NAME_RULE}")
+        shown = await asyncio.to_thread(_read, key)
+        taken_by = await keys.declare(
+            database,
+            shown.key_id,
+            name=key.name,
+            secret_hash=shown.digest,
+            grant=key.grant(),
+            allowance=key.allowance(),
+            created_by=BY,
+            grace_seconds=_GRACE_SECONDS,
+        )
+        if taken_by:
+            raise ConfigurationError(
+                f"BOBRAI_AUTH_KEYS: the name {key.name!r} is taken by the key {taken_by}, which was not declared: "
+                "revoke that one, or declare another name"
+            )
+
+
+def _read(key: DeclaredKey) -> Shown:
+    try:
+        secret = Path(key.file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(f"BOBRAI_AUTH_KEYS: {key.name}: {key.file} cannot be read: {reason}") from error
+    shown = secrets.read(secret.encode())
+    if shown is None or not _FORM.fullmatch(secret):
+        raise ConfigurationError(
+            f"BOBRAI_AUTH_KEYS: {key.name}: {key.file} must hold bobrai_<id>_<secret>: an id of a-z and 0-9, and a "
+            "secret of at least 40 random letters and digits"
+        )
+    return shown

@@ -1,0 +1,131 @@
+"""Declared keys: what a chart or GitOps says is what there is, and a revocation stays one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bobrai.access import declaring, issuing
+from bobrai.access.secrets import new_secret
+from bobrai.domain.access import Grant
+from bobrai.domain.errors import ConfigurationError
+from bobrai.settings import load
+from bobrai.store import keys as rows
+from bobrai.store.pool import Database
+from tests.integration.access.conftest import bearer
+from tests.integration.api.conftest import Api
+from tests.support.eventually import eventually
+
+
+class Declared:
+    """A declaration in a folder."""
+
+    def __init__(self, store: Database, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+
+    async def say(self, name: str, secret: str, **more: Any) -> None:
+        """Declare one key, as `bobrai migrate` does."""
+        file = self._folder / name
+        file.write_text(f"{secret}\n")
+        text = json.dumps([{"name": name, "file": str(file), "scopes": ["queues:read"], **more}])
+        await declaring.declare(self._store, load(auth={"keys": text}).auth.keys)
+
+
+@pytest.fixture
+def declared(store: Database, tmp_path: Path) -> Declared:
+    return Declared(store, tmp_path)
+
+
+async def status(api: Api, secret: str) -> int:
+    return (await api.get("/api/v1/queues", headers=bearer(secret))).status_code
+
+
+async def test_a_declared_key_works_and_saying_it_again_changes_nothing(
+    api: Api, store: Database, declared: Declared
+) -> None:
+    secret = new_secret("admin")
+    for _ in range(3):
+        await declared.say("admin", secret, rate="100/s")
+    (row,) = await rows.every(store)
+    assert (row["id"], row["created_by"], row["rotated_at"]) == ("admin", "declared", None)
+    assert await status(api, secret) == 200
+
+
+async def test_another_grant_counts_from_then_on(api: Api, declared: Declared) -> None:
+    secret = new_secret("a1")
+    await declared.say("some", secret, scopes=["tasks:read"])
+    assert await status(api, secret) == 403
+    await declared.say("some", secret, scopes=["queues:read"])
+
+    async def is_allowed() -> bool:
+        return await status(api, secret) == 200
+
+    await eventually(is_allowed)
+
+
+async def test_another_secret_in_the_file_is_a_rotation_with_a_grace(api: Api, declared: Declared) -> None:
+    first, second = new_secret("a1"), new_secret("a1")
+    await declared.say("some", first)
+    await declared.say("some", second)
+    assert [await status(api, first), await status(api, second)] == [200, 200]
+
+
+async def test_a_key_with_another_id_replaces_the_one_that_was_declared(api: Api, declared: Declared) -> None:
+    first, second = new_secret("a1"), new_secret("b2")
+    await declared.say("some", first)
+    await declared.say("some", second)
+    assert await status(api, second) == 200
+    assert await status(api, first) == 401
+
+
+async def test_a_revoked_key_is_not_brought_back_but_by_another_secret(
+    api: Api, store: Database, declared: Declared
+) -> None:
+    first, second = new_secret("a1"), new_secret("a1")
+    await declared.say("some", first)
+    assert await issuing.revoke(store, "a1", by="a test")
+    await declared.say("some", first, scopes=["queues:read", "tasks:read"])
+    assert await status(api, first) == 401
+    await declared.say("some", second)
+    assert await status(api, second) == 200
+    assert await status(api, first) == 401
+
+
+async def test_a_name_that_somebody_else_has_is_refused(store: Database, declared: Declared) -> None:
+    made = await issuing.create(store, "ci", Grant.of(["tasks:read"]), created_by="a test")
+    with pytest.raises(ConfigurationError, match=f"taken by the key {made.key_id}"):
+        await declared.say("ci", new_secret("a1"))
+    assert [row["id"] for row in await rows.every(store)] == [made.key_id]
+
+
+@pytest.mark.parametrize("secret", ["", "letmein", "bobrai_A_" + "x" * 43, "bobrai_a_short"])
+async def test_a_file_that_holds_no_key_is_refused_without_being_quoted(declared: Declared, secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="must hold bobrai_<id>_<secret>") as refused:
+        await declared.say("ci", secret)
+    assert not secret or secret not in str(refused.value)
+
+
+async def test_a_file_that_is_not_there_is_named(store: Database) -> None:
+    text = json.dumps([{"name": "ci", "file": "/nowhere", "scopes": ["tasks:read"]}])
+    with pytest.raises(ConfigurationError, match="ci: /nowhere cannot be read: No such file"):
+        await declaring.declare(store, load(auth={"keys": text}).auth.keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "must be a JSON array"),
+        ('{"name": "a"}', "must be a JSON array"),
+        ('[{"name": "a", "file": "f"}]', "key 1: scopes: Field required"),
+        ('[{"name": "a", "file": "f", "scopes": ["x"]}]', "key 1: 'x' is not a scope"),
+        ('[{"name": "a", "file": "f", "scopes": ["admin"], "queues": ["q"]}]', "cannot be narrowed"),
+        ('[{"name": "a", "file": "f", "scopes": ["admin"], "more": 1}]', "more: Extra inputs"),
+        ('[{"name": "a", "file": "f", "scopes": ["admin"]}, {"name": "a", "file": "f", "scopes": ["admin"]}]', "two"),
+    ],
+)
+def test_a_wrong_declaration_says_what_to_change(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load(auth={"keys": text})
+    assert "BOBRAI_AUTH_KEYS" in str(refused.value)
