@@ -79,9 +79,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the logs of the product's processes beside the failure."""
     report = yield
-    processes = item.stash.get(PROCESSES, None)
-    if report.failed and processes is not None:
-        report.sections.extend(processes.report())
+    if report.failed:
+        for node in item.listchain():
+            if (processes := node.stash.get(PROCESSES, None)) is not None:
+                report.sections.extend(processes.report())
     return report
 
 
@@ -146,6 +147,14 @@ def database(servers: Servers) -> Iterator[Database]:
     servers.databases().drop(database)
 
 
+@pytest.fixture(scope="module")
+def module_database(servers: Servers) -> Iterator[Database]:
+    """`database` for a whole module, whose tests do not mind what the others leave in it."""
+    database = servers.databases().create()
+    yield database
+    servers.databases().drop(database)
+
+
 @pytest.fixture
 def empty_database(servers: Servers) -> Iterator[Database]:
     """A database of this test's own without a schema."""
@@ -203,6 +212,17 @@ def rabbitmq_cluster(servers: Servers) -> Iterator[RabbitCluster]:
 def processes(run_folder: RunFolder, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Processes]:
     """Starts the product's commands; put what all of them need into `processes.environment`."""
     processes = Processes(run_folder, tmp_path)
+    request.node.stash[PROCESSES] = processes
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def module_processes(
+    run_folder: RunFolder, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Processes]:
+    """`processes` for a whole module, whose tests change nothing about them; each start costs half a second of CPU."""
+    processes = Processes(run_folder, tmp_path_factory.mktemp("processes"))
     request.node.stash[PROCESSES] = processes
     yield processes
     processes.close()

@@ -25,12 +25,17 @@ DESK = (1280, 800)
 @pytest.fixture
 async def announced(database: Database, processes: Processes) -> Database:
     """The test's database with the types that the tests use; processes started from now on use it."""
+    await announce_to(database)
+    processes.environment["BOBRAI_DATABASE_URL"] = database.url
+    return database
+
+
+async def announce_to(database: Database) -> None:
+    """Make the types known that the tests use."""
     pool = Pool(load(database={"url": database.url}).database)
     await pool.open()
     await announce(pool)
     await pool.close()
-    processes.environment["BOBRAI_DATABASE_URL"] = database.url
-    return database
 
 
 @pytest.fixture
@@ -51,9 +56,9 @@ def data_folder(processes: Processes, run_folder: RunFolder) -> Iterator[Path]:
         eventually_sync(lambda: not is_alive(server), message="the embedded database has ended")
 
 
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Chromium, Debian's or the user's own; for one test, because its event loop runs in the thread of the tests."""
+@pytest.fixture(scope="module")
+def module_browser() -> Iterator[Browser]:
+    """Chromium, Debian's or the user's own; for modules without async tests: its event loop runs in their thread."""
     try:
         program = programs.find("browser")
     except programs.ProgramMissing as missing:
@@ -62,6 +67,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-proxy-server"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def browser(module_browser: Browser) -> Iterator[Browser]:
+    """The module's browser, in which this test's pages are closed afterwards, with all that they have stored."""
+    yield module_browser
+    for context in module_browser.contexts:
+        context.close()
 
 
 def opened(browser: Browser, url: str, size: tuple[int, int]) -> Page:

@@ -10,14 +10,15 @@ from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Process, Processes
 
-pytestmark = pytest.mark.timeout(120)
+# one group, because one API and one browser serve all of them
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("docs_page")]
 
 
-@pytest.fixture
-def api(database: Database, processes: Processes) -> Process:
-    """An API."""
-    processes.environment["BOBRAI_DATABASE_URL"] = database.url
-    return processes.start("api")
+@pytest.fixture(scope="module")
+def api(module_database: Database, module_processes: Processes) -> Process:
+    """An API, which these tests only read."""
+    module_processes.environment["BOBRAI_DATABASE_URL"] = module_database.url
+    return module_processes.start("api")
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(api: Process, browser: Browser) -> None:

@@ -1,20 +1,21 @@
 """Behind a real gateway that serves the API under a path: links lead where the client can follow them."""
 
-from collections.abc import Callable
-from pathlib import Path
+import asyncio
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from tests.acceptance.conftest import DESK, opened
+from tests.acceptance.conftest import DESK, announce_to, opened
 from tests.support import programs
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
 from tests.support.processes import Process, Processes
+from tests.support.run_folder import RunFolder
 
-pytestmark = pytest.mark.timeout(120)
+# one group, because one API and one nginx serve all tests of a way
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("gateway")]
 
 TASK = {"payload": "x", "type": "echo"}
 CONFIGURATION = """
@@ -45,16 +46,23 @@ HEADERS = (
 STRIPS, PASSES_ON = "/", ""  # what nginx puts in the place of its location, or nothing
 
 
-@pytest.fixture(params=[SETTING, HEADERS], ids=["setting", "headers"])
+@pytest.fixture(params=[SETTING, HEADERS], ids=["setting", "headers"], scope="module")
 def told(request: pytest.FixtureRequest) -> tuple[dict[str, str], str]:
     """Environment of the service and configuration of the gateway."""
     return request.param
 
 
-@pytest.fixture(params=[STRIPS, PASSES_ON], ids=["strips", "passes-on"])
+@pytest.fixture(scope="module")
+def known_types(module_database: Database) -> Database:
+    """A database with the types that the tests use."""
+    asyncio.run(announce_to(module_database))
+    return module_database
+
+
+@pytest.fixture(params=[STRIPS, PASSES_ON], ids=["strips", "passes-on"], scope="module")
 def gateway(
-    request: pytest.FixtureRequest, told: tuple[dict[str, str], str], database: Database, processes: Processes,
-    free_port: Callable[[], int], tmp_path: Path,
+    request: pytest.FixtureRequest, told: tuple[dict[str, str], str], known_types: Database,
+    module_processes: Processes, run_folder: RunFolder, tmp_path_factory: pytest.TempPathFactory,
 ) -> Process:  # fmt: skip
     """nginx before an API, which serves it under /bobrai."""
     try:
@@ -62,21 +70,19 @@ def gateway(
     except programs.ProgramMissing as missing:
         pytest.skip(str(missing))
     environment, headers = told
-    processes.environment.update(environment, BOBRAI_DATABASE_URL=database.url)
-    api = processes.start("api")
-    port = free_port()
-    (tmp_path / "nginx.conf").write_text(
+    api = module_processes.start("api", environment={**environment, "BOBRAI_DATABASE_URL": known_types.url})
+    port, folder = run_folder.free_port(), tmp_path_factory.mktemp("nginx")
+    (folder / "nginx.conf").write_text(
         CONFIGURATION.format(port=port, headers=headers, upstream=api.port, uri=request.param)
     )
-    command = [str(program), "-p", f"{tmp_path}/", "-c", "nginx.conf", "-e", "stderr"]
-    nginx = processes.run(command, name="nginx", environment={}, port=port)
+    command = [str(program), "-p", f"{folder}/", "-c", "nginx.conf", "-e", "stderr"]
+    nginx = module_processes.run(command, name="nginx", environment={}, port=port)
     eventually_sync(lambda: nginx.get("/bobrai/livez")[0] == 200 or not nginx.is_running(), message="nginx serves")
     assert nginx.is_running(), nginx.log_text()
     return nginx
 
 
 @pytest.mark.parametrize("path", ["/api/v1/tasks", "/tasks"])
-@pytest.mark.usefixtures("announced")
 def test_a_client_follows_the_location(gateway: Process, path: str) -> None:
     asked = f"{gateway.url}/bobrai{path}"
     created = httpx.post(asked, json=TASK)
