@@ -6,6 +6,7 @@ servers start when a test first needs one and are stopped by `support/reaper.py`
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.stash[RUN] = RunFolder.current()
         return
+    # the run starts a thousand processes of the same code: what one has compiled is there for the next
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     config.stash[RUN] = RunFolder.create()
     config.stash[REAPER] = Reaper(config.stash[RUN])
     if config.getoption("dist", "no") in {"load", "worksteal"}:
