@@ -21,7 +21,7 @@ from tests.support.processes import Processes
 from tests.support.rabbitmq import VirtualHost
 from tests.support.rabbitmq_cluster import RabbitCluster
 from tests.support.reaper import Reaper
-from tests.support.run_folder import KEEP_VARIABLE, RunFolder
+from tests.support.run_folder import KEEP_VARIABLE, RunFolder, quickest_parent
 from tests.support.servers import Servers
 from tests.support.tcp_proxy import TcpProxy
 
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # the run starts a thousand processes of the same code: what one has compiled is there for the next
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    config.stash[RUN] = RunFolder.create()
+    config.stash[RUN] = RunFolder.create(quickest_parent())
     config.stash[REAPER] = Reaper(config.stash[RUN])
     if config.getoption("dist", "no") in {"load", "worksteal"}:
         # tests that share the cluster go to one worker, instead of waiting for each other in several

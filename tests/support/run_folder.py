@@ -2,7 +2,7 @@
 
 Servers keep their data in it; whoever needs a server first starts it under a lock and leaves its address for others;
 every started process is written down in `started.jsonl`, so that `reaper.py` can stop all of them whatever happens.
-The folder lies directly under /tmp, because packaged servers may run under another user and another root.
+The folder lies directly under /tmp or /dev/shm, because packaged servers may run under another user and another root.
 """
 
 import contextlib
@@ -17,9 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 VARIABLE = "BOBRAI_TEST_RUN_FOLDER"
 KEEP_VARIABLE = "BOBRAI_TEST_KEEP_FOLDER"
 LOWEST_PORT = 12000
+ON_DISK, IN_MEMORY = Path("/tmp"), Path("/dev/shm")
+# several times what a whole run writes; a container's own /dev/shm has 64 MiB by default
+ROOM_IN_MEMORY = 6 * 1024**3
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -30,9 +35,9 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls) -> Self:
+    def create(cls, parent: Path = ON_DISK) -> Self:
         """Make a fresh folder and announce it to child processes through the environment."""
-        path = Path(tempfile.mkdtemp(prefix="bobrai-test-", dir="/tmp"))
+        path = Path(tempfile.mkdtemp(prefix="bobrai-test-", dir=parent))
         path.chmod(0o755)
         os.environ[VARIABLE] = str(path)
         return cls(path)
@@ -91,6 +96,18 @@ class RunFolder:
         """Delete everything, unless BOBRAI_TEST_KEEP_FOLDER asks to keep it for a look at the logs."""
         if not os.environ.get(KEEP_VARIABLE):
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def quickest_parent() -> Path:
+    """Memory where there is plenty, otherwise the disk: each test's database is 600 files, made and deleted.
+
+    What is to be kept lies on the disk, where it costs nobody memory.
+    """
+    if os.environ.get(KEEP_VARIABLE) or not os.access(IN_MEMORY, os.W_OK | os.X_OK):
+        return ON_DISK
+    mount = os.statvfs(IN_MEMORY)
+    room = min(mount.f_bavail * mount.f_frsize, psutil.virtual_memory().available)
+    return IN_MEMORY if room >= ROOM_IN_MEMORY and not mount.f_flag & os.ST_NOEXEC else ON_DISK
 
 
 def _can_listen(port: int) -> bool:
