@@ -4,6 +4,7 @@ In: arguments and ``BOBRAI_*`` variables. Out: a running process whose exit code
 2 for a wrong setting, with one clear line on standard error. Importing this room imports nothing heavy.
 """
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    # What is imported stays; to walk it again and again is a seventh of a start. `process` lets the collector work.
+    gc.disable()
     try:
         from bobrai.cli import commands
 

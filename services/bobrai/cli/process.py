@@ -165,13 +165,14 @@ def _run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _calm_collector() -> None:
-    """Keep the cyclic garbage collector from walking everything that is imported, again and again.
+    """Let the cyclic garbage collector work from now on, but never walk what is imported, again and again.
 
     Nothing on the way of a task makes cycles; the default of 700 new objects starts a round every few requests.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 20)
+    gc.enable()
 
 
 def _allow_open_files() -> None:
