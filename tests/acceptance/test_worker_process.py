@@ -153,7 +153,7 @@ def test_wrong_start_is_one_line_and_an_exit_code(
     assert "Traceback" not in worker.log_text()
 
 
-def test_logs_carry_ids_and_never_payloads(processes: Processes, tmp_path: Path) -> None:
+def test_logs_carry_ids_and_never_payloads(processes: Processes, data_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "leaky_tasks.py").write_text(
         textwrap.dedent(
             """
@@ -168,7 +168,7 @@ def test_logs_carry_ids_and_never_payloads(processes: Processes, tmp_path: Path)
             """
         )
     )
-    environment = {"BOBRAI_DATA_DIR": str(tmp_path / "data"), "BOBRAI_LOG_FORMAT": "json", "BOBRAI_LOG_LEVEL": "debug"}
+    environment = {"BOBRAI_LOG_FORMAT": "json", "BOBRAI_LOG_LEVEL": "debug"}
     dev = processes.start("dev", "--handlers", "leaky_tasks", environment=environment, wait_ready=False)
     dev.wait_ready(60)
     for type_, secret in (("leaky", "hunter2"), ("echo", "hunter2")):
@@ -193,11 +193,10 @@ def post_and_wait(process: Process, body: dict[str, Any], request_id: str = "") 
     return found
 
 
-def test_worked_example_does_what_its_page_says(processes: Processes, tmp_path: Path) -> None:
+def test_worked_example_does_what_its_page_says(processes: Processes, data_folder: Path, tmp_path: Path) -> None:
     examples = REPOSITORY / "docs" / "examples"
     (tmp_path / "newsletter.py").write_text((examples / "newsletter.py").read_text())
-    environment = {"BOBRAI_DATA_DIR": str(tmp_path / "data")}
-    dev = processes.start("dev", "--handlers", "newsletter", environment=environment, wait_ready=False)
+    dev = processes.start("dev", "--handlers", "newsletter", wait_ready=False)
     dev.wait_ready(60)
     letter = {"to": "ada@example.org", "subject": "Hi"}
     sent = post_and_wait(dev, {"type": "letter", "payload": letter})

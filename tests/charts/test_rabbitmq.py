@@ -166,10 +166,9 @@ async def test_a_password_of_the_secret_replaces_the_old_one_at_a_restart(cluste
     with pytest.raises(Exception, match="ACCESS_REFUSED"):
         async with channel(cluster.nodes[0]):
             pass
-    node.stop()
+    # for the other tests, and in a tenth of the time of one more restart
+    node.control("rabbitmqctl", "change_password", "bobrai", AWKWARD)
     node.prepare(cluster.nodes)
-    node.launch()
-    node.wait_started()
     async with channel(node):
         pass
     cluster.wait_whole()
