@@ -20,7 +20,7 @@ from bobrai.api.operations import Operation
 from bobrai.api.probe import DatabaseProbe
 from bobrai.api.queue_routes import QueueRoutes
 from bobrai.api.scaling_routes import ScalingRoutes
-from bobrai.api.server import HttpServer
+from bobrai.api.server import HttpServer, certificates_of
 from bobrai.api.submissions import Submissions
 from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
@@ -52,9 +52,10 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0  # until the metric of a database that came 
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
     """Serve HTTP until ``stop``, then let open requests finish; ``on_listening`` is called once connections are taken.
 
-    Raises ConfigurationError for an address that cannot be had, a URL that cannot be read and a root path that cannot
-    be told from our own paths.
+    Raises ConfigurationError for an address that cannot be had, a URL that cannot be read, files of TLS that cannot be
+    used and a root path that cannot be told from our own paths.
     """
+    certificates = certificates_of(settings.api)
     database = Database(settings.database, name="bobrai-api")
     await database.open()
     await _check_url(database)
@@ -71,10 +72,13 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     try:
         application = app.build(operations, gate, Bodies(settings.api.max_bodies_bytes), settings.api.max_requests)
         served = gateway.behind(application, settings.api, operations)
-        server = HttpServer(served, settings.api, lambda: _listening(listener, on_listening))
+        server = HttpServer(served, settings.api, certificates, lambda: _listening(listener, on_listening))
         async with asyncio.TaskGroup() as group:
             for loop in _loops(settings, catalog, gate, allowances, waiters):
                 group.create_task(loop(stop))
+            if certificates is not None:
+                look = PeriodicLoop("certificates", settings.api.tls_refresh_seconds, certificates.run_once)
+                group.create_task(look.run(stop))
             group.create_task(_drain_on(stop, server, waiters))
             await server.serve(sockets=[listener])
             stop.request("the server ended")

@@ -52,6 +52,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     ),
     "forbidden": (403, "Forbidden", "The credential lacks the scope that `scope` names."),
     "outside-grant": (403, "Outside of the grant", "The credential is narrowed, and does not reach what was named."),
+    "client-certificate-required": (
+        403,
+        "Client certificate required",
+        "The service takes requests only from clients that show a certificate in the handshake of TLS.",
+    ),
     "not-found": (404, "Not found", "Nothing is served at this path."),
     "task-not-found": (404, "Task not found", "No task has this id, or it was removed after its retention time."),
     "queue-not-found": (404, "Queue not found", "No queue has this name."),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bobrai.domain.errors import ConfigurationError
 from bobrai.external_metrics import app
-from bobrai.external_metrics.certificates import Certificates
+from bobrai.external_metrics.certificates import ProxyCertificates
 from bobrai.external_metrics.deletion_cost import DeletionCost
 from bobrai.external_metrics.front_proxy import FrontProxy
 from bobrai.external_metrics.kubernetes import Kubernetes
@@ -36,7 +36,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
     """
     own = settings.external_metrics
     namespace = _namespace(own)
-    certificates = Certificates(Path(own.certificate), Path(own.key))
+    certificates = ProxyCertificates(own.certificate, own.key)
     kubernetes = Kubernetes(own.api_server(), Path(own.service_account_dir))
     front_proxy = FrontProxy(kubernetes, certificates.trust)
     database = Database(settings.database, pool_size=_CONNECTIONS, name="bobrai-external-metrics")

@@ -1,7 +1,8 @@
 """The HTTPS server: uvicorn, which here also tells the application whose certificate the client has.
 
-In: an ASGI application and Certificates. Out: a server whose requests carry the verified common name of their client,
-``scope["state"]["peer"]``; None without a certificate, or with one that was verified under what no longer holds.
+In: an ASGI application and ProxyCertificates. Out: a server whose requests carry the verified common name of their
+client, ``scope["state"]["peer"]``; None without a certificate, or with one that was verified under what no longer
+holds.
 """
 
 import ssl
@@ -9,24 +10,19 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-from bobrai.external_metrics.certificates import Certificates
+from bobrai.external_metrics.certificates import ProxyCertificates
 from bobrai.runtime.connections import Limits
 from bobrai.runtime.http import HttpProtocol
 from bobrai.runtime.server import HttpConfig, QuietServer
 
 # Longer than the API server keeps an idle connection (90 s), so that it is the one who closes.
 _LIMITS: Final = Limits(connections=1024, keep_alive_seconds=120)
-_GOODBYE_SECONDS: Final = 1.0
 
 
 class _Config(HttpConfig):
-    def __init__(self, app: ASGIApp, certificates: Certificates, drain_seconds: float) -> None:
-        super().__init__(app, _LIMITS, drain_seconds, _Protocol)
+    def __init__(self, app: ASGIApp, certificates: ProxyCertificates, drain_seconds: float) -> None:
+        super().__init__(app, _LIMITS, drain_seconds, _Protocol, certificates.context)
         self.certificates = certificates
-
-    def load(self) -> None:
-        super().load()
-        self.ssl = self.certificates.context
 
 
 class _Protocol(HttpProtocol):
@@ -39,12 +35,6 @@ class _Protocol(HttpProtocol):
         self._context = transport.get_extra_info("ssl_object").context
         self._peer = common_name(transport.get_extra_info("peercert") or {})
 
-    def shutdown(self) -> None:
-        super().shutdown()
-        if self.transport.is_closing():
-            # Saying goodbye in TLS takes two; who does not answer would hold the connection for half a minute.
-            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         holds = self._context is not None and self.config.certificates.holds(self._context)
@@ -54,14 +44,9 @@ class _Protocol(HttpProtocol):
 class HttpsServer(QuietServer):
     """A server whose connections last no longer than the certificates that they were made under."""
 
-    def __init__(self, app: ASGIApp, certificates: Certificates, drain_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, certificates: ProxyCertificates, drain_seconds: float) -> None:
         super().__init__(_Config(app, certificates, drain_seconds))
-        certificates.on_change(self.renew)
-
-    def renew(self) -> None:
-        """Close connections that are idle, and the others once they are answered."""
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
+        certificates.on_change(self.renew_connections)
 
 
 def common_name(certificate: dict[str, Any]) -> str | None:

@@ -50,6 +50,7 @@ NO_HOST: Final = Refusal("bad-request", 400, "Bad request", "A request in HTTP/1
 # What the parser says when it was told to stop, or sees the first words of HTTP/2: nothing that would help a client.
 _UNTOLD: Final = ("callback error", "Pause on")
 _RETRY_SECONDS: Final = b"2"
+_GOODBYE_SECONDS: Final = 1.0
 REFUSALS: Final = (NOT_HTTP, HEAD_TIMEOUT, HEAD_TOO_LARGE, TOO_MANY_HEADS)  # as the documentation lists them
 
 
@@ -111,8 +112,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Close once the request under way, if any, is answered; who is answered and still sends is cut off."""
         if self.transport.is_closing():
             self.transport.abort()
-        else:
-            super().shutdown()
+            return
+        super().shutdown()
+        if self._writer.is_tls and self.transport.is_closing():
+            # Saying goodbye in TLS takes two; who does not answer would hold up the end.
+            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
     @property
     def sends(self) -> bool:

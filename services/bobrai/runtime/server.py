@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from bobrai.domain.errors import ConfigurationError
 from bobrai.runtime import forks
+from bobrai.runtime.acceptor import Acceptor
 from bobrai.runtime.connections import Connections, Limits
 from bobrai.runtime.http import HttpProtocol
 from bobrai.settings.values import split_address
@@ -42,10 +44,15 @@ def listen(bind: str, variable: str) -> socket.socket:
 
 
 class HttpConfig(uvicorn.Config):
-    """How one port is served."""
+    """How one port is served; with a context, under TLS."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, drain_seconds: float, protocol: type[HttpProtocol] = HttpProtocol
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        drain_seconds: float,
+        protocol: type[HttpProtocol] = HttpProtocol,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             app,
@@ -59,6 +66,7 @@ class HttpConfig(uvicorn.Config):
             timeout_graceful_shutdown=math.ceil(drain_seconds),
         )
         self.limits = limits
+        self.context = context
         self.waits = Connections(limits)
 
 
@@ -69,6 +77,7 @@ class QuietServer(uvicorn.Server):
 
     def __init__(self, config: HttpConfig) -> None:
         super().__init__(config)
+        self._acceptors: list[Acceptor] = []
         foreign.guard_libraries()  # a server that fails to say that it has started is not started
         forks.own_from(self._descriptors)
 
@@ -77,19 +86,31 @@ class QuietServer(uvicorn.Server):
             transport = connection.transport
             if transport is not None and (connected := transport.get_extra_info("socket")) is not None:
                 yield connected.fileno()
+        for acceptor in self._acceptors:
+            yield from acceptor.descriptors()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections; a TLS handshake has as long as a head."""
+        """Begin to take connections."""
         await self.lifespan.startup()
         config, loop = self.config, asyncio.get_running_loop()
-        handshake_seconds = config.limits.head_seconds if config.ssl else None
-        self.servers = [
-            await loop.create_server(
-                self._connection, sock=sock, ssl=config.ssl, backlog=_BACKLOG, ssl_handshake_timeout=handshake_seconds
-            )
-            for sock in sockets or ()
-        ]
+        self.servers = []
+        for sock in sockets or ():
+            if config.context is None:
+                self.servers.append(await loop.create_server(self._connection, sock=sock, backlog=_BACKLOG))
+            else:
+                self._acceptors.append(Acceptor(sock, config.context, config.waits, self._connection))
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and let open requests finish."""
+        for acceptor in self._acceptors:
+            await acceptor.close()
+        await super().shutdown(sockets)
+
+    def renew_connections(self) -> None:
+        """Close connections that are idle, and the others once they are answered."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     def _connection(self) -> asyncio.Protocol:
         config = self.config

@@ -35,6 +35,7 @@ class Writer:
         self._loop = loop
         self._unwritten: list[bytes] = []
         self._closed = False
+        self.is_tls = transport.get_extra_info("sslcontext") is not None
 
     def write(self, data: bytes) -> None:
         """Send the data when this round ends."""
@@ -53,13 +54,16 @@ class Writer:
         if self._closed:
             return
         self._closed = True
-        heard_out = self._connection.sends and self._transport.can_write_eof() and not self._transport.is_closing()
-        if heard_out:
-            self._transport.write_eof()
-            self._transport.resume_reading()
-        else:
+        if self._transport.is_closing():
+            return
+        heard_out = self._connection.sends and (self.is_tls or self._transport.can_write_eof())
+        if not heard_out:
             self._transport.close()
-        if heard_out or self._transport.get_write_buffer_size():
+        else:
+            if not self.is_tls:  # TLS cannot be closed by halves; there the answer's length says where it ends
+                self._transport.write_eof()
+            self._transport.resume_reading()
+        if heard_out or self.is_tls or self._transport.get_write_buffer_size():
             self._connection.parting()
 
     def is_closing(self) -> bool:

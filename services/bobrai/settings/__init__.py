@@ -6,7 +6,7 @@ injects ``<SERVICE>_PORT=tcp://…`` for a Service, and ``BOBRAI_API_PORT`` woul
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
 from bobrai.domain.errors import ConfigurationError
+from bobrai.settings import tls
 from bobrai.settings.api import ApiSettings
 from bobrai.settings.auth import AuthSettings
 from bobrai.settings.group import Group
@@ -331,6 +332,8 @@ def load(**overrides: Mapping[str, Any]) -> Settings:
         except ValidationError as error:
             prefix = str(group.model_config.get("env_prefix", ""))
             faults += [_fault(prefix, fault) for fault in error.errors(include_url=False, include_input=False)]
+    if not faults:
+        faults = list(_incomplete(**values))
     if faults:
         raise ConfigurationError("; ".join(faults))
     top = values.pop("top")
@@ -346,6 +349,12 @@ def _is_text(value: str) -> bool:
 
 def _fault(prefix: str, fault: ErrorDetails) -> str:
     return f"{prefix}{fault['loc'][0]}".upper() + f": {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _incomplete(api: ApiSettings, **_others: Group) -> Iterator[str]:
+    yield from tls.incomplete("BOBRAI_API_TLS_", api.tls_certificate, api.tls_key)
+    if api.tls_client_ca and not api.tls_certificate:
+        yield "BOBRAI_API_TLS_CERTIFICATE: must be set too, because BOBRAI_API_TLS_CLIENT_CA is"
 
 
 def _check_together(settings: Settings) -> None:

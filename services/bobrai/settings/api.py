@@ -1,6 +1,6 @@
 """The settings of the HTTP process: where it listens, what its clients may take, and under which address it is seen."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -15,6 +15,23 @@ class ApiSettings(Group):
     model_config = SettingsConfigDict(env_prefix="BOBRAI_API_", frozen=True)
 
     bind: Address = Field("127.0.0.1:8001", description="Where HTTP is served.")
+    tls_certificate: str = Field(
+        "",
+        description="File of the certificate with which HTTPS is served, in PEM, with those that lead to its authority;"
+        " read again when it changes. Empty: HTTP without TLS.",
+    )
+    tls_key: str = Field("", description="File of the certificate's private key, in PEM, without a passphrase.")
+    tls_client_ca: str = Field(
+        "",
+        description="File of the authorities (PEM) whose client certificates are taken; such clients need TLS 1.3."
+        " Empty: clients are asked for none.",
+    )
+    tls_client_certificates: Literal["required", "optional"] = Field(
+        "required",
+        description="With client authorities: whether requests without a client's certificate are refused, all but"
+        " those to /livez and /readyz. One that is shown must be right in any case.",
+    )
+    tls_refresh_seconds: Seconds = Field(10.0, description="Period of the look whether those files have changed.")
     max_backlog: Count = Field(
         5_000_000,
         description="Waiting tasks per queue above which submits get 429, unless the queue has its own limit.",

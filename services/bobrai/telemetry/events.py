@@ -38,6 +38,11 @@ EVENTS: Final[dict[str, Event]] = {
     "metrics.incomplete": Event(
         "warning", "A metric that a handler or a library registered cannot be shown; only bobrAI's are, until it can."
     ),
+    "certificate.changed": Event("info", "The certificate that is served, or whom it takes, was read again."),
+    "certificate.refused": Event(
+        "warning", "New files cannot be used, `error` says why; the certificate before stays in use. Said once."
+    ),
+    "tls.handshake_failed": Event("debug", "A client did not get through the handshake of TLS, `error` says why."),
     "tracing.started": Event("info", "Spans are exported."),
     "tracing.unavailable": Event(
         "warning", "`OTEL_*` variables ask for traces that cannot be exported; `reason` says why."
@@ -180,7 +185,6 @@ EVENTS: Final[dict[str, Event]] = {
     "external_metrics.started": Event("info", "External metrics are served to Kubernetes."),
     "external_metrics.stopped": Event("info", "The external metrics server ends."),
     "external_metrics.failed": Event("error", "A request met a defect of the server and was answered with 500."),
-    "certificate.changed": Event("info", "The serving certificate was read again."),
     "front_proxy.changed": Event("info", "Whom the API server's front proxy is recognised by was read again."),
 }
 

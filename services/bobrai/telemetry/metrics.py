@@ -329,8 +329,8 @@ POD_DELETION_COSTS = counter(
 )
 CERTIFICATE_EXPIRY = gauge(
     "bobrai_certificate_expiry_timestamp_seconds",
-    "When the certificate in use ends, in seconds since 1970.",
-    by=_EXTERNAL,
+    "When the certificate that is served ends, in seconds since 1970; 0 without TLS.",
+    by=("api", "external-metrics"),
 )
 DEAD_LETTERED = counter(
     "bobrai_messages_dead_lettered_total", "Messages that could not be decoded.", ["queue"], by=_WORKER

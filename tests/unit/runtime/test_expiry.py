@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bobrai.external_metrics.expiry import ends_at
+from bobrai.runtime.expiry import ends_at
 
 SUBJECT = "/CN=bobrai/O=" + 60 * "x" + "/OU=" + 60 * "x"  # longer than one octet counts
 
