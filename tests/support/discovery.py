@@ -43,6 +43,11 @@ REQUIREMENTS = {
             "postgresql", (16,), ("initdb", "postgres"), ("postgres", "--version"),
             "postgres:18", None, "BOBRAI_TEST_DATABASE_URL",
         ),
+        # the wheel's is built without TLS
+        Requirement(
+            "postgresql-openssl", (16,), ("initdb", "postgres"), ("postgres", "--version"),
+            "postgres:18", None, f"{ALLOW_MISSING_VARIABLE}=postgresql-openssl",
+        ),
         Requirement(
             "pgbouncer", (1, 21), ("pgbouncer",), ("pgbouncer", "--version"),
             "edoburu/pgbouncer:v1.24.1-p1", "pgbouncer", "BOBRAI_TEST_PGBOUNCER_URL",

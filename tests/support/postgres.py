@@ -4,6 +4,7 @@ Every server starts on a copy of one data folder that `initdb` made once per run
 """
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import asyncpg
 
 from tests.support import discovery
 from tests.support.background import BackgroundLoop
+from tests.support.certificates import Pair
 from tests.support.eventually import eventually_sync
 from tests.support.run_folder import RunFolder
 from tests.support.server_process import ServerDied, ServerProcess
@@ -22,6 +24,7 @@ HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 START_SECONDS = 30.0
 
+Build = Literal["postgresql", "postgresql-openssl"]
 StopMode = Literal["smart", "fast", "immediate"]
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
@@ -53,23 +56,30 @@ class PostgresServer:
         *,
         durable: bool = False,
         settings: Mapping[str, str] | None = None,
+        build: Build = "postgresql",
     ) -> None:
         self.host = HOST
         self.port = port
         self.durable = durable
         self.settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **(settings or {})}
-        installation = discovery.find(run, "postgresql")
+        installation = discovery.find(run, build)
         self._process = ServerProcess(run, installation, folder, stop_signal=signal.SIGQUIT)
 
     @classmethod
     def create(
-        cls, run: RunFolder, name: str, *, durable: bool = False, settings: Mapping[str, str] | None = None
+        cls,
+        run: RunFolder,
+        name: str,
+        *,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+        build: Build = "postgresql",
     ) -> Self:
         """Make a data folder and start a server on it; raises `ServerMissing`. `durable` keeps fsync on."""
-        pristine = Path(run.once("postgres-pristine", lambda: _initialise(run)))
+        pristine = Path(run.once(f"{build}-pristine", lambda: _initialise(run, build)))
         folder = run.folder(name)
         subprocess.run(["cp", "-a", "--reflink=auto", str(pristine), str(folder / "data")], check=True)
-        server = cls(run, folder, run.free_port(), durable=durable, settings=settings)
+        server = cls(run, folder, run.free_port(), durable=durable, settings=settings, build=build)
         server.start()
         return server
 
@@ -153,6 +163,25 @@ class PostgresServer:
         self._process.wait_gone(timeout=10)
         subprocess.run(["rm", "-rf", str(self.data)], check=True)
 
+    async def show(self, pair: Pair, clients: Path | None = None) -> None:
+        """Let it serve TLS with this certificate from now on, and ask clients for one of these authorities'."""
+        owner = self.data.stat()
+        settings = {"ssl_cert_file": pair.certificate, "ssl_key_file": pair.key, "ssl_ca_file": clients}
+        connection = await asyncpg.connect(self.url(), ssl="disable")
+        try:
+            for name, source in settings.items():
+                target = self.data / f"{name}.pem"
+                if source is not None:
+                    target.write_bytes(source.read_bytes())
+                    target.chmod(0o600)
+                    os.chown(target, owner.st_uid, owner.st_gid)
+                value = target.name if source is not None else ""
+                await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            await connection.execute("ALTER SYSTEM SET ssl = on")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+
     def log_tail(self) -> str:
         """The end of the server's log."""
         return self._process.log_tail()
@@ -166,10 +195,10 @@ async def _select_one(url: str) -> bool:
         await connection.close()
 
 
-def _initialise(run: RunFolder) -> str:
+def _initialise(run: RunFolder, build: Build) -> str:
     """Run initdb once; the folder is only ever copied."""
-    installation = discovery.find(run, "postgresql")
-    folder = run.folder("postgres-pristine")
+    installation = discovery.find(run, build)
+    folder = run.folder(f"{build}-pristine")
     data = folder / "data"
     options = ["--auth=trust", f"--username={SUPERUSER}", "--encoding=UTF8", "--no-locale", "--no-sync"]
     command = installation.command("initdb", *options, "-D", str(data), share=folder)

@@ -19,7 +19,16 @@ from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
 from bobrai.runtime import checkpoint, event_loop, forks, lag, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
-from bobrai.settings import Settings, credentials, environment, load, unknown_variables
+from bobrai.settings import (
+    DatabaseSettings,
+    RabbitMQSettings,
+    Settings,
+    credentials,
+    environment,
+    load,
+    tls,
+    unknown_variables,
+)
 from bobrai.telemetry import exposition, foreign, logs, masking, traces
 
 log = logs.get_logger(__name__)
@@ -50,10 +59,18 @@ def settings(
             raise ConfigurationError(
                 f"BOBRAI_{group.upper()}_URL is not set; set it, or run `bobrai dev` to try bobrAI without any server"
             )
+    for group in needs or ("database", "rabbitmq"):
+        _check_tls(group, getattr(loaded, group))
     prepare(loaded, process, has_result=has_result)
     for name, nearest in unknown_variables(environment()).items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=nearest or None)
     return loaded
+
+
+def _check_tls(name: str, group: DatabaseSettings | RabbitMQSettings) -> None:
+    # At the start it is said what is wrong; later, a server whose files are being replaced is only away.
+    if group.tls_ca:
+        tls.client_context(f"BOBRAI_{name.upper()}_TLS_", group.tls_ca, group.tls_certificate, group.tls_key)
 
 
 def prepare(loaded: Settings, process: str, *, has_result: bool = False) -> None:
@@ -103,6 +120,7 @@ async def with_rabbitmq(settings: Settings, serve: Callable[[Broker], Coroutine[
         prefix=settings.rabbitmq.queue_prefix,
         connect_timeout=settings.rabbitmq.connect_timeout_seconds,
         confirm_timeout=settings.rabbitmq.confirm_timeout_seconds,
+        make_context=settings.rabbitmq.make_context,
     )
     try:
         await serve(broker)

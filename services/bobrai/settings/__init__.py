@@ -6,6 +6,7 @@ injects ``<SERVICE>_PORT=tcp://…`` for a Service, and ``BOBRAI_API_PORT`` woul
 """
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -50,6 +51,13 @@ class DatabaseSettings(Group):
     password: SecretStr = Field(
         SecretStr(""), description="Replaces the password in both DSNs; any character is allowed, as it is."
     )
+    tls_ca: str = Field(
+        "",
+        description="File of the authorities (PEM) that the server's certificate is verified against, with its host"
+        " name: `sslmode=verify-full` for both DSNs, but for one that says `sslmode=disable`.",
+    )
+    tls_certificate: str = Field("", description="File of a client certificate (PEM) that is shown to the server.")
+    tls_key: str = Field("", description="File of the client certificate's private key, in PEM.")
     pool_size: Count = Field(8, description="Connections per process; batches make few connections enough.")
     connect_timeout_seconds: Seconds = Field(4.0, description="Longest wait for a free or new connection.")
     command_timeout_seconds: Seconds = Field(
@@ -62,11 +70,15 @@ class DatabaseSettings(Group):
 
     def pooled(self) -> str:
         """Return the DSN for all but what must not go through a pooler, with the credentials in it."""
-        return with_credentials(self.url.get_secret_value(), self.user, self.password)
+        return self._verifying(with_credentials(self.url.get_secret_value(), self.user, self.password))
 
     def direct(self) -> str:
         """Return the DSN for what must not go through a pooler, with the credentials in it."""
-        return with_credentials(self.direct_url.get_secret_value(), self.user, self.password) or self.pooled()
+        own = with_credentials(self.direct_url.get_secret_value(), self.user, self.password)
+        return self._verifying(own) or self.pooled()
+
+    def _verifying(self, dsn: str) -> str:
+        return tls.verifying(dsn, self.tls_ca, self.tls_certificate, self.tls_key)
 
 
 class RabbitMQSettings(Group):
@@ -81,6 +93,13 @@ class RabbitMQSettings(Group):
     password: SecretStr = Field(
         SecretStr(""), description="Replaces the password in every URL; any character is allowed, as it is."
     )
+    tls_ca: str = Field(
+        "",
+        description="File of the authorities (PEM) that the nodes' certificates are verified against, with their host"
+        " names. Empty: those that the system knows. Every URL must begin with amqps://.",
+    )
+    tls_certificate: str = Field("", description="File of a client certificate (PEM) that is shown to the nodes.")
+    tls_key: str = Field("", description="File of the client certificate's private key, in PEM.")
     queue_prefix: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,40}$")] = Field(
         "bobrai.", description="Starts the name of every RabbitMQ queue of this installation."
     )
@@ -93,6 +112,12 @@ class RabbitMQSettings(Group):
         """Return the URLs of all nodes, separated by commas, with the credentials in them."""
         urls = (part.strip() for part in self.url.get_secret_value().split(","))
         return ",".join(with_credentials(url, self.user, self.password) for url in urls if url)
+
+    def make_context(self) -> ssl.SSLContext | None:
+        """Return how nodes prove themselves, None to leave it to the URLs; raises ConfigurationError."""
+        if not self.tls_ca:
+            return None
+        return tls.client_context("BOBRAI_RABBITMQ_TLS_", self.tls_ca, self.tls_certificate, self.tls_key)
 
 
 class LogSettings(Group):
@@ -351,10 +376,16 @@ def _fault(prefix: str, fault: ErrorDetails) -> str:
     return f"{prefix}{fault['loc'][0]}".upper() + f": {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _incomplete(api: ApiSettings, **_others: Group) -> Iterator[str]:
+def _incomplete(
+    database: DatabaseSettings, rabbitmq: RabbitMQSettings, api: ApiSettings, **_others: Group
+) -> Iterator[str]:
+    for prefix, group in (("BOBRAI_DATABASE_TLS_", database), ("BOBRAI_RABBITMQ_TLS_", rabbitmq)):
+        yield from tls.incomplete(prefix, group.tls_certificate, group.tls_key, group.tls_ca)
     yield from tls.incomplete("BOBRAI_API_TLS_", api.tls_certificate, api.tls_key)
     if api.tls_client_ca and not api.tls_certificate:
         yield "BOBRAI_API_TLS_CERTIFICATE: must be set too, because BOBRAI_API_TLS_CLIENT_CA is"
+    if rabbitmq.tls_ca and "amqp://" in rabbitmq.url.get_secret_value().lower():
+        yield "BOBRAI_RABBITMQ_URL: must begin with amqps://, each of several, because BOBRAI_RABBITMQ_TLS_CA is set"
 
 
 def _check_together(settings: Settings) -> None:

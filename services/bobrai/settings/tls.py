@@ -12,6 +12,8 @@ from urllib.parse import quote
 from bobrai.domain.errors import ConfigurationError
 
 _OURS: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey"})
+# X509_V_ERR_: signed by itself, alone or in its chain; issuer not found; first signature not verifiable
+_UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
 
 
 class _Encrypted(Exception):
@@ -91,7 +93,9 @@ def verifying(dsn: str, authorities: str, certificate: str, key: str) -> str:
 def reason(error: ssl.SSLError) -> str:
     """Return why a handshake failed, in words that tell an operator where to look."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted: {error.verify_message.rstrip('.')}"
+        said = error.verify_message.rstrip(".")
+        why = f"its authority is unknown ({said})" if error.verify_code in _UNKNOWN_AUTHORITY else said
+        return f"the server's certificate is not accepted: {why}"
     return f"TLS failed: {_words(error)}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
@@ -17,7 +18,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 
 from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing, StoreRejected
-from bobrai.settings import DatabaseSettings
+from bobrai.settings import DatabaseSettings, tls
 from bobrai.store.connecting import Connector
 from bobrai.telemetry import metrics
 
@@ -128,6 +129,8 @@ def _is_servers(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> boo
 
 
 def _told(error: Exception, sqlstate: str = "") -> str:
+    if isinstance(error, ssl.SSLError):
+        return tls.reason(error)
     kind = f"{type(error).__name__} {sqlstate}".rstrip()
     return f"{kind}: {error}".rstrip(": ")
 
