@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from tests.support import discovery
+from tests.support.certificates import Pair
 from tests.support.eventually import eventually_sync
 from tests.support.rabbitmq_management import Management, QueueCounts
 from tests.support.run_folder import RunFolder
@@ -34,6 +35,16 @@ vm_memory_high_watermark.relative = 0.6
 raft.wal_max_size_bytes = 16777216
 collect_statistics_interval = 500
 """
+TLS = """\
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.certfile = {folder}/server.crt
+ssl_options.keyfile = {folder}/server.key
+"""
+TLS_CLIENTS = """\
+ssl_options.cacertfile = {folder}/clients.crt
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+"""
 # queues report their counts, and connections are listed, every 5 s by default: too old for a test to wait for
 SAMPLES = ",".join(f"{{{kind},[{{60,1}}]}}" for kind in ("global", "basic", "detailed"))
 ERLANG_OPTIONS = f"-rabbit quorum_tick_interval 200 -rabbitmq_management_agent sample_retention_policies [{SAMPLES}]"
@@ -47,6 +58,7 @@ class RabbitNode:
         self.host = HOST
         self.port: int = description["amqp_port"]
         self.metrics_port: int | None = description.get("metrics_port")
+        self.tls_port: int | None = description.get("tls_port")
         self._described = description
         self._folder = Path(description["folder"])
         installation = discovery.find(run, "rabbitmq")
@@ -128,15 +140,34 @@ class RabbitNode:
         """The AMQP address of a virtual host on this node."""
         return f"amqp://guest:guest@{self.host}:{self.port}/{quote(virtual_host, safe='')}"
 
+    def tls_url(self, host: str) -> str:
+        """The AMQP address of its default virtual host under TLS, by a name of this machine."""
+        return f"amqps://guest:guest@{host}:{self.tls_port}/%2F"
+
+    def show(self, pair: Pair) -> None:
+        """Let it serve TLS with this certificate after its next start."""
+        for name, source in (("server.crt", pair.certificate), ("server.key", pair.key)):
+            (self._folder / name).write_bytes(source.read_bytes())
+            (self._folder / name).chmod(0o644)
+
     def log_tail(self) -> str:
         """The end of what it printed."""
         return self._process.log_tail()
 
 
-def start_nodes(run: RunFolder, name: str, count: int, *, metrics: bool = False) -> list[dict[str, Any]]:
+def start_nodes(
+    run: RunFolder,
+    name: str,
+    count: int,
+    *,
+    metrics: bool = False,
+    pair: Pair | None = None,
+    clients: Path | None = None,
+) -> list[dict[str, Any]]:
     """Start `count` fresh, clustered nodes and return descriptions for `RabbitNode`; raises `ServerMissing`.
 
-    With `metrics` each serves Prometheus too, on its `metrics_port`.
+    With `metrics` each serves Prometheus too, on its `metrics_port`; with a pair, TLS on its `tls_port`, for `clients`
+    with a certificate of these authorities if that is given.
     """
     discovery.find(run, "rabbitmq")
     epmd_port, cookie = discovery.erlang_port_mapper(run), f"{run.path.name}-{name}"
@@ -151,6 +182,12 @@ def start_nodes(run: RunFolder, name: str, count: int, *, metrics: bool = False)
         if metrics:
             ports["metrics_port"] = run.free_port()
             lines += f"prometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {ports['metrics_port']}\n"
+        if pair is not None:
+            ports["tls_port"] = run.free_port()
+            lines += TLS.format(folder=folder, tls_port=ports["tls_port"])
+            if clients is not None:
+                (folder / "clients.crt").write_bytes(clients.read_bytes())
+                lines += TLS_CLIENTS.format(folder=folder)
         if count > 1:
             lines += "cluster_formation.peer_discovery_backend = classic_config\n"
             lines += "".join(f"cluster_formation.classic_config.nodes.{i} = {n}\n" for i, n in enumerate(names, 1))
@@ -161,6 +198,8 @@ def start_nodes(run: RunFolder, name: str, count: int, *, metrics: bool = False)
         )
     nodes = [RabbitNode(run, description) for description in descriptions]
     for node in nodes:
+        if pair is not None:
+            node.show(pair)
         node.launch()
     for node in nodes:
         node.wait_ready()

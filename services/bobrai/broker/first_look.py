@@ -6,13 +6,20 @@ password may be right a moment later, so they try again for ever.
 
 import asyncio
 
-import aio_pika
-
-from bobrai.broker.link import CLOSE_TIMEOUT, broker_errors, is_refusal, node, parse_urls, reason_of
+from bobrai.broker.link import (
+    CLOSE_TIMEOUT,
+    MakeContext,
+    broker_errors,
+    connect,
+    is_refusal,
+    node,
+    parse_urls,
+    reason_of,
+)
 from bobrai.domain.errors import BrokerUnavailable, ConfigurationError
 
 
-async def first_look(urls: str, connect_timeout: float) -> str:
+async def first_look(urls: str, connect_timeout: float, make_context: MakeContext | None = None) -> str:
     """Return why none of the nodes can be reached, each with its reason, and an empty string when one can be.
 
     ``connect_timeout`` is in seconds, for each node. Raises ConfigurationError when none takes the URL's user or
@@ -23,7 +30,7 @@ async def first_look(urls: str, connect_timeout: float) -> str:
     for url in parse_urls(urls):
         try:
             with broker_errors("connecting"):
-                connection = await aio_pika.connect(url.update_query(name="bobrai"), timeout=connect_timeout)
+                connection = await connect(url.update_query(name="bobrai"), connect_timeout, make_context)
         except BrokerUnavailable as error:
             cause = error.__cause__ or error
             refused = refused or is_refusal(cause)

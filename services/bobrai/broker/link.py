@@ -12,7 +12,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import aio_pika
 import aiormq
@@ -20,6 +20,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
 from bobrai.domain.errors import BrokerUnavailable, ConfigurationError
+from bobrai.settings import tls
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
@@ -118,7 +119,7 @@ def reason_of(error: BaseException, url: URL) -> str:
     elif isinstance(cause, socket.gaierror):
         text = f"host name {url.host!r} is unknown: {cause}"
     elif isinstance(cause, ssl.SSLError):
-        text = f"TLS failed: {cause}"
+        text = tls.reason(cause)
     else:
         text = str(error) or type(error).__name__
     return text.replace(f":{url.raw_password}@", ":***@")
@@ -138,13 +139,32 @@ def _is_of_virtual_host(error: BaseException) -> bool:
     return isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.OpenOk" in str(error)
 
 
+MakeContext = Callable[[], ssl.SSLContext | None]
+
+
+async def connect(url: URL, timeout: float, make_context: MakeContext | None) -> AbstractConnection:
+    """Return an open connection to one node; the files of TLS are read anew each time.
+
+    Raises what the library raises, and ConfigurationError for files that cannot be used.
+    """
+    context = make_context() if make_context is not None else None
+    return await aio_pika.connect(url, timeout=timeout, ssl_context=context)
+
+
 class Link:
     """The supervised connection: `start` once, `close` once; what lies between survives any number of outages."""
 
-    def __init__(self, urls: Sequence[URL], name: str, connect_timeout: float = CONNECT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        urls: Sequence[URL],
+        name: str,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        make_context: MakeContext | None = None,
+    ) -> None:
         self._urls = list(urls)
         self._name = name
         self._connect_timeout = connect_timeout
+        self._make_context = make_context
         self._connection: AbstractConnection | None = None
         self._lost: asyncio.Future[str] | None = None
         self._up = asyncio.Event()
@@ -272,9 +292,8 @@ class Link:
         for url in random.sample(self._urls, len(self._urls)):
             try:
                 with broker_errors("connecting"):
-                    connection = await aio_pika.connect(
-                        url.update_query(name=self._name), timeout=self._connect_timeout
-                    )
+                    named = url.update_query(name=self._name)
+                    connection = await connect(named, self._connect_timeout, self._make_context)
             except BrokerUnavailable as error:
                 self._tell("broker.unreachable", node(url), reason_of(error.__cause__ or error, url))
             except Exception as error:  # noqa: BLE001 - a supervisor outlives every error of the library

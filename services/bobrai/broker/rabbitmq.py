@@ -11,7 +11,7 @@ from functools import cache
 from aiormq import spec
 
 from bobrai.broker.dead_letters import DeadLetters
-from bobrai.broker.link import CONNECT_TIMEOUT, Link, parse_urls
+from bobrai.broker.link import CONNECT_TIMEOUT, Link, MakeContext, parse_urls
 from bobrai.broker.port import OnDelivery, OutgoingMessage
 from bobrai.broker.publisher import CONFIRM_TIMEOUT, Publisher
 from bobrai.broker.queues import PREFIX, Queues
@@ -28,7 +28,8 @@ class RabbitBroker:
     """A process's way to RabbitMQ, over one connection (see `port.Broker`).
 
     `url` may name several nodes, separated by commas; `name` is what the broker's own tools show. Times in
-    seconds. Raises ConfigurationError when a URL is not one.
+    seconds. `make_context`: whom amqps nodes must be vouched for by, asked at every connection; None: by whom the
+    system knows. Raises ConfigurationError when a URL is not one.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class RabbitBroker:
         connect_timeout: float = CONNECT_TIMEOUT,
         confirm_timeout: float = CONFIRM_TIMEOUT,
         watchdog_seconds: float = WATCHDOG_SECONDS,
+        make_context: MakeContext | None = None,
     ) -> None:
-        self._link = Link(parse_urls(url), name, connect_timeout)
+        self._link = Link(parse_urls(url), name, connect_timeout, make_context)
         self._queues = Queues(self._link, prefix)
         self._publisher = Publisher(self._link, self._queues, confirm_timeout)
         self._dead_letters = DeadLetters(self._link, self._queues, self._publisher)

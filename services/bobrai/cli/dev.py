@@ -111,7 +111,8 @@ async def _look_at_rabbitmq(settings: Settings) -> str:
     from bobrai.broker.first_look import first_look
 
     urls = settings.rabbitmq.addresses()
-    return await first_look(urls, settings.rabbitmq.connect_timeout_seconds) if urls else ""
+    own = settings.rabbitmq
+    return await first_look(urls, own.connect_timeout_seconds, own.make_context) if urls else ""
 
 
 async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
@@ -121,7 +122,7 @@ async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
 
 
 def _welcome(settings: Settings, waits_for: str) -> None:
-    url = f"http://{settings.api.bind}"
+    url = f"{'https' if settings.api.tls_certificate else 'http'}://{settings.api.bind}"
     waits = f"It waits for RabbitMQ at {waits_for}: tasks are accepted, and run once it is there.\n"
     streams.say(
         f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
