@@ -251,6 +251,24 @@ async def test_an_answer_reaches_a_client_that_still_sends(start: Callable[..., 
     assert large.status_code == 413
 
 
+async def test_the_smoke_test_speaks_https_and_shows_a_certificate(
+    start: Callable[..., Process], processes: Processes, mounted: Mounted, authority: Authority, stranger: Authority
+) -> None:
+    api = start(CLIENT_CA=mounted.path("ca"))
+    assert await answered(api, authority, 200)
+    shown = authority.client("smoke")
+    url, pair = f"https://localhost:{api.port}", [f"--cert={shown.certificate}", f"--key={shown.key}"]
+
+    async def said(*arguments: str) -> str:
+        smoke = processes.start("smoke", url, "--timeout=2", *arguments)
+        assert await smoke.exited() == 1
+        return smoke.log_text()
+
+    assert "echo: accepted as task 1" in await said(f"--cacert={authority.file}", *pair)  # and nobody runs it
+    assert "HTTP 403" in await said(f"--cacert={authority.file}")
+    assert "certificate verify failed" in await said(f"--cacert={stranger.file}", *pair)
+
+
 async def test_the_process_ends_politely_with_connections_and_handshakes_open(
     start: Callable[..., Process], authority: Authority
 ) -> None:

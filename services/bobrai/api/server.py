@@ -20,7 +20,7 @@ from bobrai.runtime.server import HttpConfig, QuietServer
 from bobrai.settings import tls
 from bobrai.settings.api import ApiSettings
 
-_PREFIX: Final = "BOBRAI_API_TLS_"
+_VARIABLES: Final = ("BOBRAI_API_TLS_CERTIFICATE", "BOBRAI_API_TLS_KEY")
 
 
 class _Protocol(HttpProtocol):
@@ -65,7 +65,7 @@ def certificates_of(settings: ApiSettings) -> Certificates | None:
     def make() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        tls.load_pair(context, _PREFIX, settings.tls_certificate, settings.tls_key)
+        tls.load_pair(context, _VARIABLES, settings.tls_certificate, settings.tls_key)
         if settings.tls_client_ca:
             # Without tickets, and without the sessions that a server keeps for TLS 1.2, nothing of an old handshake
             # lives on: a client whose authority is gone cannot resume a session from the time before.
@@ -73,7 +73,7 @@ def certificates_of(settings: ApiSettings) -> Certificates | None:
             context.num_tickets = 0
             context.verify_mode = ssl.CERT_OPTIONAL  # who shows none is told in words
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # each authority in the file is an anchor
-            tls.load_authorities(context, f"{_PREFIX}CLIENT_CA", settings.tls_client_ca)
+            tls.load_authorities(context, "BOBRAI_API_TLS_CLIENT_CA", settings.tls_client_ca)
         return context
 
     files = [settings.tls_certificate, settings.tls_key, settings.tls_client_ca]

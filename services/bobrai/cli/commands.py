@@ -157,16 +157,19 @@ def dev(handlers: str | None) -> None:
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
 )
-def smoke(url: str, timeout: float) -> None:
+@click.option("--cacert", default="", help="File of the authorities that vouch for an https URL, in PEM.")
+@click.option("--cert", default="", help="File of a client certificate to show, in PEM.")
+@click.option("--key", default="", help="File of the client certificate's private key, in PEM.")
+def smoke(url: str, timeout: float, cacert: str, cert: str, key: str) -> None:
     """Submit a task of each built-in type to the API at URL and see both done; exit code 1 with the reason if not.
 
     Where the API wants a credential, BOBRAI_API_KEY holds a key with the scopes tasks:submit, tasks:read and
     tasks:payload.
     """
-    from bobrai.cli.smoke import SmokeFailed, run
+    from bobrai.cli.smoke import SmokeFailed, client_context, run
 
     try:
-        run(url, timeout, click.echo, load().api_key.get_secret_value())
+        run(url, timeout, click.echo, client_context(cacert, cert, key), credential=load().api_key.get_secret_value())
     except SmokeFailed as error:
         raise click.ClickException(str(error)) from error
 

@@ -6,6 +6,7 @@ library alone, past any proxy of the environment, so that it runs in every image
 
 import http.client
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+from bobrai.domain.errors import ConfigurationError
+from bobrai.settings import tls
 
 _REQUEST_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
@@ -33,10 +37,32 @@ class _Step:
     result: Any
 
 
-def run(url: str, timeout_seconds: float, say: Callable[[str], None], key: str = "") -> None:
+def client_context(authorities: str, certificate: str, key: str) -> ssl.SSLContext:
+    """Return how to speak HTTPS: whom to believe, else those that the system knows, and what to show.
+
+    Raises ConfigurationError for files that cannot be used.
+    """
+    context = ssl.create_default_context()
+    if authorities:
+        tls.load_authorities(context, "--cacert", authorities)
+    if bool(certificate) != bool(key):
+        raise ConfigurationError("--cert and --key go together")
+    if certificate:
+        tls.load_pair(context, ("--cert", "--key"), certificate, key)
+    return context
+
+
+def run(
+    url: str,
+    timeout_seconds: float,
+    say: Callable[[str], None],
+    context: ssl.SSLContext | None = None,
+    *,
+    credential: str = "",
+) -> None:
     """Submit a task of each built-in type and see them done with the right result, all within the timeout.
 
-    ``key`` is shown to the API, unless it is empty.
+    ``credential`` is shown to the API, unless it is empty.
     Raises SmokeFailed.
     """
     mark = uuid.uuid4().hex
@@ -44,7 +70,7 @@ def run(url: str, timeout_seconds: float, say: Callable[[str], None], key: str =
         _Step("echo", {"smoke": mark}, {"smoke": mark}),
         _Step("demo", "smoke test", "processed: smoke test (1sec)"),
     )
-    client = _Client(url, timeout_seconds, say, key)
+    client = _Client(url, timeout_seconds, say, context, credential)
     say(f"testing {client.base} within {timeout_seconds:g} s")
     began = time.monotonic()
     accepted = [(client.submit(step, f"smoke-{mark}-{step.type}"), step) for step in steps]
@@ -56,7 +82,14 @@ def run(url: str, timeout_seconds: float, say: Callable[[str], None], key: str =
 class _Client:
     """Requests that are repeated while the other side is not up, until the one deadline of all."""
 
-    def __init__(self, url: str, timeout_seconds: float, say: Callable[[str], None], key: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_seconds: float,
+        say: Callable[[str], None],
+        context: ssl.SSLContext | None,
+        credential: str,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SmokeFailed(f"{url!r} is not the URL of an API; write it as http://HOST:PORT")
@@ -64,9 +97,10 @@ class _Client:
         self._timeout_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._say = say
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
         self._said = ""
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        https = urllib.request.HTTPSHandler(context=context)
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}), https).open
 
     def submit(self, step: _Step, key: str) -> int:
         """Submit one task, once however often the request must be repeated; returns its id."""

@@ -13,7 +13,7 @@ from bobrai.domain.errors import ClusterUnavailable, ConfigurationError
 from bobrai.runtime.certificates import Certificates
 from bobrai.settings import tls
 
-_PREFIX: Final = "BOBRAI_EXTERNAL_METRICS_"
+_VARIABLES: Final = ("BOBRAI_EXTERNAL_METRICS_CERTIFICATE", "BOBRAI_EXTERNAL_METRICS_KEY")
 
 
 class ProxyCertificates(Certificates):
@@ -44,7 +44,7 @@ class ProxyCertificates(Certificates):
         context.verify_mode = ssl.CERT_OPTIONAL
         # Like Kubernetes, take each authority as an anchor, be it signed by itself or by another.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        tls.load_pair(context, _PREFIX, *self._pair)
+        tls.load_pair(context, _VARIABLES, *self._pair)
         if self._authorities:
             context.load_verify_locations(cadata=self._authorities)
         return context

@@ -54,16 +54,16 @@ class Writer:
         if self._closed:
             return
         self._closed = True
-        if self._transport.is_closing():
-            return
-        heard_out = self._connection.sends and (self.is_tls or self._transport.can_write_eof())
+        was_open = not self._transport.is_closing()
+        heard_out = was_open and self._connection.sends and (self.is_tls or self._transport.can_write_eof())
         if not heard_out:
             self._transport.close()
         else:
             if not self.is_tls:  # TLS cannot be closed by halves; there the answer's length says where it ends
                 self._transport.write_eof()
             self._transport.resume_reading()
-        if heard_out or self.is_tls or self._transport.get_write_buffer_size():
+        # Saying goodbye in TLS takes two.
+        if heard_out or (self.is_tls and was_open) or self._transport.get_write_buffer_size():
             self._connection.parting()
 
     def is_closing(self) -> bool:

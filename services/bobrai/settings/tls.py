@@ -20,25 +20,25 @@ class _Encrypted(Exception):
     """OpenSSL asks for the passphrase of a key."""
 
 
-def load_pair(context: ssl.SSLContext, prefix: str, certificate: str, key: str) -> None:
-    """Let a context show this certificate; the variables are ``prefix`` with CERTIFICATE and KEY behind it.
+def load_pair(context: ssl.SSLContext, names: tuple[str, str], certificate: str, key: str) -> None:
+    """Let a context show this certificate; ``names`` are those of the variables.
 
     Raises ConfigurationError.
     """
-    _readable(f"{prefix}CERTIFICATE", certificate)
-    _readable(f"{prefix}KEY", key)
+    for name, file in zip(names, (certificate, key), strict=True):
+        _readable(name, file)
     try:
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except _Encrypted:
-        raise ConfigurationError(f"{prefix}KEY: {key} is encrypted; write the key without a passphrase") from None
+        raise ConfigurationError(f"{names[1]}: {key} is encrypted; write the key without a passphrase") from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigurationError(
-                f"{prefix}KEY: the key in {key} is not that of the certificate in {certificate}"
+                f"{names[1]}: the key in {key} is not that of the certificate in {certificate}"
             ) from error
         raise ConfigurationError(
-            f"{prefix}CERTIFICATE and {prefix}KEY: {certificate} and {key} must be a certificate and its private key, "
-            f"both in PEM: {_words(error)}"
+            f"{names[0]} and {names[1]}: {certificate} and {key} must be a certificate and its private key, both in "
+            f"PEM: {_words(error)}"
         ) from error
 
 
@@ -60,7 +60,7 @@ def client_context(prefix: str, authorities: str, certificate: str, key: str) ->
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     load_authorities(context, f"{prefix}CA", authorities)
     if certificate:
-        load_pair(context, prefix, certificate, key)
+        load_pair(context, (f"{prefix}CERTIFICATE", f"{prefix}KEY"), certificate, key)
     return context
 
 
