@@ -56,7 +56,9 @@ def test_all_that_two_renders_differ_in_are_generated_secrets() -> None:
 def test_notes_say_the_next_three_steps(shape: Path, rendered: Rendered) -> None:
     said = notes({"validation": {"customResources": False}}, files=[shape])
     assert "helm --namespace bobrai test bobrai" in said
-    assert "curl -X POST localhost:8001/api/v1/tasks" in said
+    https = shape.name == "tls-values.yaml"
+    to = "--insecure -X POST https://localhost" if https else "-X POST localhost"
+    assert f"curl {to}:8001/api/v1/tasks" in said
     assert "kubectl --namespace bobrai" in said
     assert "%!" not in said
     assert "<no value>" not in said

@@ -168,6 +168,10 @@ def _made(rendered: Rendered) -> dict[tuple[str, str], set[str]]:
 
 
 NOT_MADE = {
+    "tls": {
+        *(f"tasks-{name}" for name in ("api-tls", "clients", "machine", "database", "broker", "monitor")),
+        *(f"tasks-{server}-{kind}" for server in ("database", "broker") for kind in ("ca", "client")),
+    },
     "external": {"tasks-database", "tasks-broker"},
     "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-scaling", "bobrai-metrics-tls"},
     "monitoring-external": {"our-database", "our-broker", "our-database-monitor"},

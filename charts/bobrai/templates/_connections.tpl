@@ -33,7 +33,8 @@ port: {{ $external.poolerPort | default $external.port }}
 directHost: {{ $external.host | quote }}
 directPort: {{ $external.port }}
 database: {{ $external.database }}
-options: {{ ternary (printf "?sslmode=%s" $external.sslMode) "" (not (empty $external.sslMode)) | quote }}
+{{- $mode := ternary "verify-full" $external.sslMode (not (empty $external.caSecret)) }}
+options: {{ ternary (printf "?sslmode=%s" $mode) "" (not (empty $mode)) | quote }}
 secret: {{ include "bobrai.secretName" (dict "ctx" . "name" "postgresql") }}
 userKey: {{ $external.userKey }}
 passwordKey: {{ $external.passwordKey }}
@@ -41,8 +42,9 @@ passwordKey: {{ $external.passwordKey }}
 {{- if include "bobrai.pgbouncer.enabled" . }}
 host: {{ $full }}-pgbouncer.{{ $domain }}
 port: 6432
-options: ""
-directOptions: {{ ternary (printf "?sslmode=%s" $postgresql.external.sslMode) "" (and (eq $postgresql.mode "external") (not (empty $postgresql.external.sslMode))) | quote }}
+options: {{ ternary "?sslmode=disable" "" (not (empty (include "bobrai.tls.database" .))) | quote }}
+{{- $mode := ternary "verify-full" $postgresql.external.sslMode (not (empty (include "bobrai.tls.database" .))) }}
+directOptions: {{ ternary (printf "?sslmode=%s" $mode) "" (and (eq $postgresql.mode "external") (not (empty $mode))) | quote }}
 {{- end }}
 {{- end -}}
 
@@ -67,7 +69,9 @@ BOBRAI_DATABASE_URL:
 BOBRAI_DATABASE_DIRECT_URL:
   value: {{ $direct | quote }}
 {{- end }}
-{{- if contains "sslmode=verify" (print $database.options $database.directOptions) }}
+{{- if include "bobrai.tls.database" .ctx }}
+{{ include "bobrai.tls.env" (dict "name" "database" "external" .ctx.Values.postgresql.external) }}
+{{- else if contains "sslmode=verify" (print $database.options $database.directOptions) }}
 # the driver looks for them in a home directory
 PGSSLROOTCERT:
   value: /etc/ssl/certs/ca-certificates.crt
@@ -100,18 +104,10 @@ passwordKey: password
 {{- end }}
 {{- end -}}
 
-{{- define "bobrai.rabbitmq.env" -}}
-{{- $rabbitmq := include "bobrai.rabbitmq" .ctx | fromYaml -}}
-{{- $urls := list -}}
-{{- range $rabbitmq.hosts -}}
-{{- $urls = append $urls (printf "%s://%s/%s" $rabbitmq.scheme . (urlquery $rabbitmq.vhost | replace "+" "%20")) -}}
+{{/* Non-empty where an authority of its own vouches for the server. */}}
+{{- define "bobrai.tls.database" -}}
+{{- if and (eq .Values.postgresql.mode "external") .Values.postgresql.external.caSecret -}}true{{- end -}}
 {{- end -}}
-BOBRAI_RABBITMQ_URL:
-  value: {{ join "," $urls | quote }}
-BOBRAI_RABBITMQ_USER:
-  valueFrom:
-    secretKeyRef: {name: {{ $rabbitmq.secret }}, key: {{ $rabbitmq.userKey }}}
-BOBRAI_RABBITMQ_PASSWORD:
-  valueFrom:
-    secretKeyRef: {name: {{ $rabbitmq.secret }}, key: {{ $rabbitmq.passwordKey }}}
+{{- define "bobrai.tls.rabbitmq" -}}
+{{- if and (eq .Values.rabbitmq.mode "external") .Values.rabbitmq.external.caSecret -}}true{{- end -}}
 {{- end -}}

@@ -57,6 +57,7 @@ dict "ctx" . "own" (list of YAML texts) "values" (the component's values)
     {{- include "bobrai.containerSecurityContext" . | nindent 4 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
+    {{- include "bobrai.tls.mounts" (dict "ctx" .ctx) | nindent 4 }}
 {{- end -}}
 
 {{/* A container that migrates, past the pooler: dict "ctx" . ; any number may run at once. */}}
@@ -73,4 +74,25 @@ dict "ctx" . "own" (list of YAML texts) "values" (the component's values)
     {{- include "bobrai.containerSecurityContext" . | nindent 4 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
+    {{- include "bobrai.tls.mounts" (dict "ctx" .ctx) | nindent 4 }}
+{{- end -}}
+
+{{/* Environment of whatever speaks to RabbitMQ, as a map: dict "ctx" . */}}
+{{- define "bobrai.rabbitmq.env" -}}
+{{- $rabbitmq := include "bobrai.rabbitmq" .ctx | fromYaml -}}
+{{- $urls := list -}}
+{{- range $rabbitmq.hosts -}}
+{{- $urls = append $urls (printf "%s://%s/%s" $rabbitmq.scheme . (urlquery $rabbitmq.vhost | replace "+" "%20")) -}}
+{{- end -}}
+BOBRAI_RABBITMQ_URL:
+  value: {{ join "," $urls | quote }}
+{{- if include "bobrai.tls.rabbitmq" .ctx }}
+{{ include "bobrai.tls.env" (dict "name" "rabbitmq" "external" .ctx.Values.rabbitmq.external) }}
+{{- end }}
+BOBRAI_RABBITMQ_USER:
+  valueFrom:
+    secretKeyRef: {name: {{ $rabbitmq.secret }}, key: {{ $rabbitmq.userKey }}}
+BOBRAI_RABBITMQ_PASSWORD:
+  valueFrom:
+    secretKeyRef: {name: {{ $rabbitmq.secret }}, key: {{ $rabbitmq.passwordKey }}}
 {{- end -}}

@@ -46,6 +46,22 @@ spec:
       {{- with .ctx.Values.monitoring.interval }}
       interval: {{ . }}
       {{- end }}
+      {{- if .tls }}
+      {{- $tls := .ctx.Values.api.tls }}
+      scheme: https
+      tlsConfig:
+        # pods are scraped by their addresses, which no certificate names
+        serverName: {{ include "bobrai.componentName" . }}.{{ .ctx.Release.Namespace }}.svc
+        {{- with $tls.caKey }}
+        ca:
+          secret: {name: {{ $tls.secretName }}, key: {{ . }}}
+        {{- end }}
+        {{- with $tls.clientSecret }}
+        cert:
+          secret: {name: {{ . }}, key: tls.crt}
+        keySecret: {name: {{ . }}, key: tls.key}
+        {{- end }}
+      {{- end }}
     {{- if .detailed }}
     # what the page above has too would be there twice
     - port: {{ .port }}
