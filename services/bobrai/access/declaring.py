@@ -1,7 +1,8 @@
 """Declared keys become rows: made when new, changed when their declaration is, never brought back when revoked.
 
-In: declarations, and the files that hold their secrets. Out: rows of ``api_keys``. Any number of processes may do so at
-once. What is declared no longer stays until somebody revokes it: a process of the release before may still be starting.
+In: declarations, and the files that hold their secrets, which may change while the process runs. Out: rows of
+``api_keys``. Any number of processes may do so at once. What is declared no longer stays until somebody revokes it: a
+process of the release before may still be starting.
 """
 
 import asyncio
@@ -24,14 +25,36 @@ _FORM: Final = re.compile(r"bobrai_[a-z0-9]{1,32}_[A-Za-z0-9_-]{40,}")
 _NAME: Final = re.compile(limits.KEY_NAME_PATTERN)
 
 
-async def declare(database: Transactional, declared: Sequence[DeclaredKey]) -> None:
-    """Make or change the declared keys; raises ConfigurationError for a file or a name that will not do."""
-    for key in declared:
-        if not _NAME.fullmatch(key.name):
-            raise ConfigurationError(f"BOBRAI_AUTH_KEYS: {key.name!r}: a name has {limits.KEY_NAME_RULE}")
-        shown = await asyncio.to_thread(_read, key)
+class Declarations:
+    """The declared keys of a process, and what of them was made last."""
+
+    def __init__(self, database: Transactional, declared: Sequence[DeclaredKey], *, refresh_seconds: float) -> None:
+        self._database = database
+        self._declared = declared
+        self._interval = refresh_seconds
+        self._made: dict[str, Shown] = {}
+
+    @property
+    def made(self) -> bool:
+        """Whether all of them were made once."""
+        return len(self._made) == len(self._declared)
+
+    async def run_once(self) -> float:
+        """Make or change what is not made as its file says; returns the seconds until the next look.
+
+        Raises ConfigurationError for a file or a name that will not do. What was made is left alone until its file
+        changes, so that processes with different files do not undo each other's work again and again.
+        """
+        for key in self._declared:
+            shown = await asyncio.to_thread(_read, key)
+            if self._made.get(key.name) != shown:
+                await self._make(key, shown)
+                self._made[key.name] = shown
+        return self._interval
+
+    async def _make(self, key: DeclaredKey, shown: Shown) -> None:
         taken_by = await keys.declare(
-            database,
+            self._database,
             shown.key_id,
             name=key.name,
             secret_hash=shown.digest,
@@ -48,6 +71,8 @@ async def declare(database: Transactional, declared: Sequence[DeclaredKey]) -> N
 
 
 def _read(key: DeclaredKey) -> Shown:
+    if not _NAME.fullmatch(key.name):
+        raise ConfigurationError(f"BOBRAI_AUTH_KEYS: {key.name!r}: a name has {limits.KEY_NAME_RULE}")
     try:
         secret = Path(key.file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

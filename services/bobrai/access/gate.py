@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bobrai.access import refusals, secrets
+from bobrai.access.declaring import Declarations
 from bobrai.access.keyring import Keyring
 from bobrai.access.replicas import Replicas
 from bobrai.access.throttle import Throttle
@@ -50,7 +51,9 @@ class Gate:
         self._throttle = Throttle(settings)
         self._replicas = Replicas(database, self._throttle, refresh_seconds=settings.refresh_seconds)
         self._tokens = _verifier(settings)
+        self._declarations = Declarations(patient, settings.keys, refresh_seconds=settings.refresh_seconds)
         self.duties = [
+            Duty("declared_keys", settings.refresh_seconds, self._declarations.run_once),
             Duty("keys", settings.refresh_seconds, self.keyring.run_once),
             Duty("replicas", settings.refresh_seconds, self._replicas.run_once),
         ]
@@ -59,8 +62,8 @@ class Gate:
 
     @property
     def loaded(self) -> bool:
-        """Whether keys can be told from what is none."""
-        return self.keyring.loaded
+        """Whether keys can be told from what is none, and those that were declared are made."""
+        return self.keyring.loaded and self._declarations.made
 
     async def principal(self, header: bytes | None, address: str) -> Principal:
         """Return whom a request with this header is from.

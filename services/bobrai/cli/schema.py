@@ -1,4 +1,4 @@
-"""``bobrai migrate``: the schema at head, the built-in types announced, declared keys made; or the wait for it."""
+"""``bobrai migrate``: the schema at head and the built-in task types announced, or the wait for both."""
 
 import asyncio
 import math
@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
-from bobrai.access import declaring
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.domain.task import TaskType
 from bobrai.handlers import builtin
@@ -39,7 +38,6 @@ async def bring_to_head(
     await database.open()
     try:
         await _once_up(lambda: task_types.announce(database, announced), until)
-        await _once_up(lambda: declaring.declare(database, settings.auth.keys), until)
     finally:
         await database.close()
     log.info("schema.migrated" if changed else "schema.current", revision=migrate.head())

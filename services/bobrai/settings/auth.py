@@ -41,8 +41,8 @@ class AuthSettings(Group):
     )
     keys: DeclaredKeys = Field(
         (),
-        description="Keys that `bobrai migrate` makes and keeps: a JSON array of objects with name, file (which holds"
-        " the key), scopes, and what else a key may have.",
+        description="Keys that the API makes and keeps: a JSON array of objects with name, file (which holds the key"
+        " and is read again), scopes, and what else a key may have.",
     )
     refresh_seconds: Annotated[Seconds, Field(le=10)] = Field(
         5.0, description="Period in which keys are read again, should a NOTIFY be lost."

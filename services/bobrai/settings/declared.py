@@ -1,6 +1,6 @@
 """Keys that whoever installs the service declares: their secrets lie in files, what they may do stands in one variable.
 
-In: a JSON array. Out: checked declarations, for ``migrate`` to make. A Helm chart or GitOps keeps such keys.
+In: a JSON array. Out: checked declarations, for the API to make. A Helm chart or GitOps keeps such keys.
 """
 
 import json

@@ -1,21 +1,31 @@
 """Declared keys: what a chart or GitOps says is what there is, and a revocation stays one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bobrai.access import declaring, issuing
+from bobrai.access import issuing
+from bobrai.access.declaring import Declarations
 from bobrai.access.secrets import new_secret
 from bobrai.domain.access import Grant
 from bobrai.domain.errors import ConfigurationError
 from bobrai.settings import load
 from bobrai.store import keys as rows
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import bearer
+from tests.integration.access.conftest import bearer, closed_api
 from tests.integration.api.conftest import Api
+from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
+
+
+async def made(store: Database, text: str) -> Declarations:
+    """Make what a setting declares."""
+    declarations = Declarations(store, load(auth={"keys": text}).auth.keys, refresh_seconds=1.0)
+    await declarations.run_once()
+    return declarations
 
 
 class Declared:
@@ -26,11 +36,11 @@ class Declared:
         self._folder = folder
 
     async def say(self, name: str, secret: str, **more: Any) -> None:
-        """Declare one key, as `bobrai migrate` does."""
+        """Declare one key, as a process does that starts."""
         file = self._folder / name
         file.write_text(f"{secret}\n")
         text = json.dumps([{"name": name, "file": str(file), "scopes": ["queues:read"], **more}])
-        await declaring.declare(self._store, load(auth={"keys": text}).auth.keys)
+        await made(self._store, text)
 
 
 @pytest.fixture
@@ -72,6 +82,30 @@ async def test_another_secret_in_the_file_is_a_rotation_with_a_grace(api: Api, d
     assert [await status(api, first), await status(api, second)] == [200, 200]
 
 
+async def test_a_file_that_changes_while_the_api_runs_counts_without_a_restart(
+    database: OwnDatabase, store: Database, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    file = tmp_path / "admin"
+    first, second = new_secret("a1"), new_secret("a1")
+    file.write_text(first)
+    text = json.dumps([{"name": "chart admin", "file": str(file), "scopes": ["admin"]}])
+    async with closed_api(database.url, free_port(), keys=text, refresh_seconds=0.2) as api:
+        assert await status(api, first) == 200  # as soon as it is ready
+        file.write_text(second)
+
+        async def counts() -> bool:
+            return await status(api, second) == 200
+
+        await eventually(counts)
+        assert await status(api, first) == 200
+        assert await issuing.revoke(store, "a1", by="a test")
+
+        async def is_revoked() -> bool:
+            return await status(api, second) == 401
+
+        await eventually(is_revoked)
+
+
 async def test_a_key_with_another_id_replaces_the_one_that_was_declared(api: Api, declared: Declared) -> None:
     first, second = new_secret("a1"), new_secret("b2")
     await declared.say("some", first)
@@ -110,7 +144,7 @@ async def test_a_file_that_holds_no_key_is_refused_without_being_quoted(declared
 async def test_a_file_that_is_not_there_is_named(store: Database) -> None:
     text = json.dumps([{"name": "ci", "file": "/nowhere", "scopes": ["tasks:read"]}])
     with pytest.raises(ConfigurationError, match="ci: /nowhere cannot be read: No such file"):
-        await declaring.declare(store, load(auth={"keys": text}).auth.keys)
+        await made(store, text)
 
 
 @pytest.mark.parametrize(
