@@ -11,7 +11,12 @@ from tests.charts.helm import CI, CRD_APIS, render
 
 FOLDER = Path(__file__).with_name("golden")
 MODES = {"bundled": "existing-secrets", "external": "external", "operators": "operators"}
-EXISTING = {"secrets": {"externalMetricsTls": {"existingSecret": "bobrai-metrics-tls", "caBundle": "LS0t"}}}
+EXISTING = {
+    "secrets": {
+        "apiKeys": {"existingSecret": "bobrai-keys"},
+        "externalMetricsTls": {"existingSecret": "bobrai-metrics-tls", "caBundle": "LS0t"},
+    }
+}
 
 
 def golden(mode: str) -> str:

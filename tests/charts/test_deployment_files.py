@@ -268,7 +268,7 @@ def test_the_page_makes_the_secrets_that_gitops_values_name() -> None:
             "monitoring-password",
         },
         secrets["rabbitmq"]["existingSecret"]: {"username", "password", "erlang-cookie"},
-        secrets["scaling"]["existingSecret"]: {"token"},
+        secrets["apiKeys"]["existingSecret"]: {"admin", "smoke", "scaling"},
         secrets["externalMetricsTls"]["existingSecret"]: {"tls.crt", "tls.key", "ca.crt"},
     }  # fmt: skip
     service = render(BUNDLE, files=values_files(["gitops"])).one("APIService", "v1beta1.external.metrics.k8s.io")

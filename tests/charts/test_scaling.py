@@ -1,6 +1,7 @@
 """Workers follow the backlog: the autoscaler of each pool aims at what one pod of the pool can run."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -50,12 +51,17 @@ def test_keda_reads_the_same_number_and_falls_back_when_it_cannot() -> None:
         rendered.one("TriggerAuthentication", trigger["authenticationRef"]["name"])
 
 
-def test_keda_and_the_api_share_one_token() -> None:
+def test_keda_shows_a_key_that_the_api_makes_and_that_may_read_queues_alone() -> None:
     rendered = _with("keda")
     (reference,) = rendered.all("TriggerAuthentication")[0].spec["secretTargetRef"]
-    api = rendered.one("Deployment", "bobrai-api").container("api")
-    (entry,) = [entry for entry in api["env"] if entry["name"] == "BOBRAI_API_SCALING_TOKEN"]
-    assert entry["valueFrom"]["secretKeyRef"] == {"name": reference["name"], "key": reference["key"]}
+    api = rendered.one("Deployment", "bobrai-api")
+    (entry,) = [entry for entry in api.container("api")["env"] if entry["name"] == "BOBRAI_AUTH_KEYS"]
+    (key,) = [key for key in json.loads(entry["value"]) if key["name"] == "chart scaling"]
+    assert key == {"name": "chart scaling", "file": "/etc/bobrai/keys/chart/scaling", "scopes": ["queues:read"]}
+    (volume,) = [each for each in api.pod["volumes"] if each["name"] == "keys"]
+    secret = volume["projected"]["sources"][0]["secret"]
+    assert secret["name"] == reference["name"]
+    assert {"key": reference["key"], "path": "chart/scaling"} in secret["items"]
 
 
 def test_the_two_providers_never_own_one_autoscaler() -> None:

@@ -14,13 +14,13 @@ GIVEN: dict[str, Any] = {
     "secrets": {
         "postgresql": {"password": "given-1", "postgresPassword": "given-2", "replicationPassword": "given-3"},
         "rabbitmq": {"password": "given-4", "erlangCookie": "given-5"},
-        "scaling": {"token": "given-6"},
+        "apiKeys": {"admin": "given-6", "smoke": "given-7", "scaling": "given-8"},
     }
 }
 GENERATED = {
     "bobrai-postgresql": {"password", "postgres-password", "replication-password", "stats-password"},
     "bobrai-rabbitmq": {"password", "erlang-cookie"},
-    "bobrai-scaling": {"token"},
+    "bobrai-api-keys": {"admin", "smoke", "scaling"},
 }
 
 
@@ -49,14 +49,14 @@ def test_given_values_are_used() -> None:
     assert found["bobrai-postgresql"]["replication-password"] == "given-3"
     assert found["bobrai-rabbitmq"]["password"] == "given-4"
     assert found["bobrai-rabbitmq"]["erlang-cookie"] == "given-5"
-    assert found["bobrai-scaling"]["token"] == "given-6"
+    assert found["bobrai-api-keys"] == {"admin": "given-6", "smoke": "given-7", "scaling": "given-8"}
 
 
 def test_generated_ones_are_long_different_and_free_of_special_characters() -> None:
     found = _secrets(render({"autoscaling": {"provider": "keda"}}, api_versions=CRD_APIS))
     values = [found[name][key] for name, keys in GENERATED.items() for key in keys]
     assert len(set(values)) == len(values)
-    assert all(re.fullmatch(r"[A-Za-z0-9]{24,}", value) for value in values)
+    assert all(re.fullmatch(r"(bobrai_[a-z0-9]{12}_)?[A-Za-z0-9]{24,}", value) for value in values)
 
 
 def test_existing_secrets_win_and_nothing_is_made() -> None:

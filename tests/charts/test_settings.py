@@ -227,6 +227,8 @@ async def test_a_database_is_checked_by_authorities_that_the_image_has(
     rendered = render(values, files=[CI / "external-values.yaml"])
     for container in _bobrai_containers(rendered):
         found = environment(container)
+        if "BOBRAI_DATABASE_URL" not in found:
+            continue
         monkeypatch.setenv("HOME", found.get("HOME") or "/tmp")
         monkeypatch.setenv("PGSSLROOTCERT", found["PGSSLROOTCERT"] or "")
         with pytest.raises(ConnectionRefusedError):

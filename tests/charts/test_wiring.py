@@ -173,9 +173,10 @@ NOT_MADE = {
         *(f"tasks-{server}-{kind}" for server in ("database", "broker") for kind in ("ca", "client")),
     },
     "external": {"tasks-database", "tasks-broker"},
-    "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-scaling", "bobrai-metrics-tls"},
+    "existing-secrets": {"bobrai-database", "bobrai-broker", "bobrai-keys", "bobrai-metrics-tls"},
     "monitoring-external": {"our-database", "our-broker", "our-database-monitor"},
     "several-pools": {"media"},
+    "access": {"bobrai-ci", "bobrai-grafana"},
 }
 """Secrets that a user makes."""
 

@@ -9,7 +9,7 @@ that an upgrade keeps it; where the cluster cannot be asked (GitOps, `helm templ
 {{- $secret.existingSecret | default (printf "%s-%s" (include "bobrai.fullname" .ctx) (.name | kebabcase)) -}}
 {{- end -}}
 
-{{/* One key of a Secret that this chart makes: dict "ctx" . "name" "postgresql" "key" "password" "value" "" -> base64 */}}
+{{/* One key of a Secret that this chart makes: dict "ctx" . "name" "postgresql" "key" "password" "value" "" -> base64; "made": what is kept when there is nothing yet */}}
 {{- define "bobrai.secretValue" -}}
 {{- $found := lookup "v1" "Secret" .ctx.Release.Namespace (include "bobrai.secretName" .) -}}
 {{- $kept := dig "data" .key "" $found -}}
@@ -18,6 +18,6 @@ that an upgrade keeps it; where the cluster cannot be asked (GitOps, `helm templ
 {{- else if $kept -}}
 {{- $kept -}}
 {{- else -}}
-{{- randAlphaNum 32 | b64enc -}}
+{{- .made | default (randAlphaNum 32) | b64enc -}}
 {{- end -}}
 {{- end -}}
