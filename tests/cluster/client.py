@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 URL = urllib.parse.urlsplit(os.environ.get("BOBRAI_TEST_URL", "http://127.0.0.1:8001"))
+KEY = os.environ.get("BOBRAI_TEST_KEY", "")
 FOLDER = Path("/tmp")
 ANSWER_SECONDS = 15.0
 PAUSE_SECONDS = 0.04
@@ -42,7 +43,9 @@ class Client:
 
     def ask(self, method: str, path: str, body: Any = None, key: str = "") -> tuple[int | str, Body]:
         """Ask once; the status is CUT when no whole answer came."""
-        headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"} | (
+            {"Idempotency-Key": key} if key else {}
+        )
         if self._connection is None or _was_ended(self._connection):
             self._connection = http.client.HTTPConnection(URL.hostname or "", URL.port or 80, timeout=ANSWER_SECONDS)
         try:

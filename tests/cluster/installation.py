@@ -59,7 +59,10 @@ class Installation:
         """Make the pod from which the load comes."""
         pod = pod_of(self.plan.objects, "api")
         url = f"http://{RELEASE}-api:{self.kubectl.get('service', f'{RELEASE}-api')['spec']['ports'][0]['port']}"
-        self.load.create(pod["containers"][0]["image"], pod.get("imagePullSecrets", []), url)
+        (keys,) = [
+            each["projected"]["sources"][0]["secret"]["name"] for each in pod["volumes"] if each["name"] == "keys"
+        ]
+        self.load.create(pod["containers"][0]["image"], pod.get("imagePullSecrets", []), url, keys)
 
     def remove(self) -> None:
         """Remove the release, then the namespace with all that is in it; whatever state they are in."""

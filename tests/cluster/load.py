@@ -76,8 +76,8 @@ class Load:
     def __init__(self, kubectl: Kubectl) -> None:
         self._kubectl = kubectl
 
-    def create(self, image: str, pull_secrets: list[Body], url: str) -> None:
-        """Make the pod and wait until it runs."""
+    def create(self, image: str, pull_secrets: list[Body], url: str, keys: str) -> None:
+        """Make the pod and wait until it runs; it shows the administrator's key of the Secret."""
         hardened = {
             "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
         }  # fmt: skip
@@ -85,7 +85,10 @@ class Load:
             "name": "client", "image": image, "imagePullPolicy": "IfNotPresent",
             # the first process of a container ignores the signals that it does not handle
             "command": ["python", "-c", "import signal; signal.sigwait({signal.SIGTERM})"],
-            "env": [{"name": "BOBRAI_TEST_URL", "value": url}],
+            "env": [
+                {"name": "BOBRAI_TEST_URL", "value": url},
+                {"name": "BOBRAI_TEST_KEY", "valueFrom": {"secretKeyRef": {"name": keys, "key": "admin"}}},
+            ],
             "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
             "securityContext": hardened,
             "volumeMounts": [{"name": "script", "mountPath": "/client"}, {"name": "tmp", "mountPath": "/tmp"}],

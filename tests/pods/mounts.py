@@ -37,6 +37,12 @@ class Mounts:
         folder = self._node.folder / "pods" / self._pod / name
         if "emptyDir" in volume:
             return self._data(folder)
+        if "projected" in volume:
+            for source in volume["projected"]["sources"]:
+                items = {item["key"]: item["path"] for item in source["secret"]["items"]}
+                mode = volume["projected"].get("defaultMode", 0o644)
+                self._files(folder, "Secret", source["secret"]["name"], mode, items)
+            return folder
         secret = volume.get("secret")
         kind, held = ("Secret", secret["secretName"]) if secret else ("ConfigMap", volume["configMap"]["name"])
         self._files(folder, kind, held, (secret or volume["configMap"]).get("defaultMode", 0o644))
@@ -49,10 +55,12 @@ class Mounts:
             folder.chmod(0o2775)
         return folder
 
-    def _files(self, folder: Path, kind: str, name: str, mode: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def _files(self, folder: Path, kind: str, name: str, mode: int, items: dict[str, str] | None = None) -> None:
         for key, content in self._node.content(kind, name).items():
-            path = folder / key
+            if items is not None and key not in items:
+                continue
+            path = folder / (key if items is None else items[key])
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             os.chown(path, 0, self._group)
             path.chmod(mode | 0o040)  # fsGroup makes it readable to the group

@@ -22,6 +22,8 @@ class Release:
         self.api = node.add("Deployment", "bobrai-api")[0]
         self.dispatcher = node.add("Deployment", "bobrai-dispatcher")[0]
         self.worker = node.add("Deployment", "bobrai-worker-default")[0]
+        # as NOTES.txt reads it
+        self._key = node.content("Secret", "bobrai-api-keys")["admin"].decode()
         self.smoke = node.add("Pod", "bobrai-smoke")[0]
 
     @property
@@ -61,7 +63,7 @@ class Release:
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
+        headers = {"Authorization": f"Bearer {self._key}"} | ({"Content-Type": "application/json"} if data else {})
         request = urllib.request.Request(f"http://{self.api.address}:8001{path}", data, headers)
         with urllib.request.urlopen(request, timeout=10) as response:
             found: dict[str, Any] = json.load(response)
