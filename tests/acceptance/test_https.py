@@ -235,6 +235,17 @@ async def test_who_speaks_no_tls_or_nothing_keeps_nobody_out_and_is_let_go(
     assert [each["event"] for each in api.log_events() if each["level"] in {"warning", "error"}] == []
 
 
+async def test_one_address_has_as_many_connections_as_may_also_under_tls(
+    start: Callable[..., Process], processes: Processes, authority: Authority
+) -> None:
+    processes.environment["BOBRAI_API_MAX_CONNECTIONS_PER_ADDRESS"] = "2"
+    api = start()
+    async with client_of(api, authority) as one, client_of(api, authority) as two:
+        assert [(await each.get("/livez")).status_code for each in (one, two, one, two)] == [200] * 4
+        assert isinstance(await answer_of(api, authority, path="/livez"), str)
+    assert await answered(api, authority, 200)
+
+
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.read()

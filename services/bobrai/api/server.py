@@ -41,7 +41,10 @@ class HttpServer(QuietServer):
     def __init__(
         self, app: ASGIApp, settings: ApiSettings, certificates: Certificates | None, on_started: Callable[[], None]
     ) -> None:
-        limits = Limits(settings.max_connections, settings.keep_alive_seconds)
+        most = settings.max_connections_per_address
+        if most and certificates is not None:
+            most += 1  # for a moment the handshake and what comes of it are two
+        limits = Limits(settings.max_connections, settings.keep_alive_seconds, most)
         asks = certificates is not None and bool(settings.tls_client_ca)
         if asks and settings.tls_client_certificates == "required":
             app = client_certificates.required(app)

@@ -23,8 +23,9 @@ _FULL_PAUSE_SECONDS: Final = 0.2  # when the process has no descriptor left
 class _Handshake:
     """A connection whose client has yet to prove that it speaks TLS."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, address: str) -> None:
         self.socket = connected
+        self.address = address
 
     def abort(self) -> None:
         """End it: the handshake finds its socket closed."""
@@ -75,12 +76,12 @@ class Acceptor:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # there may always be another one
             try:
-                connected, _ = await loop.sock_accept(listener)
+                connected, peer = await loop.sock_accept(listener)
             except OSError as error:  # too many open files, or a client that is gone already
                 log.debug("tls.handshake_failed", error=str(error))
                 await asyncio.sleep(_FULL_PAUSE_SECONDS)
                 continue
-            handshake = _Handshake(connected)
+            handshake = _Handshake(connected, str(peer[0]) if isinstance(peer, tuple) else "")
             task = loop.create_task(self._shake_hands(handshake))
             self._handshakes[task] = handshake
             task.add_done_callback(self._handshakes.pop)

@@ -5,6 +5,7 @@ equally long for the same thing, so the first of a list is always the next to en
 """
 
 import asyncio
+from collections import Counter
 from typing import Final, NamedTuple, Protocol
 
 from bobrai.telemetry import metrics
@@ -17,6 +18,7 @@ class Limits(NamedTuple):
 
     connections: int  # at once; beyond, the one that has kept the server waiting longest makes room
     keep_alive_seconds: float  # between two requests
+    connections_per_address: int = 0  # at once; beyond, the newest ends at once. 0: without bound
     head_seconds: float = 10.0  # for the first request to begin, and for a head once begun
     rest_seconds: float = 10.0  # for what is left of a body after its answer
     close_seconds: float = 10.0  # for a client to take its last answer
@@ -28,6 +30,8 @@ class Limits(NamedTuple):
 
 class Connection(Protocol):
     """What this module must know of a connection."""
+
+    address: str  # of its other end; empty where there is none
 
     def too_slow(self) -> None:
         """End: a head did not arrive in time."""
@@ -124,6 +128,8 @@ class Connections:
         self._closing = Unsent("close", limits.close_seconds)
         self._stalled = Unsent("stall", limits.stall_seconds)
         self._evicted = metrics.HTTP_CONNECTIONS_ENDED.labels("place")
+        self._of_one_address = metrics.HTTP_CONNECTIONS_ENDED.labels("address")
+        self._addresses: Counter[str] = Counter()  # empty unless they are bounded
         self._open = 0
         self._heads_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -131,6 +137,11 @@ class Connections:
     def opened(self, connection: Connection) -> None:
         """Take a new connection; one that has kept the server waiting longest makes room for it."""
         self._open += 1
+        if self.limits.connections_per_address:
+            self._addresses[connection.address] += 1
+            if self._addresses[connection.address] > self.limits.connections_per_address:
+                self._of_one_address.inc()
+                connection.abort()
         if self._open > self.limits.connections:
             self._make_room()
         self.silent.enter(connection)
@@ -140,6 +151,10 @@ class Connections:
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         self._open -= 1
+        if self._addresses:
+            self._addresses[connection.address] -= 1
+            if self._addresses[connection.address] <= 0:
+                del self._addresses[connection.address]
         for waits in (*self._owing, self._closing, self._stalled):
             waits.leave(connection)
 

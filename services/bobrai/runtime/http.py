@@ -81,6 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._retold = False  # its head is parsed once more
         self._running: RequestResponseCycle | None = None
         self._why: Refusal | None = None
+        self.address = ""
 
     # --- the connection --------------------------------------------------------------------------------------------
 
@@ -88,6 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to wait for a request."""
         self._writer = Writer(transport, self, self.loop)
         super().connection_made(self._writer)  # type: ignore[arg-type]
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self.waits.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -65,6 +65,11 @@ class ApiSettings(Group):
         10_000,
         description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",
     )
+    max_connections_per_address: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Connections of one address at once; beyond, new ones end at once. 0: without bound, as behind a "
+        "proxy, whose address all of them have.",
+    )
     root_path: RootPath = Field(
         "",
         description="Path under which a gateway serves the API, such as `/bobrai`, for Location and links. Requests "

@@ -112,7 +112,8 @@ HTTP_REQUEST_SECONDS = fast_histogram(
 HTTP_REQUESTS_IN_PROGRESS = gauge("bobrai_http_requests_in_progress", "HTTP requests that are being answered.", by=_API)
 HTTP_CONNECTIONS_ENDED = counter(
     "bobrai_http_connections_ended_total",
-    "Connections that a server ended: silent, head, idle, rest, close, stall: too slow with that; place: too many.",
+    "Connections that a server ended: silent, head, idle, rest, close, stall: too slow with that; place: too many;"
+    " address: too many of one.",
     ["reason"],
     by=(*EVERY, "external-metrics"),
 )

@@ -347,6 +347,26 @@ def test_a_request_under_way_makes_room_for_nobody() -> None:
                 client.close()
 
 
+def test_one_address_has_no_more_connections_than_may_and_gets_its_place_back() -> None:
+    with served(PATIENT._replace(connections_per_address=3)) as here:
+        kept = [here.connect() for _ in range(3)]
+        try:
+            eventually_sync(lambda: here.open == 3)
+            with closing(here.connect()) as one_more:
+                assert received(one_more) == b""
+            for client in kept:
+                client.sendall(GET)
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+            kept.pop().close()
+            eventually_sync(lambda: here.open == 2)
+            assert b" 200 OK" in here.ask(head_of(100))
+        finally:
+            for client in kept:
+                client.close()
+        eventually_sync(lambda: here.open == 0)
+        assert not here.server.config.waits._addresses
+
+
 def test_unfinished_heads_are_bounded_all_together() -> None:
     with served(PATIENT._replace(all_heads_bytes=100_000)) as here:
         clients = [here.connect() for _ in range(20)]
