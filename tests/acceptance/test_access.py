@@ -1,9 +1,12 @@
 """Access as operators and clients meet it: the command line, processes, and a look for secrets in all they leave."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,7 @@ from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.processes import PYTHONPATH, Process, Processes
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+JSON = {"Content-Type": "application/json"}
 CLOSED = {"BOBRAI_AUTH_ANONYMOUS_SCOPES": "none"}
 
 
@@ -163,6 +167,45 @@ async def test_no_secret_is_left_in_the_database_the_log_traces_metrics_answers_
         for secret in secrets:
             assert secret not in text, place
             assert secret.rpartition("_")[2] not in text, place
+
+
+async def test_a_noisy_key_costs_another_little_time(bobrai: Run, announced: Database, processes: Processes) -> None:
+    """Many connections submit large batches again and again; all but a few of them are refused, which costs little."""
+    batch = json.dumps({"tasks": [{"type": "numbers", "payload": {"n": n}} for n in range(1000)]}).encode()
+    api = processes.start("api", environment=CLOSED)
+    scopes = ("--scopes", "tasks:submit,tasks:read")
+    quiet = bobrai("keys", "create", "--name", "quiet", *scopes).stdout.strip()
+    noisy = bobrai("keys", "create", "--name", "noisy", *scopes, "--rate", "1/s", "--burst", "5").stdout.strip()
+    stop, answers = asyncio.Event(), Counter[int]()
+
+    async def press() -> None:
+        async with httpx.AsyncClient(base_url=api.url, headers=bearer(noisy), timeout=50) as client:
+            while not stop.is_set():
+                answer = await client.post("/api/v1/tasks/batch", content=batch, headers=JSON)
+                answers[answer.status_code] += 1
+                await asyncio.sleep(0.02)  # so that this process is not the one that is busy
+
+    async def slowest_of_hundred() -> float:
+        async with httpx.AsyncClient(base_url=api.url, headers=bearer(quiet), timeout=50) as client:
+            seconds = []
+            for _ in range(200):
+                began = time.perf_counter()
+                assert (await client.get("/api/v1/tasks/1")).status_code == 200
+                seconds.append(time.perf_counter() - began)
+            return sorted(seconds)[-2]
+
+    assert httpx.post(f"{api.url}/api/v1/tasks", json={"payload": 1, "type": "echo"}, headers=bearer(quiet)).is_success
+    await slowest_of_hundred()
+    idle = await slowest_of_hundred()
+    began = time.monotonic()
+    pressing = [asyncio.create_task(press()) for _ in range(10)]
+    await asyncio.sleep(0)
+    beside = await slowest_of_hundred()
+    stop.set()
+    await asyncio.gather(*pressing)
+    assert set(answers) == {201, 429}
+    assert answers[201] <= 5 + (time.monotonic() - began) + 1
+    assert beside <= 2 * idle + 0.1, (idle, beside)
 
 
 # --- a property: two principals, random calls, no leak ----------------------------------------------------------------

@@ -243,7 +243,7 @@ async def test_one_address_has_as_many_connections_as_may_also_under_tls(
     async with client_of(api, authority) as one, client_of(api, authority) as two:
         assert [(await each.get("/livez")).status_code for each in (one, two, one, two)] == [200] * 4
         assert isinstance(await answer_of(api, authority, path="/livez"), str)
-    assert await answered(api, authority, 200)
+    await eventually(lambda: answered(api, authority, 200), message="they have left their places")
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:

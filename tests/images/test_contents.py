@@ -20,6 +20,7 @@ SHARED = [
 ROOMS = {
     "api": [
         *SHARED,
+        "bobrai.access",
         "bobrai.api",
         "bobrai.dispatcher",
         "bobrai.external_metrics",
