@@ -60,6 +60,7 @@ def test_readme_example_works_and_survives_a_restart(processes: Processes, data_
     status, task = curl(f"{service.url}/tasks/1?wait=20")
     assert (status, task["status"], task["result"]) == (200, "done", "processed: test task (1sec)")
     assert f"bobrAI listens on http://{HOST}:{service.port}" in service.log_text()
+    assert "It is open: whoever reaches it needs no key" in service.log_text()
     assert "curl -X POST" in service.log_text()
     assert stop(service) == 0
     again = start_dev(processes)

@@ -123,10 +123,12 @@ async def _then_stop(worker: Coroutine[Any, Any, None], stop: Stop) -> None:
 
 def _welcome(settings: Settings, waits_for: str) -> None:
     url = f"{'https' if settings.api.tls_certificate else 'http'}://{settings.api.bind}"
+    nobody = settings.auth.anonymous(settings.api.bind)
+    is_open = "It is open: whoever reaches it needs no key (docs/access.md).\n" if nobody else ""
     waits = f"It waits for RabbitMQ at {waits_for}: tasks are accepted, and run once it is there.\n"
     streams.say(
         f"\nbobrAI listens on {url}  (docs: {url}/docs, Ctrl-C stops it)\n"
-        f"{waits if waits_for else ''}"
+        f"{waits if waits_for else ''}{is_open}"
         f"Try:  curl -X POST {url}/tasks -H 'Content-Type: application/json' -d '{{\"payload\": \"test task\"}}'\n"
         f"then: curl '{url}/tasks/1?wait=5'\n",
         error=False,
