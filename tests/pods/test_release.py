@@ -44,7 +44,7 @@ def test_application_is_no_superuser_and_speaks_through_the_pooler(release: Rele
         "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE usename = 'bobrai' AND query NOT LIKE 'LISTEN%'",
     )  # fmt: skip
     poolers = {pod.address for pod in release.pgbouncers}
-    listening = {release.dispatcher.address}
+    listening = {release.dispatcher.address, release.api.address}
     assert set(addresses.split()) <= poolers | listening
     assert set(addresses.split()) & poolers
 
