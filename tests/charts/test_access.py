@@ -82,7 +82,7 @@ def test_declared_keys_rates_and_issuers_come_to_the_api_as_it_reads_them(monkey
     )  # fmt: skip
     assert dashboards.scopes == ("queues:read",)
     assert (str(auth.rate), str(auth.anonymous_rate), str(auth.refused_rate)) == ("200/s", "10/s", "20/s")
-    assert [issuer.name for issuer in auth.oidc] == ["keycloak"]
+    assert [issuer.name for issuer in auth.oidc] == ["keycloak", "dex"]
     (volume,) = [each for each in rendered.one("Deployment", "bobrai-api").pod["volumes"] if each["name"] == "keys"]
     files = {
         f"/etc/bobrai/keys/{item['path']}": (source["secret"]["name"], item["key"])
