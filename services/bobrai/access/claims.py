@@ -6,16 +6,21 @@ In: claims whose signature, issuer, audience and times are right. Out: a Princip
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bobrai.access import refusals
-from bobrai.domain.access import Grant, Principal, PrincipalKind
+from bobrai.domain.access import Allowance, Grant, Principal, PrincipalKind
 from bobrai.settings.oidc import IssuerSettings
 
 MAX_SUBJECT: Final = 200  # characters; a longer one is replaced by its digest
 MAX_NAME: Final = 100  # characters
 _HASHED: Final = "sha256:"
 _PLAIN_SUBJECT: Final = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+
+
+class _Given(NamedTuple):
+    grant: Grant
+    allowance: Allowance
 
 
 class ClaimsReader:
@@ -25,28 +30,34 @@ class ClaimsReader:
         self._issuer = settings.name
         self._scope_claim = settings.scope_claim
         self._name_claims = settings.name_claims
-        self._roles = tuple((role.value, role.grant()) for role in settings.roles)
-        self._default = None if settings.default is None else settings.default.grant()
+        self._roles = tuple((role.value, _Given(role.grant(), role.allowance())) for role in settings.roles)
+        default = settings.default
+        self._default = None if default is None else _Given(default.grant(), default.allowance())
 
     def principal(self, claims: Mapping[str, Any]) -> Principal:
         """Return whom a token is of; raises CredentialRefused when nothing is granted, or nobody is named."""
         subject = claims.get("sub")
         if not (isinstance(subject, str) and subject):
             raise refusals.refused(refusals.MALFORMED, "the token has no claim sub, which says whom it is of")
-        grant = self.grant(claims)
-        if grant is None:
+        given = self._given(claims)
+        if given is None:
             raise refusals.refused(
                 refusals.CLAIMS, f"the claim {self._scope_claim} of the token has no value that grants anything here"
             )
-        return Principal(PrincipalKind.OIDC, principal_id(self._issuer, subject), self._name(claims, subject), grant)
+        identity = principal_id(self._issuer, subject)
+        return Principal(PrincipalKind.OIDC, identity, self._name(claims, subject), given.grant, given.allowance)
 
     def grant(self, claims: Mapping[str, Any]) -> Grant | None:
         """Return what the first role of the settings grants that the claims have, or else the default.
 
         Roles are not joined: a grant narrows, and the scopes of one with the queues of another is what neither gives.
         """
+        given = self._given(claims)
+        return None if given is None else given.grant
+
+    def _given(self, claims: Mapping[str, Any]) -> "_Given | None":
         held = values(found(claims, self._scope_claim))
-        return next((grant for value, grant in self._roles if value in held), self._default)
+        return next((given for value, given in self._roles if value in held), self._default)
 
     def _name(self, claims: Mapping[str, Any], subject: str) -> str:
         for claim in self._name_claims:

@@ -14,6 +14,7 @@ from bobrai.domain.errors import (
     DatabaseUnavailable,
     FiguresUnknown,
     IdempotencyMismatch,
+    IssuerUnavailable,
     KeyNameTaken,
     QueueFull,
     RateLimited,
@@ -239,10 +240,12 @@ def method_not_allowed(method: str, allowed: str) -> Problem:
 
 
 def unavailable(error: Unavailable) -> Problem:
-    """The database did not answer in time, or cannot do now what was asked; the request may be made again."""
+    """A dependency did not answer in time, or cannot do now what was asked; the request may be made again."""
     match error:
         case SchemaMissing():
             detail = "The database lacks this release's schema: run `bobrai migrate`, then try again"
+        case IssuerUnavailable():
+            detail = "The keys of the token's issuer cannot be read now; try again"
         case DatabaseUnavailable(sqlstate=sqlstate) if sqlstate:
             detail = f"The database cannot do this now (SQLSTATE {sqlstate}); {_AGAIN}"
         case _:

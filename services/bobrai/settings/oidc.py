@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import NoDecode
 
-from bobrai.domain.access import Grant
+from bobrai.domain.access import Allowance, Grant
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("RS256", "ES256", "EdDSA")
@@ -31,11 +31,19 @@ class GrantSettings(BaseModel):
     queues: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     own_tasks: bool = False
+    rate: str | None = None
+    burst: int | None = None
+    max_waiting: int | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "GrantSettings":
         self.grant()
+        self.allowance()
         return self
+
+    def allowance(self) -> Allowance:
+        """Return how much each subject may take."""
+        return Allowance.of(rate=self.rate, burst=self.burst, max_waiting=self.max_waiting)
 
     def grant(self) -> Grant:
         """Return it as what a principal holds."""
