@@ -13,10 +13,12 @@ from typing import Any
 _CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
-def request(method: str, path: str, body: Any = None) -> bytes:
-    """The bytes of one request; `body` is sent as compact JSON."""
+def request(method: str, path: str, body: Any = None, token: str = "") -> bytes:
+    """The bytes of one request; `body` is sent as compact JSON, `token` as what the client shows."""
     content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    if token:
+        head += f"Authorization: Bearer {token}\r\n"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     return f"{head}\r\n".encode() + content

@@ -1,9 +1,9 @@
-"""The load generator, a process of its own: `python -m tests.bench.load PORT KIND COUNT CONNECTIONS ANSWER_FILE`.
+"""The load generator, a process: `python -m tests.bench.load PORT KIND COUNT CONNECTIONS [TOKEN] ANSWER_FILE`.
 
 In: how many tasks, as KIND says: `echo` (to the bare application), `single` (a POST per task), `batch` (500 tasks per
-POST). Requests are made before the clock starts; each connection sends its next one as soon as its answer has come,
-unpaced. Out: JSON with start and end of the sending, CPU seconds of this process, and percentiles of the answer times.
-An answer that is not 201 ends it with an error.
+POST); TOKEN is shown with each. Requests are made before the clock starts; each connection sends its next one as soon
+as its answer has come, unpaced. Out: JSON with start and end of the sending, CPU seconds of this process, and
+percentiles of the answer times. An answer that is not 201 ends it with an error.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ def task(number: int) -> dict[str, Any]:
     return {"type": "echo", "payload": {"n": number, "text": "to be echoed"}}
 
 
-def requests(kind: str, count: int) -> list[bytes]:
+def requests(kind: str, count: int, token: str = "") -> list[bytes]:
     """All requests of a round, ready to be sent."""
     if kind == "echo":
         return [request("POST", "/echo", task(number)) for number in range(count)]
     if kind == "single":
-        return [request("POST", "/api/v1/tasks", task(number)) for number in range(count)]
+        return [request("POST", "/api/v1/tasks", task(number), token) for number in range(count)]
     if kind == "batch":
         batches = [range(first, min(first + BATCH_SIZE, count)) for first in range(0, count, BATCH_SIZE)]
-        return [request("POST", "/api/v1/tasks/batch", {"tasks": [task(n) for n in batch]}) for batch in batches]
+        return [request("POST", "/api/v1/tasks/batch", {"tasks": [task(n) for n in batch]}, token) for batch in batches]
     raise ValueError(f"unknown kind {kind}")
 
 
@@ -74,10 +74,10 @@ class Load:
             await self._finished
 
 
-async def run(port: int, kind: str, count: int, connections: int) -> dict[str, Any]:
+async def run(port: int, kind: str, count: int, connections: int, token: str) -> dict[str, Any]:
     """Do one round."""
     loop = asyncio.get_running_loop()
-    load = Load(requests(kind, count))
+    load = Load(requests(kind, count, token))
     opened = [
         (await loop.create_connection(lambda: Connection(load.on_answer), "127.0.0.1", port))[1]
         for _ in range(connections)
@@ -100,8 +100,8 @@ async def run(port: int, kind: str, count: int, connections: int) -> dict[str, A
 
 def main() -> None:
     """Read the arguments, run, write the answer."""
-    port, kind, count, connections, answer = sys.argv[1:]
-    result = uvloop.run(run(int(port), kind, int(count), int(connections)))
+    port, kind, count, connections, *token, answer = sys.argv[1:]
+    result = uvloop.run(run(int(port), kind, int(count), int(connections), "".join(token)))
     Path(answer).write_text(json.dumps(result))
 
 

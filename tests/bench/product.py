@@ -1,7 +1,7 @@
 """bobrAI under measurement: its own commands as processes, on a database and RabbitMQ queues of their own.
 
 In: the servers. Out: a port to send load to, process ids to measure, and a look into the tables that costs next to
-nothing. All settings are the product's defaults.
+nothing. All settings are the product's defaults, but for what a measurement is about.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,21 +27,25 @@ _numbers = itertools.count(1)
 class Product:
     """The running service; use `open_product`."""
 
-    def __init__(self, servers: Servers, database_url: str, connection: asyncpg.Connection) -> None:
+    def __init__(
+        self, servers: Servers, database_url: str, connection: asyncpg.Connection, settings: Mapping[str, str]
+    ) -> None:
         self.servers = servers
         self.connection = connection
         """For the measurement's own queries; its server process counts as PostgreSQL's."""
         self.running: dict[str, Process] = {}
-        self._environment = {
+        self.environment = {
             "BOBRAI_DATABASE_URL": database_url,
             "BOBRAI_RABBITMQ_URL": servers.rabbitmq.url,
             "BOBRAI_RABBITMQ_QUEUE_PREFIX": f"bench-{next(_numbers)}.",
+            **settings,
         }
+        """Of its processes."""
 
     def start(self, *commands: str) -> None:
         """Start some of api, dispatcher and worker, and wait until they are ready."""
         for command in commands:
-            process = self.servers.processes.start(command, environment=self._environment)
+            process = self.servers.processes.start(command, environment=self.environment)
             self.running[command] = process
 
     @property
@@ -108,7 +112,7 @@ FROM tasks WHERE id > $1 AND type = 'echo'
 
 
 @asynccontextmanager
-async def open_product(servers: Servers) -> AsyncIterator[Product]:
+async def open_product(servers: Servers, settings: Mapping[str, str] | None = None) -> AsyncIterator[Product]:
     """A migrated database with no process on it yet; at the end of the block all is stopped and dropped."""
     url = await servers.create_database()
     migrate = servers.processes.start("migrate", environment={"BOBRAI_DATABASE_URL": url})
@@ -116,7 +120,7 @@ async def open_product(servers: Servers) -> AsyncIterator[Product]:
         raise RuntimeError(f"the migration failed:\n{migrate.log_tail()}")
     # a look at what is left must not read whole tables, which would count as PostgreSQL's work for the tasks
     connection = await asyncpg.connect(url, server_settings={"enable_seqscan": "off"})
-    product = Product(servers, url, connection)
+    product = Product(servers, url, connection, settings or {})
     try:
         yield product
         await product.stop()

@@ -22,11 +22,16 @@ TITLES = {
     "end-to-end single": "(d) end to end, single POSTs",
     "full-tables batch": "(g) the same, full tables, batch",
     "full-tables single": "(g) the same, full tables, single",
+    "access open": "(h) single POSTs, no credential",
+    "access key": "(h) single POSTs, API key",
+    "access token": "(h) single POSTs, RS256 token",
 }
 # CPU µs per task over all processes
 CPU_AIMS = {"end-to-end batch": 230, "end-to-end single": 450}
 # times the best peer
 PEER_AIMS = {"end-to-end batch": 5.0, "end-to-end single": 2.5}
+# of the same requests without a credential
+ACCESS_AIMS = {"access key": 0.95, "access token": 0.85}
 IDLE_AIM_MS = 8.0
 SUBMIT_AIM = 0.55
 WORKER_AIM_MIB = 80.0
@@ -71,6 +76,11 @@ class Report:
     def _ratio(self, name: str, rounds: Rounds) -> str:
         if name == "single" and (echo := self.rounds.get("echo")):
             return f"{rounds.rate / echo.rate:.0%} of (a), aim {SUBMIT_AIM:.0%}"
+        if name in ACCESS_AIMS and (free := self.rounds.get("access open")):
+            cost = rounds.against(free, lambda each: each.cpu_microseconds()["api"])
+            return (
+                f"{rounds.against(free):.1%} of no credential, aim {ACCESS_AIMS[name]:.0%}; CPU of the API {cost:.2f} x"
+            )
         if name.startswith("full-tables") and (empty := self.rounds.get(name.replace("full-tables", "end-to-end"))):
             cost = rounds.total_cpu_microseconds() / empty.total_cpu_microseconds()
             return f"rate {rounds.rate / empty.rate:.2f} x, cost {cost:.2f} x the empty run"

@@ -1,7 +1,7 @@
 """What one round of a measurement gives, and the median of several: plain values on their way to `report.py`."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +50,11 @@ class Rounds:
     def client_cpu_microseconds(self) -> float:
         """CPU time per task of the load generator, which is not part of the total."""
         return statistics.median(each.client_cpu_seconds / each.tasks * 1e6 for each in self.rounds)
+
+    def against(self, others: "Rounds", figure: Callable[[Round], float] = lambda each: each.rate) -> float:
+        """A figure as a multiple of the others', where rounds took turns: neighbours had the same minute."""
+        pairs = zip(self.rounds, others.rounds, strict=True)
+        return statistics.median(figure(mine) / figure(other) for mine, other in pairs)
 
     def as_json(self) -> dict[str, Any]:
         """Medians and all rounds."""
