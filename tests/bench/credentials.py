@@ -13,7 +13,7 @@ from tests.support.identity_provider import AUDIENCE, IdentityProvider
 
 OPEN, KEY, TOKEN = "open", "key", "token"
 SCOPES = "tasks:submit"
-_NAME = "bench"
+_NAME = "keycloak"
 _SUBJECT = "6f1c8a52-0c5e-4c8b-9d0e-2f6b7a3d9e41"
 _LIFETIME_SECONDS = 3600
 # About as much as a large provider writes into a token, which is read anew with every request.
@@ -23,7 +23,7 @@ _CLAIMS = {
     "sid": "0f4b7c1e-8f0a-4b7e-a1a3-0b7f6f4f1c55",
     "preferred_username": "shop-backend",
     "email": "shop-backend@example.org",
-    "scope": "openid email profile bench",
+    "scope": "openid email profile keycloak",
     "realm_access": {"roles": ["default-roles-shop", "offline_access", "uma_authorization", "shop-backend"]},
     "resource_access": {"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}},
 }

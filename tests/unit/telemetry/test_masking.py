@@ -74,6 +74,21 @@ def test_what_is_no_credential_stays(text: str) -> None:
     assert masking.mask(text) == text
 
 
+@pytest.mark.parametrize("text", LEAKS)
+def test_a_value_with_a_credential_is_never_taken_for_a_clean_one(text: str) -> None:
+    assert not masking.is_clean(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["key:k7x2m9q4w1ab", "oidc:keycloak:6f1c8a52-0c5e-4c8b-9d0e-2f6b7a3d9e41", f"oidc:token:sha256:{'0a' * 32}"],
+)
+def test_the_id_of_a_principal_is_clean_so_that_its_lines_need_no_search(value: str) -> None:
+    assert masking.is_clean(value)
+    masking.hide([value])
+    assert not masking.is_clean(value)
+
+
 def test_own_secrets_are_masked_wherever_they_stand_and_however_they_are_written() -> None:
     masking.hide(["p@ss/w\"ord'1", "tr0ub4dor", "zorx"])
     for text in (
