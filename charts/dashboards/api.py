@@ -84,6 +84,40 @@ ANSWERS = Row(
     ),
 )  # fmt: skip
 
+ACCESS = Row(
+    "Who asks",
+    (
+        Panel(
+            "Requests refused for who asked",
+            "By reason. missing: no credential where one is needed; scope: a good one that may do other things; all"
+            " others: a key or token that proves nothing. Good: little; much of one reason is a client that shows what"
+            " no longer works, or somebody who guesses.",
+            "reqps",
+            (Query(or_zero(rate("bobrai_access_refused_total", "reason"), reason="none"), "{{reason}}"),),
+            runbook="BobraiCredentialsRefused",
+        ),
+        Panel(
+            "Requests throttled",
+            "Answered with 429 for their number. key, oidc: of a principal that is over its rate; anonymous, refused:"
+            " of an address without a credential, or with many that prove nothing. Good: 0, or a client that you know.",
+            "reqps",
+            (Query(or_zero(rate("bobrai_access_throttled_total", "kind"), kind="none"), "{{kind}}"),),
+        ),
+        Panel(
+            "Age of identity providers' keys",
+            "The oldest of all API processes. Good: up and down below where they are read again; above where they end"
+            " the provider's tokens are answered with 503.",
+            "s",
+            (Query(total("bobrai_oidc_keys_age_seconds", "issuer", function="max"), "{{issuer}}"),
+             Query(total("bobrai_oidc_keys_age_limit_seconds", "issuer", function="min", limit="refresh"),
+                   "{{issuer}}: read again"),
+             Query(total("bobrai_oidc_keys_age_limit_seconds", "issuer", function="min", limit="keep"),
+                   "{{issuer}}: end")),
+            empty="no identity provider", runbook="BobraiOidcKeysStale",
+        ),
+    ),
+)  # fmt: skip
+
 INSIDE = Row(
     "Inside",
     (
@@ -145,6 +179,6 @@ DASHBOARD = Dashboard(
     "api",
     "API",
     "Do clients get answers, how fast, and what are they refused?",
-    (ANSWERS, INSIDE),
+    (ANSWERS, ACCESS, INSIDE),
     (NAMESPACES,),
 )

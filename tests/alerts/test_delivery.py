@@ -149,6 +149,20 @@ async def test_a_database_that_is_away_keeps_quiet_what_follows_from_it(start: S
     assert manager.inhibited() == set(follows)
 
 
+async def test_the_keys_of_one_issuer_keep_nothing_quiet_about_those_of_another(
+    start: Start, telegram: Telegram
+) -> None:
+    manager = start(telegram=to_telegram(telegram))
+    name = "BobraiOidcKeysStale"
+    fired = [alert(name, "critical", issuer="dex")]
+    fired += [alert(name, "warning", issuer=issuer) for issuer in ("dex", "keycloak")]
+    manager.fire(fired)
+    await eventually(lambda: len(telegram.calls) == 2, 20)
+    texts = {call[1]["text"].split("\n")[0] for call in telegram.calls}
+    assert len(texts) == 2, "the critical one, and the warning about the other issuer"
+    assert manager.inhibited() == {name}
+
+
 async def test_alerts_of_another_namespace_are_none_of_its_business(start: Start, telegram: Telegram) -> None:
     manager = start(telegram=to_telegram(telegram))
     manager.fire([alert("BobraiOutboxLag", "critical") | {"labels": {"alertname": "Other", "namespace": "other"}}])

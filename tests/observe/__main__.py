@@ -31,7 +31,7 @@ def _look(run: RunFolder, stop: threading.Event, seconds: float | None) -> None:
     with installation.started() as prometheus:
         eventually_sync(prometheus.is_ready, START_SECONDS, message="Prometheus is ready")
         port = installation.api.port or 0
-        with traffic.flowing(port):
+        with traffic.flowing(port, installation.token):
             traffic.schedule(port, 40)
             print(f"API         http://127.0.0.1:{port}/docs")
             print(f"Prometheus  {prometheus.url}/targets and {prometheus.url}/alerts", flush=True)

@@ -5,7 +5,9 @@ installation would show if they were counted twice. Next: `traffic.py` is the lo
 """
 
 import contextlib
+import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from tests.observe.autoscaler import Autoscaler
 from tests.observe.prometheus import Prometheus, Target
 from tests.support.databases import Database
 from tests.support.eventually import eventually_sync
+from tests.support.identity_provider import AUDIENCE, IdentityProvider
 from tests.support.processes import Process, Processes
 from tests.support.rabbitmq import RabbitNode, VirtualHost, start_nodes
 from tests.support.servers import Servers
@@ -23,6 +26,7 @@ HERE = Path(__file__).parent
 NAMESPACE = "shop"
 QUEUES = "default,media,reports"
 START_SECONDS = 30.0
+TOKEN_SECONDS = 86_400
 
 SETTINGS = {
     "BOBRAI_HANDLERS": handlers.__name__,
@@ -32,6 +36,9 @@ SETTINGS = {
     "BOBRAI_WORKER_LEASE_SECONDS": "4",
     "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.5",
     "BOBRAI_WORKER_BLOCKED_SECONDS": "0.2",
+    # so that there is something that needs a key, and a guess too many
+    "BOBRAI_AUTH_ANONYMOUS_SCOPES": "tasks:submit,tasks:read,tasks:payload,tasks:control,queues:read",
+    "BOBRAI_AUTH_REFUSED_RATE": "5/s",
 }
 # what the chart's PodMonitor asks RabbitMQ for, see charts/bobrai/templates/monitoring
 DETAILED = {"family": ["queue_coarse_metrics", "queue_consumer_count"]}
@@ -44,6 +51,8 @@ class Installation:
         self.processes = processes
         self.targets: list[Target] = []
         self.workers: list[Process] = []
+        self.token = ""
+        """Of the identity provider that the API believes."""
         self._servers = servers
         self._folder = folder
         self._run = servers.run
@@ -69,6 +78,7 @@ class Installation:
             "BOBRAI_RABBITMQ_URL": broker.url,
         }
         self._exporters(database)
+        self._identities()
         self._python("tests.observe.trace_receiver", str(traces := self._run.free_port()))
         self.processes.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"http://127.0.0.1:{traces}/v1/traces"
         self.workers = [self._part("worker", number) for number in range(2)]
@@ -122,6 +132,14 @@ class Installation:
         self.targets.append(Target("bobrai-postgresql", "bobrai-postgresql-0", postgresql))
         self.targets.append(Target("bobrai-pgbouncer", "bobrai-pgbouncer-0", pgbouncer))
         self.targets.append(Target("kubelet", "", kubelet))
+
+    def _identities(self) -> None:
+        """An identity provider whose tokens the API takes."""
+        provider = IdentityProvider(self.processes, self._run.free_port(), algorithms=("ES256",))
+        grant = {"scopes": ["tasks:submit", "tasks:read"]}
+        issuer = {"name": "shop", "issuer": provider.url, "audiences": [AUDIENCE], "default": grant}
+        self.processes.environment["BOBRAI_AUTH_OIDC"] = json.dumps([issuer])
+        self.token = provider.token("ES256", claims={"exp": int(time.time()) + TOKEN_SECONDS})
 
     def _python(self, module: str, *arguments: str) -> None:
         self.processes.run([sys.executable, "-m", module, *arguments], name=module.rpartition(".")[2], environment={})

@@ -66,7 +66,7 @@ def loaded(run_folder: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> I
     with installation.started() as prometheus:
         eventually_sync(prometheus.is_ready, 20, message="Prometheus is ready")
         began = time.time()
-        with traffic.flowing(installation.api.port or 0):
+        with traffic.flowing(installation.api.port or 0, installation.token):
             traffic.schedule(installation.api.port or 0, SCHEDULED)
             installation.workers[-1].kill()
             installation.add_worker()

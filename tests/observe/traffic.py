@@ -1,6 +1,7 @@
 """Clients of a busy shop: they submit, wait, look, cancel, replay, and make every mistake that the API refuses.
 
-In: the address of an API. Out: load on every queue until the block ends. It stops by itself.
+In: the address of an API, and a token that it believes. Out: load on every queue until the block ends. It stops by
+itself.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 HOST = "127.0.0.1"
@@ -20,6 +22,8 @@ KINDS = (("mail", "default"), ("charge", "default"), ("thumbnail", "media"), ("m
 SCHEDULED_QUEUE = "tomorrow"
 # more than is worked off, so that there is a backlog to look at
 FLOODED = ("report", "reports")
+UNKNOWN_KEY = f"bobrai_nobody_{'x' * 43}"
+GUESSES = 3  # at a time, more than an address may go on with
 
 
 class Client:
@@ -28,10 +32,11 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=20)
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: Any = None, *, token: str = "") -> tuple[int, Any]:
         """Status and parsed body; raises OSError when no answer comes."""
         content = None if body is None else json.dumps(body).encode()
-        self._connection.request(method, path, content, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._connection.request(method, path, content, headers)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read() or b"null")
 
@@ -101,11 +106,25 @@ def _curious(port: int, stop: threading.Event) -> None:
     client.close()
 
 
+def _strangers(port: int, stop: threading.Event, token: str) -> None:
+    """Shows a good token, one that was changed on its way, a key that nobody made, and nothing where one is needed."""
+    client = Client(port)
+    for number in itertools.count():
+        assert client.ask("POST", TASKS, {"type": "mail", "payload": 10 * number + 5}, token=token)[0] == 201
+        client.ask("GET", TASKS, token=token[:-8] + token[-8:][::-1])
+        for _ in range(GUESSES):
+            client.ask("GET", TASKS, token=UNKNOWN_KEY)
+        assert client.ask("GET", "/api/v1/keys")[0] == 401
+        if stop.wait(PAUSE_SECONDS):
+            break
+    client.close()
+
+
 @contextlib.contextmanager
-def flowing(port: int) -> Iterator[None]:
+def flowing(port: int, token: str) -> Iterator[None]:
     """Load until the block ends; an answer that never came fails the block at its end."""
     stop = threading.Event()
-    flows = (_steady, _flood, _curious, _curious)
+    flows = (_steady, _flood, _curious, _curious, partial(_strangers, token=token))
     with ThreadPoolExecutor(len(flows)) as pool:
         running = [pool.submit(flow, port, stop) for flow in flows]
         try:

@@ -108,8 +108,10 @@ def _verifier(settings: AuthSettings) -> OidcVerifier | None:
     from bobrai.access.oidc import OidcVerifier  # which takes its time to load
 
     verifier = OidcVerifier(settings.oidc)
-    for name in verifier.ages():
-        metrics.OIDC_KEYS_AGE.labels(name).set_function(partial(_age, verifier, name))
+    for issuer in settings.oidc:
+        metrics.OIDC_KEYS_AGE.labels(issuer.name).set_function(partial(_age, verifier, issuer.name))
+        metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "refresh").set(issuer.refresh_seconds)
+        metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "keep").set(issuer.keep_keys_seconds)
     return verifier
 
 

@@ -126,8 +126,9 @@ SUBMISSIONS_REFUSED = counter(
 )
 ACCESS_REFUSED = counter(
     "bobrai_access_refused_total",
-    "Requests that were refused for who asked, by reason: missing, no credential; malformed, unknown, expired, revoked:"
-    " of the credential; scope: it may do other things.",
+    "Requests that were refused for who asked, by reason: missing, no credential; scope: it may do other things. Of the"
+    " credential: malformed, unknown, expired, revoked; of a token also algorithm, issuer, unknown_key, signature,"
+    " audience, not_yet, lifetime, claims.",
     ["reason"],
     by=_API,
 )
@@ -135,6 +136,13 @@ OIDC_KEYS_AGE = gauge(
     "bobrai_oidc_keys_age_seconds",
     "Seconds since the keys of an identity provider were last read; infinite before the first time.",
     ["issuer"],
+    by=_API,
+)
+OIDC_KEYS_AGE_LIMIT = gauge(
+    "bobrai_oidc_keys_age_limit_seconds",
+    "What that age means, by the settings: over refresh they could not be read again in time, over keep they count no"
+    " longer, and tokens are answered with 503.",
+    ["issuer", "limit"],
     by=_API,
 )
 ACCESS_THROTTLED = counter(

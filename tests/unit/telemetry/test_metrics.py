@@ -13,7 +13,7 @@ from bobrai.telemetry import exposition, logs, metrics
 from bobrai.telemetry.instruments import ExpiringGauge, FastCounter, FastHistogram
 from bobrai.telemetry.metrics import CATALOGUE
 
-CLOSED_SETS = {"issuer"} | set(
+CLOSED_SETS = {"issuer", "limit"} | set(
     "queue type outcome status state reason method route batch loop dependency version process pool kind cause".split()  # noqa: SIM905
 )
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
