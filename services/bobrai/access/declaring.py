@@ -14,12 +14,13 @@ from typing import Final
 from bobrai.access import secrets
 from bobrai.access.secrets import Shown
 from bobrai.domain import limits
+from bobrai.domain.audit import Author
 from bobrai.domain.errors import ConfigurationError
 from bobrai.settings.declared import DeclaredKey
 from bobrai.store import keys
 from bobrai.store.pool import Transactional
 
-BY: Final = "declared"
+_AUTHOR: Final = Author("declared", "BOBRAI_AUTH_KEYS")
 _GRACE_SECONDS: Final = 3_600.0  # in which the secret before another one in the file works as well
 _FORM: Final = re.compile(r"bobrai_[a-z0-9]{1,32}_[A-Za-z0-9_-]{40,}")
 _NAME: Final = re.compile(limits.KEY_NAME_PATTERN)
@@ -60,8 +61,8 @@ class Declarations:
             secret_hash=shown.digest,
             grant=key.grant(),
             allowance=key.allowance(),
-            created_by=BY,
             grace_seconds=_GRACE_SECONDS,
+            by=_AUTHOR,
         )
         if taken_by:
             raise ConfigurationError(

@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 from bobrai.access import secrets
 from bobrai.domain.access import UNBOUNDED, Allowance, Grant
+from bobrai.domain.audit import Author
 from bobrai.store import keys
 from bobrai.store.pool import Executor
-from bobrai.telemetry import logs
-
-log = logs.get_logger(__name__)
 
 
 class Issued(NamedTuple):
@@ -28,9 +26,9 @@ async def create(
     grant: Grant,
     allowance: Allowance = UNBOUNDED,
     *,
-    created_by: str,
     expires_at: datetime | None = None,
     expires_seconds: float | None = None,
+    by: Author,
 ) -> Issued:
     """Make a key that ends at a moment, or after so many seconds, or never; raises KeyNameTaken and TooManyKeys."""
     key_id = secrets.new_id()
@@ -42,26 +40,16 @@ async def create(
         secret_hash=secrets.digest(secret),
         grant=grant,
         allowance=allowance,
-        created_by=created_by,
         expires_at=expires_at,
         expires_seconds=expires_seconds,
+        by=by,
     )
-    log.info("key.created", key_id=key_id, name=name, scopes=grant.named_scopes, by=created_by)
     return Issued(key_id, secret)
 
 
-async def rotate(database: Executor, key_id: str, *, grace_seconds: float, by: str) -> Issued | None:
+async def rotate(database: Executor, key_id: str, *, grace_seconds: float, by: Author) -> Issued | None:
     """Give a key another secret; the one so far works for the grace. None: no key that can be used has this id."""
     secret = secrets.new_secret(key_id)
-    if not await keys.rotate(database, key_id, secret_hash=secrets.digest(secret), grace_seconds=grace_seconds):
-        return None
-    log.info("key.rotated", key_id=key_id, grace_seconds=grace_seconds, by=by)
-    return Issued(key_id, secret)
-
-
-async def revoke(database: Executor, key_id: str, *, by: str) -> bool:
-    """End a key for good; returns whether there was one to end."""
-    if not await keys.revoke(database, key_id):
-        return False
-    log.info("key.revoked", key_id=key_id, by=by)
-    return True
+    digest = secrets.digest(secret)
+    found = await keys.rotate(database, key_id, secret_hash=digest, grace_seconds=grace_seconds, by=by)
+    return Issued(key_id, secret) if found else None

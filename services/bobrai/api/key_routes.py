@@ -36,9 +36,9 @@ class KeyRoutes:
             self._database,
             wish.name,
             *_checked(wish),
-            created_by=_who(request),
             expires_at=wish.expires_at,
             expires_seconds=wish.expires_seconds,
+            by=request.author,
         )
         location = (b"location", f"{request.prefix}{_PATH}/{issued.key_id}".encode("ascii"))
         return await self._with_secret(issued, 201, location)
@@ -58,7 +58,7 @@ class KeyRoutes:
         schemas.query(schemas.NoQuery, request.query_string)
         wish = bodies_of.wish(request.body or b"{}", schemas.KeyRotation)
         issued = await issuing.rotate(
-            self._database, _id_of(request), grace_seconds=wish.grace_seconds, by=_who(request)
+            self._database, _id_of(request), grace_seconds=wish.grace_seconds, by=request.author
         )
         if issued is None:
             raise _not_found()
@@ -68,7 +68,7 @@ class KeyRoutes:
         """End a key for good."""
         schemas.query(schemas.NoQuery, request.query_string)
         key_id = _id_of(request)
-        if not await issuing.revoke(self._database, key_id, by=_who(request)):
+        if not await keys.revoke(self._database, key_id, by=request.author):
             await self._row(key_id)  # it was revoked before: the same answer again
         await self._changed()
         return Reply(status=204)
@@ -93,10 +93,6 @@ def _checked(wish: schemas.KeyWish) -> tuple[Grant, Allowance]:
         )
     except ValueError as error:
         raise problems.invalid([Fault("", str(error))]) from error
-
-
-def _who(request: Request) -> str:
-    return request.principal.id or request.principal.name
 
 
 def _id_of(request: Request) -> str:

@@ -13,13 +13,13 @@ from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.access import Grant
+from bobrai.domain.audit import Author
 from bobrai.domain.task import DEFAULT_QUEUE
-from bobrai.store import queues, tasks, workers
+from bobrai.store import queues, workers
 from bobrai.store.pool import Transactional
+from bobrai.store.purging import Purge
 from bobrai.store.queues import Removal
-from bobrai.telemetry import logs, metrics
-
-log = logs.get_logger(__name__)
+from bobrai.telemetry import metrics
 
 _PATH: Final = "/api/v1/queues"
 _NAME: Final = re.compile(limits.QUEUE_PATTERN)
@@ -61,7 +61,7 @@ class QueueRoutes:
         if not request.principal.grant.has_queue(name):
             raise problems.outside_grant([Fault("/path/name", f"the credential does not reach the queue {name!r}")])
         wish = bodies_of.wish(request.body or b"{}", schemas.QueueWish)
-        made = await queues.put(self._database, name, **_given(wish))
+        made = await queues.put(self._database, name, **_given(wish), by=request.author)
         if made is None:
             raise problems.invalid([Fault("/path/name", problems.one_too_many(name))])
         await self._changed()
@@ -78,7 +78,7 @@ class QueueRoutes:
         if not wish.model_fields_set:
             raise problems.invalid([Fault("", "must have paused or max_backlog")])
         name = _reached(request)
-        if not await queues.change(self._database, name, **_given(wish)):
+        if not await queues.change(self._database, name, **_given(wish), by=request.author):
             raise _not_found()
         await self._changed()
         return await self._one(request.params["name"], request.principal.grant)
@@ -95,37 +95,35 @@ class QueueRoutes:
             raise Problem("queue-in-use", f"The queue {name!r} takes the tasks that name none, and cannot be removed")
         if name not in await queues.live(self._database):
             raise _not_found()
-        done = await self._purge(name) if purge else ""
-        removal = await queues.remove(self._database, name)
+        done = await self._purge(name, request.author) if purge else ""
+        removal = await queues.remove(self._database, name, by=request.author)
         await self._changed()
         if removal is None:
             raise _not_found()
         if not removal.removed:
             raise Problem("queue-in-use", done + _why(name, removal, purge=purge))
-        log.info("queue.removed", queue=name)
         return Reply(status=204)
 
-    async def _purge(self, name: str) -> str:
+    async def _purge(self, name: str, by: Author) -> str:
         """Cancel what waits, batch by batch, and ask what runs to stop; returns what was done, in words.
 
         A client is not kept waiting for a million tasks: after some seconds it is told to go on by asking again.
         """
         ends = time.monotonic() + _PURGE_SECONDS
-        total = 0
-        while time.monotonic() < ends:
-            cancelled = await tasks.cancel_waiting(self._database, name, limit=_PURGE_BATCH)
-            for type_, count in cancelled.items():
-                metrics.TASKS_FINISHED.labels(name, type_, "cancelled").inc(count)
-            batch = sum(cancelled.values())
-            total += batch
-            if batch < _PURGE_BATCH:
-                break
-        while time.monotonic() < ends:
-            if await tasks.cancel_running(self._database, name, limit=_PURGE_BATCH) < _PURGE_BATCH:
-                break
-        if total:
-            log.info("queue.purged", queue=name, tasks=total)
-        return f"{total} waiting tasks were cancelled. " if total else ""
+        purge = Purge(self._database, name, by=by)
+        try:
+            while time.monotonic() < ends:
+                cancelled = await purge.cancel_waiting(limit=_PURGE_BATCH)
+                for type_, count in cancelled.items():
+                    metrics.TASKS_FINISHED.labels(name, type_, "cancelled").inc(count)
+                if sum(cancelled.values()) < _PURGE_BATCH:
+                    break
+            while time.monotonic() < ends:
+                if await purge.ask_running(limit=_PURGE_BATCH) < _PURGE_BATCH:
+                    break
+        finally:
+            purge.tell()
+        return f"{purge.cancelled} waiting tasks were cancelled. " if purge.cancelled else ""
 
     async def _views(self, grant: Grant) -> list[views.QueueView]:
         live = await workers.live(self._database)

@@ -110,7 +110,7 @@ class TaskRoutes:
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
         await self._require(task_id, request.principal)
-        before = await tasks.cancel(self._database, task_id)
+        before = await tasks.cancel(self._database, task_id, by=request.author)
         row = await self._read(task_id, request.principal)
         if before is TaskStatus.PENDING:
             metrics.TASKS_FINISHED.labels(row["queue"], row["type"], "cancelled").inc()
@@ -121,7 +121,7 @@ class TaskRoutes:
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
         await self._require(task_id, request.principal)
-        await tasks.replay(self._database, task_id)
+        await tasks.replay(self._database, task_id, by=request.author)
         row = await self._read(task_id, request.principal)
         metrics.TASKS_REPLAYED.labels(row["queue"], row["type"]).inc()
         return Reply(views.encode(views.task(row, request.principal)))

@@ -15,6 +15,7 @@ from bobrai.api.bodies import Bodies, Body
 from bobrai.api.deadlines import Deadline, Deadlines
 from bobrai.domain import limits
 from bobrai.domain.access import Standing, anonymous
+from bobrai.domain.audit import Author
 from bobrai.runtime.problem import new_request_id
 from bobrai.telemetry.spans import ServerSpan
 
@@ -127,6 +128,12 @@ class Request:
         """Where the request is from: the connection's other end, or what a trusted proxy says that it is."""
         client = self.scope.get("client")
         return "" if client is None else str(client[0])
+
+    @property
+    def author(self) -> Author:
+        """Whose wish a change is that this request makes."""
+        principal = self.principal
+        return Author(principal.id or principal.name, principal.name, self.address, self.request_id)
 
     def allow(self, seconds: float) -> None:
         """Let the answer take so many seconds from now."""

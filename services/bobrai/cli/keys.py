@@ -4,27 +4,19 @@ In: arguments. Out: a row, and on standard output a new secret alone, so that a 
 standard error. A secret is never an argument, because everybody on the machine reads those.
 """
 
-import getpass
-import os
 import re
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import click
-from pydantic import SecretStr
 
 from bobrai.access import issuing
-from bobrai.cli import process, streams
+from bobrai.cli import streams, tables
+from bobrai.cli.database import author, with_database
 from bobrai.domain import limits
 from bobrai.domain.access import Allowance, Grant, Rate
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings import Settings
 from bobrai.store import keys
-from bobrai.store.embedded import EmbeddedPostgres
 from bobrai.store.pool import Database, Record
-
-Result = TypeVar("Result")
 
 _NAME: Final = re.compile(limits.KEY_NAME_PATTERN)
 
@@ -35,11 +27,9 @@ def create(name: str, grant: Grant, allowance: Allowance, expires_seconds: float
         raise ConfigurationError(f"--name: {limits.KEY_NAME_RULE}")
 
     async def work(database: Database) -> issuing.Issued:
-        return await issuing.create(
-            database, name, grant, allowance, created_by=_who(), expires_seconds=expires_seconds
-        )
+        return await issuing.create(database, name, grant, allowance, expires_seconds=expires_seconds, by=author())
 
-    issued = _with_database(work)
+    issued = with_database(work)
     streams.say(f"key {issued.key_id} ({name}) was made; its secret is shown this once:")
     click.echo(issued.secret)
 
@@ -49,12 +39,12 @@ def rotate(wanted: str, grace_seconds: float) -> None:
 
     async def work(database: Database) -> issuing.Issued:
         key_id = await _id_of(database, wanted)
-        issued = await issuing.rotate(database, key_id, grace_seconds=grace_seconds, by=_who())
+        issued = await issuing.rotate(database, key_id, grace_seconds=grace_seconds, by=author())
         if issued is None:
             raise ConfigurationError(f"the key {wanted!r} has expired or was revoked: make another one")
         return issued
 
-    issued = _with_database(work)
+    issued = with_database(work)
     until = f"the one before works for {grace_seconds:g} s more" if grace_seconds else "the one before has ended"
     streams.say(f"key {issued.key_id} has another secret, shown this once; {until}:")
     click.echo(issued.secret)
@@ -65,15 +55,15 @@ def revoke(wanted: str) -> None:
 
     async def work(database: Database) -> str:
         key_id = await _id_of(database, wanted)
-        await issuing.revoke(database, key_id, by=_who())
+        await keys.revoke(database, key_id, by=author())
         return key_id
 
-    streams.say(f"key {_with_database(work)} has ended")
+    streams.say(f"key {with_database(work)} has ended")
 
 
 def list_all(*, as_json: bool) -> None:
     """Print every key, without secrets."""
-    rows = _with_database(keys.every)
+    rows = with_database(keys.every)
     if as_json:
         import msgspec
 
@@ -81,10 +71,7 @@ def list_all(*, as_json: bool) -> None:
 
         click.echo(msgspec.json.encode([views.key(row) for row in rows]).decode())
         return
-    table = [("ID", "NAME", "STATE", "SCOPES", "NARROWED TO", "RATE", "LAST USED"), *map(_line, rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    tables.show([("ID", "NAME", "STATE", "SCOPES", "NARROWED TO", "RATE", "LAST USED"), *map(_line, rows)])
 
 
 def _line(row: Record) -> tuple[str, ...]:
@@ -119,46 +106,3 @@ async def _id_of(database: Database, wanted: str) -> str:
         if row["id"] == wanted or (row["name"] == wanted and row["revoked_at"] is None):
             return str(row["id"])
     raise ConfigurationError(f"no key has the id or the name {wanted!r}: see `bobrai keys list`")
-
-
-def _who() -> str:
-    """Return who runs the command, for people who ask later."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a container's user often has no name
-        return f"cli:{os.getuid()}"
-
-
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Run something with the database of the settings, or with the embedded one that `bobrai dev` has made here."""
-    settings = process.settings("keys", has_result=True)
-    if settings.database.url.get_secret_value():
-        return _run(settings, work)
-    folder = Path(settings.data_dir).resolve()
-    if not (folder / "postgresql").exists():
-        raise ConfigurationError(
-            f"BOBRAI_DATABASE_URL is not set, and there is no data of `bobrai dev` in {folder}: set one of it or "
-            "BOBRAI_DATA_DIR"
-        )
-    embedded = EmbeddedPostgres(folder)
-    try:
-        own: dict[str, Any] = {"url": SecretStr(embedded.start()), "user": "", "password": SecretStr("")}
-        database = settings.database.model_copy(update=own)
-        return _run(settings.model_copy(update={"database": database}), work)
-    finally:
-        embedded.stop()
-
-
-def _run(settings: Settings, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    results: list[Result] = []
-
-    async def body() -> None:
-        database = Database(settings.database, name="bobrai-keys")
-        await database.open()
-        try:
-            results.append(await work(database))
-        finally:
-            await database.close()
-
-    process.run_until_stopped(body())
-    return results[0]

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from bobrai.domain import limits
 from bobrai.domain.access import Allowance, Grant
+from bobrai.domain.audit import Action, Author
 from bobrai.domain.errors import KeyNameTaken, TooManyKeys
+from bobrai.store import audit
 from bobrai.store.pool import Executor, Record, Transactional
 from bobrai.store.queries import statement
 
@@ -52,9 +54,9 @@ async def create(
     secret_hash: bytes,
     grant: Grant,
     allowance: Allowance,
-    created_by: str,
     expires_at: datetime | None,
     expires_seconds: float | None,
+    by: Author,
 ) -> None:
     """Store a new key, which ends at a moment, or after so many seconds, or never.
 
@@ -66,12 +68,13 @@ async def create(
         name,
         secret_hash,
         *_columns(grant, allowance),
-        created_by,
         expires_at,
         expires_seconds,
         limits.MAX_KEYS,
+        *by,
     )
     if rows:
+        audit.tell(rows[0]["audit_id"], Action.KEY_CREATE, f"key:{key_id}", by)
         return
     if await database.fetch(_NAME_TAKEN, name):
         raise KeyNameTaken(f"a key named {name!r} is there already: revoke it, rotate it, or choose another name")
@@ -86,18 +89,22 @@ async def declare(
     secret_hash: bytes,
     grant: Grant,
     allowance: Allowance,
-    created_by: str,
     grace_seconds: float,
+    by: Author,
 ) -> str:
-    """Make a key, or make one of ``created_by`` what its declaration says.
+    """Make a key, or make one that ``by`` has made what its declaration says.
 
     Returns the id of the key that somebody else has made under this name; then nothing was done. Otherwise "".
     """
     async with database.transaction() as connection:
-        await connection.fetch(_END_TWINS, name, key_id, created_by)
+        ended = await connection.fetch(_END_TWINS, name, key_id, *by)
         values = _columns(grant, allowance)
-        await connection.fetch(_DECLARE, key_id, name, secret_hash, *values, created_by, grace_seconds)
-        rows = await connection.fetch(_OTHER, name, key_id, created_by)
+        made = await connection.fetch(_DECLARE, key_id, name, secret_hash, *values, grace_seconds, *by)
+        rows = await connection.fetch(_OTHER, name, key_id, by.actor)
+    for row in ended:
+        audit.tell(row["audit_id"], Action.KEY_REVOKE, f"key:{row['id']}", by)
+    for row in made:
+        audit.tell(row["audit_id"], row["action"], f"key:{key_id}", by)
     return rows[0]["id"] if rows else ""
 
 
@@ -116,14 +123,22 @@ def _columns(grant: Grant, allowance: Allowance) -> tuple[Any, ...]:
     )
 
 
-async def rotate(database: Executor, key_id: str, *, secret_hash: bytes, grace_seconds: float) -> bool:
+async def rotate(database: Executor, key_id: str, *, secret_hash: bytes, grace_seconds: float, by: Author) -> bool:
     """Give a key another secret, beside which the one so far works for the grace; returns whether it can be used."""
-    return bool(await database.fetch(_ROTATE, key_id, secret_hash, grace_seconds))
+    rows = await database.fetch(_ROTATE, key_id, secret_hash, grace_seconds, *by)
+    if not rows:
+        return False
+    audit.tell(rows[0]["audit_id"], Action.KEY_ROTATE, f"key:{key_id}", by)
+    return True
 
 
-async def revoke(database: Executor, key_id: str) -> bool:
+async def revoke(database: Executor, key_id: str, *, by: Author) -> bool:
     """End a key for good; returns whether there was one that had not ended so before."""
-    return bool(await database.fetch(_REVOKE, key_id))
+    rows = await database.fetch(_REVOKE, key_id, *by)
+    if not rows:
+        return False
+    audit.tell(rows[0]["audit_id"], Action.KEY_REVOKE, f"key:{key_id}", by)
+    return True
 
 
 async def touch(database: Executor, key_ids: Collection[str]) -> None:

@@ -57,9 +57,9 @@ _VALUES = frozenset({"22", "23", "54"})
 # Of these classes, but the server's: a sequence has come to its end, or a key that is drawn from one is taken already.
 _SEQUENCE_ENDED = "2200H"
 _KEY_TAKEN = "23505"
-_DRAWN_KEYS = frozenset({"tasks_pkey", "outbox_pkey", "workers_pkey"})
+_DRAWN_KEYS = frozenset({"tasks_pkey", "outbox_pkey", "workers_pkey", "audit_pkey"})
 # Where somebody has given the key another name: PostgreSQL says "Key (id)=(7) …", in the server's language.
-_DRAWN_COLUMNS = {"tasks": "(id)=", "outbox": "(task_id)=", "workers": "(id)="}
+_DRAWN_COLUMNS = {"tasks": "(id)=", "outbox": "(task_id)=", "workers": "(id)=", "audit": "(id)="}
 # The same: the server has used up its transaction ids. It says so with the code of a row that is too large, 54000.
 _OUT_OF_IDS = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 _SCHEMA = frozenset({"42P01", "42703", "42883", "3F000"})  # no such table, column, function, schema

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from bobrai.domain import limits
+from bobrai.domain.audit import Action, Author
+from bobrai.store import audit
 from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
 
@@ -55,21 +57,29 @@ async def running(database: Executor) -> list[str]:
 
 
 async def put(
-    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None
+    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None, by: Author
 ) -> bool | None:
     """Make a queue that is kept until it is removed, or change one and keep it; returns whether it was made.
 
     None, and nothing done: the installation has as many queues as it may have.
     """
-    rows = await database.fetch(_PUT, name, paused, sets_max_backlog, max_backlog, limits.MAX_QUEUES)
-    return rows[0]["made"] if rows else None
+    rows = await database.fetch(_PUT, name, paused, sets_max_backlog, max_backlog, limits.MAX_QUEUES, *by)
+    if not rows:
+        return None
+    made: bool = rows[0]["made"]
+    audit.tell(rows[0]["audit_id"], Action.QUEUE_CREATE if made else Action.QUEUE_CHANGE, f"queue:{name}", by)
+    return made
 
 
 async def change(
-    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None
+    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None, by: Author
 ) -> bool:
     """Pause or resume a queue, or set its limit (None: the setting's); returns whether the queue exists."""
-    return bool(await database.fetch(_SET, name, paused, sets_max_backlog, max_backlog))
+    rows = await database.fetch(_SET, name, paused, sets_max_backlog, max_backlog, *by)
+    if not rows:
+        return False
+    audit.tell(rows[0]["audit_id"], Action.QUEUE_CHANGE, f"queue:{name}", by)
+    return True
 
 
 class Removal(NamedTuple):
@@ -81,10 +91,13 @@ class Removal(NamedTuple):
     workers: int  # living ones that consume it
 
 
-async def remove(database: Executor, name: str) -> Removal | None:
+async def remove(database: Executor, name: str, *, by: Author) -> Removal | None:
     """Remove a queue that nothing uses; None when there is no such queue."""
-    rows = await database.fetch(_REMOVE, name)
-    return Removal(*(rows[0][field] for field in Removal._fields)) if rows else None
+    rows = await database.fetch(_REMOVE, name, *by)
+    if not rows:
+        return None
+    audit.tell(rows[0]["audit_id"], Action.QUEUE_REMOVE, f"queue:{name}", by)
+    return Removal(*(rows[0][field] for field in Removal._fields))
 
 
 async def remove_idle(database: Executor, *, retention_seconds: float) -> list[str]:

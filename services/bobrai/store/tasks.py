@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bobrai.domain.access import Principal
+from bobrai.domain.audit import Action, Author
 from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
+from bobrai.store import audit
 from bobrai.store.pool import ROUNDS, Executor, Record, Transactional
 from bobrai.store.queries import statement
 
@@ -19,8 +21,6 @@ _FINAL_OF = statement("tasks_by_ids")
 _LIST = statement("list_tasks")
 _CANCEL = statement("cancel")
 _WAITING_OF = statement("waiting_of")
-_CANCEL_WAITING = statement("cancel_waiting")
-_CANCEL_RUNNING = statement("cancel_running")
 _REPLAY = statement("replay")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
@@ -88,19 +88,21 @@ def _like(patterns: Sequence[str]) -> list[str] | None:
     return [each.replace("_", r"\_").replace("*", "%") for each in patterns] or None
 
 
-async def cancel(database: Executor, task_id: int) -> TaskStatus:
-    """Cancel a pending task at once, or ask the worker of a running one to stop; a cancelled task stays as it is.
+async def cancel(database: Executor, task_id: int, *, by: Author) -> TaskStatus:
+    """Cancel a pending task at once, or ask the worker of a running one to stop; wished again, nothing changes.
 
     Returns the status before. Raises TaskNotFound, and TransitionRefused when the task ended otherwise.
     """
     for _ in range(ROUNDS):
-        rows = await database.fetch(_CANCEL, task_id)
+        rows = await database.fetch(_CANCEL, task_id, *by)
         if rows:
+            audit.tell(rows[0]["audit_id"], Action.TASK_CANCEL, f"task:{task_id}", by)
             return TaskStatus(rows[0]["status_before"])
-        status = TaskStatus((await get(database, task_id))["status"])
+        row = await get(database, task_id)
+        status = TaskStatus(row["status"])
         if status in {TaskStatus.DONE, TaskStatus.FAILED}:
             raise TransitionRefused(task_id, status, "cancelled")
-        if status is TaskStatus.CANCELLED:
+        if status is TaskStatus.CANCELLED or row["cancel_requested"]:
             return status
         # It was replayed between the two statements.
     raise DatabaseUnavailable("a cancel changed nothing, again and again: a trigger on the table keeps it away")
@@ -112,24 +114,15 @@ async def waiting_of(database: Executor, bounds: Mapping[str, int]) -> dict[str,
     return {row["client_id"]: row["waiting"] for row in rows}
 
 
-async def cancel_waiting(database: Executor, queue: str, *, limit: int) -> dict[str, int]:
-    """Cancel some of what waits in a queue, at most ``limit``; returns how many of each type."""
-    return {row["type"]: row["tasks"] for row in await database.fetch(_CANCEL_WAITING, queue, limit)}
-
-
-async def cancel_running(database: Executor, queue: str, *, limit: int) -> int:
-    """Ask the workers of some of what runs in a queue to stop it, at most ``limit``; returns how many were asked."""
-    return len(await database.fetch(_CANCEL_RUNNING, queue, limit))
-
-
-async def replay(database: Executor, task_id: int) -> None:
+async def replay(database: Executor, task_id: int, *, by: Author) -> None:
     """Give a final task a fresh set of attempts; raises TaskNotFound, and TransitionRefused when it is not final."""
-    rows = await database.fetch(_REPLAY, task_id)
+    rows = await database.fetch(_REPLAY, task_id, *by)
     if not rows:
         raise TaskNotFound(task_id)
     status = rows[0]["status_before"]
     if status in {TaskStatus.PENDING, TaskStatus.PROCESSING}:
         raise TransitionRefused(task_id, status, "replayed")
+    audit.tell(rows[0]["audit_id"], Action.TASK_REPLAY, f"task:{task_id}", by)
 
 
 async def prune(database: Executor, *, retention_seconds: float, limit: int) -> int:

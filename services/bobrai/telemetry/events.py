@@ -64,9 +64,7 @@ EVENTS: Final[dict[str, Event]] = {
         "The API is reached from other machines, and lets requests without a credential do what `scopes` say.",
     ),
     "access.key_unusable": Event("warning", "A key's row says what this release cannot read; the key opens nothing."),
-    "key.created": Event("info", "An API key was made."),
-    "key.rotated": Event("info", "An API key has another secret; the one before works until its grace is over."),
-    "key.revoked": Event("info", "An API key was ended."),
+    "audit.recorded": Event("info", "A change that `actor` wished for is made: `action` on `target`."),
     "catalog.empty": Event("debug", "Queues and types could not be read yet."),
     "catalog.schema_unusable": Event(
         "warning", "A type's JSON Schema cannot be used; the worker alone checks payloads."
@@ -79,8 +77,6 @@ EVENTS: Final[dict[str, Event]] = {
         "warning", "An `issuer` publishes no key that can be used: every token of it is refused."
     ),
     "queues.made": Event("info", "A submission named queues that did not exist yet."),
-    "queue.removed": Event("info", "A client removed a queue."),
-    "queue.purged": Event("info", "A client had the `tasks` that waited in a queue cancelled."),
     # --- dispatcher
     "dispatcher.started": Event("info", "The dispatcher's duties run."),
     "dispatcher.stopped": Event("info", "The dispatcher has drained and ends."),

@@ -11,6 +11,7 @@ from bobrai.domain.access import ALL_SCOPES, UNBOUNDED, Allowance, Grant, Scope
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api, _is_ready, serving
 from tests.integration.api.conftest import store as store
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -36,7 +37,7 @@ class Keys:
         self._made += 1
         grant = Grant.of(scopes or WORKING, **narrowed)
         return await issuing.create(
-            self._store, f"test {self._made}", grant, allowance, created_by="a test", expires_seconds=expires_seconds
+            self._store, f"test {self._made}", grant, allowance, expires_seconds=expires_seconds, by=SOMEBODY
         )
 
 

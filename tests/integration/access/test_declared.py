@@ -17,6 +17,7 @@ from bobrai.store import keys as rows
 from bobrai.store.pool import Database
 from tests.integration.access.conftest import bearer, closed_api
 from tests.integration.api.conftest import Api
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -98,7 +99,7 @@ async def test_a_file_that_changes_while_the_api_runs_counts_without_a_restart(
 
         await eventually(counts)
         assert await status(api, first) == 200
-        assert await issuing.revoke(store, "a1", by="a test")
+        assert await rows.revoke(store, "a1", by=SOMEBODY)
 
         async def is_revoked() -> bool:
             return await status(api, second) == 401
@@ -119,7 +120,7 @@ async def test_a_revoked_key_is_not_brought_back_but_by_another_secret(
 ) -> None:
     first, second = new_secret("a1"), new_secret("a1")
     await declared.say("some", first)
-    assert await issuing.revoke(store, "a1", by="a test")
+    assert await rows.revoke(store, "a1", by=SOMEBODY)
     await declared.say("some", first, scopes=["queues:read", "tasks:read"])
     assert await status(api, first) == 401
     await declared.say("some", second)
@@ -128,7 +129,7 @@ async def test_a_revoked_key_is_not_brought_back_but_by_another_secret(
 
 
 async def test_a_name_that_somebody_else_has_is_refused(store: Database, declared: Declared) -> None:
-    made = await issuing.create(store, "ci", Grant.of(["tasks:read"]), created_by="a test")
+    made = await issuing.create(store, "ci", Grant.of(["tasks:read"]), by=SOMEBODY)
     with pytest.raises(ConfigurationError, match=f"taken by the key {made.key_id}"):
         await declared.say("ci", new_secret("a1"))
     assert [row["id"] for row in await rows.every(store)] == [made.key_id]
@@ -163,3 +164,25 @@ def test_a_wrong_declaration_says_what_to_change(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as refused:
         load(auth={"keys": text})
     assert "BOBRAI_AUTH_KEYS" in str(refused.value)
+
+
+async def test_what_a_declaration_makes_changes_and_ends_is_known_later(store: Database, declared: Declared) -> None:
+    secret = new_secret("a1")
+    for rate in ("5/m", "5/m", "9/m"):
+        await declared.say("ci", secret, rate=rate)
+    await declared.say("ci", new_secret("a1"), rate="9/m")
+    await declared.say("ci", new_secret("a2"), rate="9/m")
+    entries = await store.fetch("SELECT * FROM audit ORDER BY id")
+    assert {(entry["actor"], entry["actor_name"]) for entry in entries} == {("declared", "BOBRAI_AUTH_KEYS")}
+    assert [(entry["action"], entry["target"]) for entry in entries] == [
+        ("key.create", "key:a1"),
+        ("key.change", "key:a1"),
+        ("key.change", "key:a1"),
+        ("key.revoke", "key:a1"),
+        ("key.create", "key:a2"),
+    ]
+    rates = [tuple(json.loads(entry[side] or "{}").get("rate") for side in ("before", "after")) for entry in entries]
+    assert rates == [(None, "5/m"), ("5/m", "9/m"), ("9/m", "9/m"), ("9/m", None), (None, "9/m")]
+    rotated = json.loads(entries[2]["before"])["rotated_at"], json.loads(entries[2]["after"])["rotated_at"]
+    assert rotated[0] is None
+    assert rotated[1] is not None

@@ -12,10 +12,12 @@ from bobrai.access import issuing, secrets
 from bobrai.access.keyring import Keyring
 from bobrai.domain.errors import CredentialRefused
 from bobrai.settings import load
+from bobrai.store import keys as keys_of_store
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database, Record
 from tests.integration.access.conftest import Keys, bearer, closed_api
 from tests.integration.api.conftest import Api
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
@@ -45,7 +47,7 @@ async def test_a_revocation_reaches_every_replica_within_two_seconds(
         key = await keys.make()
         assert [await status(api, key.secret), await status(other, key.secret)] == [200, 200]
         began = time.monotonic()
-        assert (await issuing.revoke(store, key.key_id, by="a test")) is True
+        assert (await keys_of_store.revoke(store, key.key_id, by=SOMEBODY)) is True
         await eventually(lambda: _refused(other, key.secret), timeout=2.0)
         assert time.monotonic() - began < 2.0
         await eventually(lambda: _refused(api, key.secret), timeout=2.0)
@@ -70,10 +72,10 @@ async def test_both_secrets_work_in_the_grace_of_a_rotation_and_then_the_new_one
     api: Api, store: Database, keys: Keys
 ) -> None:
     key = await keys.make()
-    second = await issuing.rotate(store, key.key_id, grace_seconds=600, by="a test")
+    second = await issuing.rotate(store, key.key_id, grace_seconds=600, by=SOMEBODY)
     assert second is not None
     assert [await status(api, each.secret) for each in (key, second)] == [200, 200]
-    third = await issuing.rotate(store, key.key_id, grace_seconds=600, by="a test")
+    third = await issuing.rotate(store, key.key_id, grace_seconds=600, by=SOMEBODY)
     assert third is not None
     await eventually(lambda: _refused(api, key.secret), message="the one before the one before has ended")
     assert [await status(api, each.secret) for each in (second, third)] == [200, 200]
@@ -85,7 +87,7 @@ async def test_both_secrets_work_in_the_grace_of_a_rotation_and_then_the_new_one
 
 async def test_a_grace_of_nothing_ends_the_secret_so_far(api: Api, store: Database, keys: Keys) -> None:
     key = await keys.make()
-    second = await issuing.rotate(store, key.key_id, grace_seconds=0, by="a test")
+    second = await issuing.rotate(store, key.key_id, grace_seconds=0, by=SOMEBODY)
     assert second is not None
     assert await status(api, second.secret) == 200
     assert await status(api, key.secret) == 401

@@ -8,6 +8,7 @@ from bobrai.store import queues
 from bobrai.store.pool import Database
 from tests.integration.access.conftest import WORKING, Keys, bearer
 from tests.integration.api.conftest import Api
+from tests.support.authors import SOMEBODY
 
 TASKS = "/api/v1/tasks"
 
@@ -125,7 +126,7 @@ async def test_own_tasks_are_those_of_every_secret_that_a_key_has_had(api: Api, 
 
     key = await keys.make(own_tasks=True)
     first = await api.post(TASKS, json={"type": "echo", "payload": 1}, headers=bearer(key.secret))
-    rotated = await issuing.rotate(store, key.key_id, grace_seconds=0, by="a test")
+    rotated = await issuing.rotate(store, key.key_id, grace_seconds=0, by=SOMEBODY)
     assert rotated is not None
     assert await ids_seen(api, bearer(rotated.secret)) == [first.json()["task_id"]]
 

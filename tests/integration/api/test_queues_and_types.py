@@ -10,6 +10,7 @@ from bobrai.api import queue_routes
 from bobrai.domain import limits
 from bobrai.store import queues, workers
 from bobrai.store.pool import Database
+from bobrai.store.purging import Purge
 from tests.integration.api.conftest import Api, serving
 from tests.integration.store.builders import claimed, submitted, worker
 from tests.support.databases import Database as OwnDatabase
@@ -124,14 +125,14 @@ async def test_a_purge_of_very_many_goes_on_when_it_is_asked_again(
 ) -> None:
     monkeypatch.setattr(queue_routes, "_PURGE_BATCH", 2)
     await submitted(store, 5, queue="media")
-    original = queue_routes.tasks.cancel_waiting
+    original = Purge.cancel_waiting
     monkeypatch.setattr(queue_routes, "_PURGE_SECONDS", 0.2)
 
     async def slow(*arguments: Any, **named: Any) -> Any:
         await asyncio.sleep(0.3)
         return await original(*arguments, **named)
 
-    monkeypatch.setattr(queue_routes.tasks, "cancel_waiting", slow)
+    monkeypatch.setattr(Purge, "cancel_waiting", slow)
     for _ in range(2):
         assert "2 waiting tasks were cancelled. More tasks wait" in await refusal(api, "media?purge=true")
     assert (await api.delete(f"{QUEUES}/media?purge=true")).status_code == 204

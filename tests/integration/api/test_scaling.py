@@ -16,6 +16,7 @@ from bobrai.store import queues
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api, serving
 from tests.integration.store.builders import claimed, submitted, worker
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -26,7 +27,7 @@ PATH = "/internal/scaling"
 async def scaling(database: OwnDatabase, store: Database, free_port: Callable[[], int]) -> AsyncIterator[Api]:
     """A client of an API that wants a credential, with a key of the least scope."""
     port = free_port()
-    key = await issuing.create(store, "keda", Grant.of(["queues:read"]), created_by="a test")
+    key = await issuing.create(store, "keda", Grant.of(["queues:read"]), by=SOMEBODY)
     async with (
         serving(database.url, port, auth={"anonymous_scopes": "none"}),
         Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
@@ -79,8 +80,8 @@ async def test_a_key_for_some_queues_gets_their_sum_and_one_for_some_tasks_gets_
     await submitted(store, 2)
     await submitted(store, 3, queue="media")
     await measure(store)
-    of_media = await issuing.create(store, "m", Grant.of(["queues:read"], queues=["med*"]), created_by="a test")
-    own = await issuing.create(store, "o", Grant.of(["queues:read"], own_tasks=True), created_by="a test")
+    of_media = await issuing.create(store, "m", Grant.of(["queues:read"], queues=["med*"]), by=SOMEBODY)
+    own = await issuing.create(store, "o", Grant.of(["queues:read"], own_tasks=True), by=SOMEBODY)
     scaling.headers["Authorization"] = f"Bearer {of_media.secret}"
     assert (await scaling.get(PATH)).json() == {"backlog": 3}
     assert kind(await scaling.get(f"{PATH}?queues=default")) == (404, "queue-not-found")

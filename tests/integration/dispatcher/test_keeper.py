@@ -16,11 +16,13 @@ from bobrai.domain.errors import BrokerUnavailable
 from bobrai.domain.task import TaskType
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
-from bobrai.store import queues, submission, task_types, tasks
+from bobrai.store import queues, submission, task_types
 from bobrai.store.pool import Database
+from bobrai.store.purging import Purge
 from bobrai.telemetry.logs import captured
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import new_task, submitted, worker
+from tests.support.authors import SOMEBODY
 from tests.support.eventually import eventually
 from tests.support.rabbitmq import VirtualHost
 
@@ -81,7 +83,7 @@ async def test_a_removed_queue_goes_in_the_broker_and_then_its_row(
     settings_with: MakeSettings, store: Database, deleting: Deleting, at_once: None
 ) -> None:
     await queues.ensure(store, ["media", "other"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await keeper(settings_with(), store, deleting).run_once()
     assert deleting.deleted == ["media"]
     assert await rows(store) == ["default", "other"]
@@ -91,7 +93,7 @@ async def test_it_is_left_for_a_while_to_whoever_still_knows_it(
     settings_with: MakeSettings, store: Database, deleting: Deleting
 ) -> None:
     await queues.ensure(store, ["media"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await keeper(settings_with(), store, deleting).run_once()
     assert deleting.deleted == []
     await store.fetch("UPDATE queues SET removed_at = now() - interval '20 s' WHERE removed_at IS NOT NULL")
@@ -104,7 +106,7 @@ async def test_one_that_cannot_be_deleted_holds_up_no_other_and_is_told_of_once(
 ) -> None:
     await queues.ensure(store, ["a", "b"])
     for name in ("a", "b"):
-        await queues.remove(store, name)
+        await queues.remove(store, name, by=SOMEBODY)
     deleting.broken = {"a"}
     keeping = keeper(settings_with(), store, deleting)
     with captured() as lines:
@@ -123,7 +125,7 @@ async def test_a_task_that_came_after_the_removal_is_published(
     await queues.ensure(store, ["media"])
     relay = Relay(settings_with(), store, deleting)
     await relay.run_once()
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     ids = await submission.submit(store, [new_task(queue="media")])
     await relay.run_once()
     assert deleting.hints() == []
@@ -184,8 +186,8 @@ async def test_nothing_of_a_removed_queue_stays_in_the_process(
     await relay.run_once()
     await measuring.run_once()
     assert {"bobrai_hints_relayed_total", "bobrai_queue_tasks", "bobrai_relay_lag_seconds_bucket"} <= series()
-    await tasks.cancel_waiting(store, "media", limit=10)
-    await queues.remove(store, "media")
+    await Purge(store, "media", by=SOMEBODY).cancel_waiting(limit=10)
+    await queues.remove(store, "media", by=SOMEBODY)
     deleting.looked_at.clear()
     await measuring.run_once()
     assert deleting.looked_at == ["default"], "a look would make the queue anew"
@@ -211,8 +213,8 @@ async def test_a_queue_that_is_removed_is_gone_from_rabbitmq_and_comes_back_with
     try:
         await submitted(store, queue="media")
         await eventually(there, 20)
-        await tasks.cancel_waiting(store, "media", limit=10)
-        assert await queues.remove(store, "media") == (True, False, 0, 0)
+        await Purge(store, "media", by=SOMEBODY).cancel_waiting(limit=10)
+        assert await queues.remove(store, "media", by=SOMEBODY) == (True, False, 0, 0)
         await eventually(gone, 20, message="the queue is gone everywhere")
         await worker(store, queues=("media",))
         await submission.submit(store, [new_task(queue="media")])

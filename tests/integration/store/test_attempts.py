@@ -26,6 +26,7 @@ from tests.integration.store.builders import (
 )
 from tests.integration.store.conftest import opened
 from tests.integration.store.history import History
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -143,7 +144,7 @@ async def test_settled_tells_an_outcome_that_was_written_from_one_that_was_not(s
 async def test_settled_knows_every_kind_of_end_that_was_written(store: Database, kind: OutcomeKind) -> None:
     me, [task_id, wished] = await worker(store), await submitted(store, 2)
     ends = [outcome(await claimed(store, me, each), kind) for each in (task_id, wished)]
-    await tasks.cancel(store, wished)
+    await tasks.cancel(store, wished, by=SOMEBODY)
     assert await attempts.settled(store, me, ends) == {task_id: "processing", wished: "processing"}
     statuses = {each.task_id: kind.value for each in ends}
     if kind is OutcomeKind.DONE:

@@ -25,6 +25,7 @@ from tests.integration.store.builders import (
     worker,
 )
 from tests.integration.store.history import History
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -108,7 +109,7 @@ async def test_a_replay_gives_all_attempts_and_keeps_the_suspicion(store: Databa
     await workers.take_back(store)
     other = await worker(store)
     await attempts.end(store, other, [outcome(await claimed(store, other, task_id), OutcomeKind.FAILED)])
-    await tasks.replay(store, task_id)
+    await tasks.replay(store, task_id, by=SOMEBODY)
     claim = await claimed(store, other, task_id)
     assert (claim.attempt, claim.max_attempts, claim.failures, claim.losses) == (3, 4, 0, 1)
 
@@ -126,7 +127,7 @@ async def test_one_lost_task_that_cannot_be_written_is_left_out_by_name(store: D
 async def test_a_wish_to_cancel_wins_when_the_worker_is_lost(store: Database) -> None:
     me, task_id = await worker(store), await submitted_one(store)
     await claimed(store, me, task_id)
-    await tasks.cancel(store, task_id)
+    await tasks.cancel(store, task_id, by=SOMEBODY)
     await expired(store, me)
     await workers.take_back(store)
     assert await status(store, task_id) == ("cancelled", 1)
@@ -139,7 +140,7 @@ async def test_a_heartbeat_keeps_the_lease_and_brings_the_cancels(store: Databas
     await claimed(store, me, alone)
     await claimed(store, other, elsewhere)
     for task_id in (wished, elsewhere):
-        await tasks.cancel(store, task_id)
+        await tasks.cancel(store, task_id, by=SOMEBODY)
     assert await workers.heartbeat(store, me, lease_seconds=600.0, running=2) == [wished]
     assert await workers.expire(store, restart_grace_seconds=0.0) == []
     (living,) = [each for each in await workers.live(store) if each.id == me]

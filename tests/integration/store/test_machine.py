@@ -27,6 +27,7 @@ from bobrai.store.pool import Database
 from tests.integration.store.builders import outcome, submitted, worker
 from tests.integration.store.conftest import opened
 from tests.integration.store.history import History
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 
 FINAL = {"done", "failed", "cancelled"}
@@ -238,9 +239,9 @@ class StoreMachine(RuleBasedStateMachine):
         task_id, model = self._task(which)
         if model.status in {"done", "failed"}:
             with pytest.raises(TransitionRefused):
-                self.run(tasks.cancel(self.store, task_id))
+                self.run(tasks.cancel(self.store, task_id, by=SOMEBODY))
             return
-        self.run(tasks.cancel(self.store, task_id))
+        self.run(tasks.cancel(self.store, task_id, by=SOMEBODY))
         model.cancel |= model.status != "cancelled"
         if model.status == "pending":
             model.end("cancelled")
@@ -251,9 +252,9 @@ class StoreMachine(RuleBasedStateMachine):
         task_id, model = self._task(which)
         if model.status not in FINAL:
             with pytest.raises(TransitionRefused):
-                self.run(tasks.replay(self.store, task_id))
+                self.run(tasks.replay(self.store, task_id, by=SOMEBODY))
             return
-        self.run(tasks.replay(self.store, task_id))
+        self.run(tasks.replay(self.store, task_id, by=SOMEBODY))
         model.again()
         model.cancel, model.max_attempts = False, model.attempt + model.tries
         model.replays += 1

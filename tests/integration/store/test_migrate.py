@@ -19,6 +19,7 @@ from bobrai.store import migrate, tasks, workers
 from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.store.builders import submitted
 from tests.integration.store.conftest import opened
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.databases import with_database
 from tests.support.eventually import eventually
@@ -75,7 +76,7 @@ async def test_rows_of_the_first_schema_are_kept_and_go_on(empty_database: OwnDa
     store = await opened(empty_database.url)
     try:
         assert [row["status"] for row in await workers.take_back(store)] == ["pending"]
-        await tasks.replay(store, 3)
+        await tasks.replay(store, 3, by=SOMEBODY)
         rows = await store.fetch("SELECT status, attempt, attempts_before, max_attempts, losses FROM tasks ORDER BY id")
     finally:
         await store.close()

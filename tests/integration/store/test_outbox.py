@@ -18,6 +18,7 @@ from tests.integration.store.builders import (
     submitted_one,
     worker,
 )
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
@@ -49,9 +50,9 @@ async def test_the_limit_over_all_serves_the_first_queues_named(store: Database)
 
 async def test_a_paused_queue_keeps_its_hints_whatever_the_caller_believes(store: Database) -> None:
     await submitted(store, 2)
-    await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None)
+    await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
     assert (await relayed(store), await queues.running(store), await outbox.next_due(store)) == ([], [], None)
-    await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None)
+    await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
     assert len(await relayed(store)) == 2
 
 
@@ -140,7 +141,7 @@ async def test_only_what_nothing_holds_is_swept(store: Database) -> None:
         await outbox.take_due(transaction, {"default": 9}, 9)
     await outbox.release_hints(store, [Hint(waiting, 0)])
     await claimed(store, me, running)
-    await tasks.cancel(store, done_for)
+    await tasks.cancel(store, done_for, by=SOMEBODY)
     await store.fetch("UPDATE tasks SET run_at = run_at - interval '1 h' WHERE id <> $1", fresh)
     delayed = await submitted_one(store, delay_seconds=3600.0)
     await store.fetch("DELETE FROM outbox WHERE task_id = $1", delayed)
@@ -176,10 +177,10 @@ async def test_every_commit_of_outbox_rows_is_heard(database: OwnDatabase, store
         await relayed(store)
         await outbox.sweep(store, {Hint(task_id, 1)})
         await hears()
-        await tasks.cancel(store, task_id)
-        await tasks.replay(store, task_id)
+        await tasks.cancel(store, task_id, by=SOMEBODY)
+        await tasks.replay(store, task_id, by=SOMEBODY)
         await hears()
-        await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None)
+        await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
         await hears()
         assert await status(store, task_id) == ("pending", 1)
     finally:

@@ -17,6 +17,7 @@ from tests.support.databases import Database as OwnDatabase
 from tests.support.servers import Servers
 
 DONE, DELAYED, DUE, PROCESSING, WORKERS = 60_000, 30_000, 5_000, 10_000, 20
+CHANGES = 60_000  # in the audit
 GONE = 1  # of the workers: its 500 tasks have no owner
 
 # The payloads of what is done fill its pages to the brim, so that what waits lies together in pages of its own.
@@ -45,6 +46,11 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, s
 DELETE FROM workers WHERE id = {GONE};
 INSERT INTO api_keys (id, name, secret_hash, scopes, created_by)
     SELECT 'key' || n, 'key ' || n, sha256(n::text::bytea), '{{tasks:read}}', '' FROM generate_series(1, 1000) AS n;
+INSERT INTO audit (at, actor, actor_name, action, target, source, request_id, before, after)
+    SELECT now() - make_interval(mins => {CHANGES} - n), 'key:' || n % 50, 'name',
+           CASE WHEN n % 100 = 0 THEN 'key.create' ELSE 'task.cancel' END, 'task:' || n, '10.0.0.1', 'r',
+           '{{"status": "pending"}}', '{{"status": "cancelled"}}'
+    FROM generate_series(1, {CHANGES}) AS n;
 INSERT INTO idempotency_keys SELECT '', 'key' || n, 'x', '{{1}}', now() + make_interval(secs => n - 1000)
     FROM generate_series(1, 20000) AS n;
 """
@@ -53,6 +59,7 @@ FIRST_DELAYED = DONE + 1
 FIRST_DUE = DONE + DELAYED + 1
 FIRST_PROCESSING = DONE + DELAYED + DUE + 1
 MINE = 7  # a living worker
+AUTHOR = ["key:a", "a", "10.0.0.1", "r"]
 NOW = datetime.now(UTC)
 
 hundred_due = list(range(FIRST_DUE, FIRST_DUE + 100))
@@ -98,13 +105,18 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("known_keys", [], 60),
     ("list_keys", [None], 60),
     ("touch_keys", [["key7", "key8"]], 120),
-    ("cancel", [FIRST_DUE + 7], 60),
-    ("replay", [500], 90),
+    ("cancel", [FIRST_DUE + 7, *AUTHOR], 500),
+    ("replay", [500, *AUTHOR], 700),
     ("prune_tasks", [86_400.0, 100], 900),
     ("prune_idempotency_keys", [100], 1100),
     ("cancel_waiting", ["queue3", 2], 150),
     ("cancel_running", ["default", 100], 3000),
     ("restore_queues", [], 1000),
+    ("prune_audit", [86_400.0, 100], 900),
+    ("record_purge", [None, 3, 0, *AUTHOR, "queue3"], 140),
+    ("record_purge", [500, 3, 0, *AUTHOR, "queue3"], 140),
+    ("put_queue", ["queue3", True, False, None, 200, *AUTHOR], 550),
+    ("set_queue", ["queue3", True, False, None, *AUTHOR], 550),
 ]
 
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.
@@ -112,7 +124,7 @@ COUNTING: list[tuple[str, list[Any], int]] = [
     ("measure_due", [["default", "queue3", "queue4"], [1, None, 0], 1.0], 2000),
     ("measure_waiting", [["default", "queue3", "queue4"]], 2000),
     ("unheld", ["default", -1.0, 10_000], 13_000),
-    ("remove_queue", ["queue4"], 1000),
+    ("remove_queue", ["queue4", *AUTHOR], 1000),
     ("remove_idle_queues", [-1.0], 2000),
     ("removed_queue", [-1.0, []], 100),
 ]
@@ -135,6 +147,21 @@ PAGES: list[tuple[str, list[Any], int]] = [
     ),
 ]
 
+# before_id, actor, action, target, after, before, limit
+CHANGES_LISTED: list[tuple[str, list[Any], int]] = [
+    ("the newest", [None, None, None, None, None, None, 100], 20),
+    ("in the middle", [30_000, None, None, None, None, None, 100], 20),
+    ("of an actor", [None, "key:7", None, None, None, None, 100], 220),
+    ("of an action", [30_000, None, "key.create", None, None, None, 100], 220),
+    ("of a target", [None, None, None, "task:77", None, None, 100], 12),
+    ("of nobody", [None, "key:nobody", None, None, None, None, 100], 12),
+    (
+        "of a narrow time",
+        [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), 100],
+        220,
+    ),
+]
+
 
 @pytest.fixture(scope="module")
 def full(servers: Servers) -> Iterator[OwnDatabase]:
@@ -152,7 +179,7 @@ async def _fill(database: OwnDatabase) -> None:
 
 async def _check(connection: asyncpg.Connection, name: str, arguments: list[Any], pages: int, mode: str) -> None:
     found = await plan(connection, queries.statement(name), arguments, mode)
-    assert found.scanned_whole({"tasks", "outbox", "idempotency_keys"}) == [], f"{mode}\n{found}"
+    assert found.scanned_whole({"tasks", "outbox", "idempotency_keys", "audit"}) == [], f"{mode}\n{found}"
     assert found.buffers <= pages, f"{mode}: {found.buffers} pages\n{found}"
 
 
@@ -171,6 +198,14 @@ async def test_a_page_of_a_full_table_costs_little(
 ) -> None:
     async with full.connect() as connection:
         await _check(connection, "list_tasks", arguments, pages, "force_custom_plan")
+
+
+@pytest.mark.parametrize(("case", "arguments", "pages"), CHANGES_LISTED, ids=[case[0] for case in CHANGES_LISTED])
+async def test_a_page_of_a_full_audit_costs_little(
+    full: OwnDatabase, case: str, arguments: list[Any], pages: int
+) -> None:
+    async with full.connect() as connection:
+        await _check(connection, "list_audit", arguments, pages, "force_custom_plan")
 
 
 async def test_the_guarded_statements_find_what_they_look_for(full: OwnDatabase) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from bobrai.domain import limits
 from bobrai.domain.task import OutcomeKind, TaskType
-from bobrai.store import attempts, backlogs, outbox, queues, submission, task_types, tasks, workers
+from bobrai.store import attempts, backlogs, outbox, queues, submission, task_types, workers
 from bobrai.store.pool import Database
+from bobrai.store.purging import Purge
 from tests.integration.store.builders import (
     blocked,
     claimed,
@@ -20,6 +21,7 @@ from tests.integration.store.builders import (
     submitted_one,
     worker,
 )
+from tests.support.authors import SOMEBODY
 from tests.support.eventually import eventually
 
 WEEK = 7 * 86_400.0
@@ -32,7 +34,9 @@ async def names(store: Database) -> set[str]:
 
 async def put(store: Database, name: str, *, paused: bool | None = None, limit: int | None = None) -> bool | None:
     """Make or change a queue; a limit is set when there is one."""
-    return await queues.put(store, name, paused=paused, sets_max_backlog=limit is not None, max_backlog=limit)
+    return await queues.put(
+        store, name, paused=paused, sets_max_backlog=limit is not None, max_backlog=limit, by=SOMEBODY
+    )
 
 
 async def age(store: Database, days: int) -> None:
@@ -55,27 +59,27 @@ async def test_no_queue_is_made_beyond_the_limit_and_those_there_can_be_changed(
     await queues.ensure(store, [f"q{number}" for number in range(limits.MAX_QUEUES - 1)])
     assert await put(store, "one-more") is None
     assert await put(store, "q7", paused=True) is False
-    assert await queues.remove(store, "q8") == (True, False, 0, 0)
+    assert await queues.remove(store, "q8", by=SOMEBODY) == (True, False, 0, 0)
     assert await put(store, "one-more") is True
 
 
 async def test_a_removed_queue_is_gone_for_every_reader_at_once(store: Database) -> None:
     await submitted(store, 2, queue="media")
-    await tasks.cancel_waiting(store, "media", limit=10)
-    await queues.remove(store, "media")
+    await Purge(store, "media", by=SOMEBODY).cancel_waiting(limit=10)
+    await queues.remove(store, "media", by=SOMEBODY)
     assert "media" not in await names(store) | (await queues.live(store)).keys()
     assert "media" not in {each.queue for each in await backlogs.every(store)}
     measured = await queues.measure(
         store, {"media": 1}, period_seconds=0.0, takeover_periods=0.0, waiting_period_seconds=0.0
     )
     assert [row["name"] for row in measured.rows] == ["default"]
-    assert not await queues.change(store, "media", paused=True, sets_max_backlog=False, max_backlog=None)
-    assert await queues.remove(store, "media") is None
+    assert not await queues.change(store, "media", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    assert await queues.remove(store, "media", by=SOMEBODY) is None
 
 
 async def test_nothing_is_published_from_a_removed_queue(store: Database) -> None:
     await queues.ensure(store, ["media"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await submission.submit(store, [new_task(queue="media")])
     assert await outbox.next_due(store) is None
     assert await relayed(store, queue="media") == []
@@ -84,16 +88,16 @@ async def test_nothing_is_published_from_a_removed_queue(store: Database) -> Non
 async def test_what_is_used_is_not_removed_and_says_what_uses_it(store: Database) -> None:
     me = await worker(store, queues=("media", "default"))
     mine = await submitted_one(store, queue="media")
-    assert await queues.remove(store, "media") == (False, True, 0, 1)
+    assert await queues.remove(store, "media", by=SOMEBODY) == (False, True, 0, 1)
     await claimed(store, me, mine)
-    assert await queues.remove(store, "media") == (False, False, 1, 1)
+    assert await queues.remove(store, "media", by=SOMEBODY) == (False, False, 1, 1)
     assert "media" in await names(store)
-    assert await queues.remove(store, "unknown") is None
+    assert await queues.remove(store, "unknown", by=SOMEBODY) is None
 
 
 async def test_a_queue_made_again_is_as_a_new_one(store: Database) -> None:
     await put(store, "media", paused=True, limit=1)
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await queues.ensure(store, ["media"])
     (row,) = [row for row in await queues.every(store) if row["name"] == "media"]
     assert (row["paused"], row["max_backlog"], row["measured_at"]) == (False, None, None)
@@ -112,7 +116,7 @@ async def test_making_queues_waits_for_nobody_who_measures_those_that_are_there(
 async def test_a_task_that_came_after_the_removal_brings_its_queue_back(store: Database) -> None:
     """A process of the API may know a queue a little longer than it is there."""
     await queues.ensure(store, ["media", "other"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await submission.submit(store, [new_task(queue="media"), new_task(queue="never-made")])
     assert sorted(await queues.restore(store)) == ["media", "never-made"]
     assert await names(store) == {"default", "media", "never-made", "other"}
@@ -137,7 +141,7 @@ async def test_so_does_a_published_task_a_retry_and_a_worker(store: Database) ->
 
 async def test_a_removed_queue_in_which_a_task_waits_is_never_forgotten(store: Database) -> None:
     await queues.ensure(store, ["media"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     await submission.submit(store, [new_task(queue="media")])
     assert await queues.removed(store, grace_seconds=-1.0, besides=[]) is None
 
@@ -145,7 +149,7 @@ async def test_a_removed_queue_in_which_a_task_waits_is_never_forgotten(store: D
 async def test_a_queue_is_not_brought_back_while_it_is_deleted_in_the_broker(store: Database) -> None:
     """Or the deletion would take a message along that was published after it came back."""
     await queues.ensure(store, ["media"])
-    await queues.remove(store, "media")
+    await queues.remove(store, "media", by=SOMEBODY)
     async with store.transaction() as transaction:
         assert await queues.removed(transaction, grace_seconds=-1.0, besides=[]) == "media"
         await submission.submit(store, [new_task(queue="media")])
@@ -160,8 +164,8 @@ async def test_only_idle_queues_that_tasks_made_go_by_themselves(store: Database
     kept = ["put", "paused", "limited", "waits", "runs", "consumed", "used", "default"]
     await queues.ensure(store, ["idle", *kept])
     await put(store, "put")
-    await queues.change(store, "paused", paused=True, sets_max_backlog=False, max_backlog=None)
-    await queues.change(store, "limited", paused=None, sets_max_backlog=True, max_backlog=5)
+    await queues.change(store, "paused", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    await queues.change(store, "limited", paused=None, sets_max_backlog=True, max_backlog=5, by=SOMEBODY)
     await submitted(store, queue="waits", delay_seconds=WEEK)
     me = await worker(store)
     await claimed(store, me, await submitted_one(store, queue="runs"))
@@ -178,8 +182,9 @@ async def test_what_waits_is_cancelled_in_batches_and_what_runs_is_asked_to_stop
     ids = await submitted(store, 5, queue="media")
     other = await submitted_one(store)
     claim = await claimed(store, me, ids[0])
-    assert [await tasks.cancel_waiting(store, "media", limit=3) for _ in range(3)] == [{"echo": 3}, {"echo": 1}, {}]
-    assert [await tasks.cancel_running(store, "media", limit=3) for _ in range(2)] == [1, 0]
+    purge = Purge(store, "media", by=SOMEBODY)
+    assert [await purge.cancel_waiting(limit=3) for _ in range(3)] == [{"echo": 3}, {"echo": 1}, {}]
+    assert [await purge.ask_running(limit=3) for _ in range(2)] == [1, 0]
     assert [(await status(store, each))[0] for each in ids] == ["processing"] + ["cancelled"] * 4
     assert [row["task_id"] for row in await outbox_rows(store) if row["task_id"] not in ids] == [other]
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == [claim.task_id]

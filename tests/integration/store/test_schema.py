@@ -11,6 +11,7 @@ from bobrai.store import attempts, tasks, workers
 from bobrai.store.pool import Database
 from tests.integration.store.builders import claimed, expired, outcome, status, submitted_one, worker
 from tests.integration.store.history import History
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 
 ROW = {
@@ -96,9 +97,9 @@ async def _try(store: Database, wish: str, task_id: int, me: int, attempt: int) 
     if wish == "claim":
         await attempts.claim(store, me, [attempts.Hint(task_id, attempt)])
     elif wish == "cancel":
-        await tasks.cancel(store, task_id)
+        await tasks.cancel(store, task_id, by=SOMEBODY)
     elif wish == "replay":
-        await tasks.replay(store, task_id)
+        await tasks.replay(store, task_id, by=SOMEBODY)
     elif wish == "lose":
         await expired(store, me)
         await workers.take_back(store)

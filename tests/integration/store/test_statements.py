@@ -10,11 +10,13 @@ import pytest
 import bobrai
 from bobrai.domain import task
 from bobrai.domain.access import Allowance, Grant
+from bobrai.domain.audit import Author
 from bobrai.domain.errors import KeyNameTaken
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
 from bobrai.store import (
     attempts,
+    audit,
     backlogs,
     keys,
     outbox,
@@ -26,9 +28,12 @@ from bobrai.store import (
     tasks,
     workers,
 )
+from bobrai.store.audit import AuditFilter
 from bobrai.store.pool import Database
+from bobrai.store.purging import Purge
 from bobrai.store.tasks import TaskFilter
 from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
+from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 
 STATEMENTS = queries.load()
@@ -102,8 +107,11 @@ async def test_every_function_of_the_store_runs_its_statements(either_way: Datab
 async def _everything(store: Database, turn: int) -> None:
     queue = f"q{turn}"
     await queues.ensure(store, [queue])
-    assert await queues.change(store, queue, paused=False, sets_max_backlog=True, max_backlog=5)
-    assert await queues.put(store, f"kept{turn}", paused=True, sets_max_backlog=False, max_backlog=None) is True
+    assert await queues.change(store, queue, paused=False, sets_max_backlog=True, max_backlog=5, by=SOMEBODY)
+    assert (
+        await queues.put(store, f"kept{turn}", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+        is True
+    )
     assert queue in await queues.running(store)
     assert (await queues.live(store))[f"kept{turn}"] is True
     await task_types.announce(store, [task.TaskType(name=f"type{turn}")])
@@ -150,8 +158,8 @@ async def _everything(store: Database, turn: int) -> None:
     await replicas.forget(store, replica)
     assert await tasks.waiting_of(store, {"nobody": 5}) == {"nobody": 0}
 
-    await tasks.cancel(store, ids[4])
-    await tasks.replay(store, ids[4])
+    await tasks.cancel(store, ids[4], by=SOMEBODY)
+    await tasks.replay(store, ids[4], by=SOMEBODY)
     assert await tasks.final_of(store, ids) == {ids[0]}
     assert (await tasks.get(store, ids[0]))["progress"] == '{"at": 1}'
     assert (await tasks.read(store, [ids[0], 10**9]))[ids[0]]["status"] == "done"
@@ -185,19 +193,19 @@ async def _everything(store: Database, turn: int) -> None:
 async def _keys(store: Database, key_id: str) -> None:
     grant, allowance = Grant.of(["tasks:read"], queues=["mail*"]), Allowance.of(rate="5/s", burst=9, max_waiting=7)
     bounds: dict[str, Any] = {"grant": grant, "allowance": allowance}
-    life = {"created_by": "me", "expires_at": None, "expires_seconds": 60.0}
-    await keys.create(store, key_id, name=key_id, secret_hash=bytes(32), **bounds, **life)
+    life = {"expires_at": None, "expires_seconds": 60.0}
+    await keys.create(store, key_id, name=key_id, secret_hash=bytes(32), **bounds, **life, by=SOMEBODY)
     with pytest.raises(KeyNameTaken):
-        await keys.create(store, f"{key_id}b", name=key_id, secret_hash=bytes(32), **bounds, **life)
-    assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=5.0)
+        await keys.create(store, f"{key_id}b", name=key_id, secret_hash=bytes(32), **bounds, **life, by=SOMEBODY)
+    assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=5.0, by=SOMEBODY)
     await keys.touch(store, [key_id])
     (known,) = [row for row in await keys.known(store) if row["id"] == key_id]
     assert (known["secret_hash"], known["previous_hash"]) == (bytes(range(32)), bytes(32))
-    assert await keys.revoke(store, key_id)
+    assert await keys.revoke(store, key_id, by=SOMEBODY)
     shown = await keys.get(store, key_id)
     assert shown is not None
     assert shown["last_used_at"] is not None
-    said = {"name": f"{key_id}c", "created_by": "declared", "grace_seconds": 60.0, **bounds}
+    said = {"name": f"{key_id}c", "by": Author("declared", ""), "grace_seconds": 60.0, **bounds}
     for declared, secret in ((f"{key_id}c", b"1"), (f"{key_id}c", b"2"), (f"{key_id}d", b"2")):
         assert await keys.declare(store, declared, secret_hash=secret * 32, **said) == ""
     assert await keys.prune(store, retention_seconds=600.0) == 0
@@ -207,10 +215,14 @@ async def _keys(store: Database, key_id: str) -> None:
 async def _removals(store: Database, queue: str, kept: str) -> None:
     await queues.touch(store, [queue])
     assert await queues.remove_idle(store, retention_seconds=600.0) == []
-    assert sum((await tasks.cancel_waiting(store, queue, limit=100)).values()) > 0
-    assert await tasks.cancel_running(store, queue, limit=100) == 0
+    purge = Purge(store, queue, by=SOMEBODY)
+    assert sum((await purge.cancel_waiting(limit=100)).values()) > 0
+    assert await purge.ask_running(limit=100) == 0
     await tasks.prune(store, retention_seconds=-1.0, limit=100)
-    assert await queues.remove(store, kept) == (True, False, 0, 0)
+    assert await queues.remove(store, kept, by=SOMEBODY) == (True, False, 0, 0)
+    newest = await audit.page(store, AuditFilter(actor=SOMEBODY.actor), before_id=None, limit=2)
+    assert [row["action"] for row in newest] == ["queue.remove", "queue.purge"]
+    assert await audit.prune(store, retention_seconds=600.0, limit=10) == 0
     assert await queues.restore(store) == []
     async with store.transaction() as transaction:
         assert await queues.removed(transaction, grace_seconds=-1.0, besides=[]) == kept

@@ -12,6 +12,7 @@ from bobrai.store import tasks
 from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker.executor import Executor
 from tests.integration.worker.service import Service
+from tests.support.authors import SOMEBODY
 from tests.support.eventually import eventually
 
 ONCE = Retry(max_attempts=1)
@@ -113,7 +114,7 @@ async def test_thread_can_see_that_it_should_end(service: Service) -> None:
     await service.worker()
     task_id = await service.submit("polite")
     await service.reached(task_id, "processing")
-    await tasks.cancel(service.database, task_id)
+    await tasks.cancel(service.database, task_id, by=SOMEBODY)
     assert (await service.final(task_id, timeout=5))["status"] == "cancelled"
     assert ended.is_set()
 
@@ -127,7 +128,7 @@ async def test_users_cancel_ends_a_running_task_within_five_seconds(either_servi
     task_id = await either_service.submit("endless")
     await either_service.reached(task_id, "processing")
     wished = time.monotonic()
-    await tasks.cancel(either_service.database, task_id)
+    await tasks.cancel(either_service.database, task_id, by=SOMEBODY)
     row = await either_service.final(task_id, timeout=6)
     assert time.monotonic() - wished < 5
     assert (row["status"], row["errors"]) == ("cancelled", [])
@@ -149,7 +150,7 @@ async def test_cancelled_task_that_waits_for_a_slot_never_starts(service: Servic
     first, second = await service.submit_many(2, "one-at-a-time")
     await eventually(lambda: executor.ready == 1)
     waiting = second if starts == [first] else first
-    await tasks.cancel(service.database, waiting)
+    await tasks.cancel(service.database, waiting, by=SOMEBODY)
     assert (await service.final(waiting))["status"] == "cancelled"
     gate.set()
     await service.all_final([first, second])

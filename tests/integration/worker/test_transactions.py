@@ -10,6 +10,7 @@ from bobrai import Context, PermanentFailure, Retry
 from bobrai.store import tasks
 from bobrai.worker.executor import Executor
 from tests.integration.worker.service import Service
+from tests.support.authors import SOMEBODY
 from tests.support.eventually import eventually
 
 ONCE = Retry(max_attempts=1)
@@ -87,7 +88,7 @@ async def test_timed_out_and_cancelled_attempts_leave_no_effect(service: Service
     assert (await service.run("hangs", timeout_seconds=0.2, retry=ONCE))["status"] == "failed"
     task_id = await service.submit("hangs")
     await service.reached(task_id, "processing")
-    await tasks.cancel(service.database, task_id)
+    await tasks.cancel(service.database, task_id, by=SOMEBODY)
     assert (await service.final(task_id))["status"] == "cancelled"
     assert await effects(service) == []
 

@@ -18,29 +18,57 @@ FROM api_keys WHERE $1::text IS NULL OR id = $1 ORDER BY created_at, id;
 
 -- name: create_key
 -- No row: the name is taken, or there are as many keys as there may be.
-INSERT INTO api_keys (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
-                      max_waiting, created_by, expires_at)
-SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $12,
-       coalesce($13::timestamptz, now() + make_interval(secs => $14::double precision))
-WHERE (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()) < $15::integer
-ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING
-RETURNING id, pg_notify('bobrai_access', '') AS notified;
+WITH made AS (
+    INSERT INTO api_keys (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
+                          max_waiting, expires_at, created_by)
+    SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11,
+           coalesce($12::timestamptz, now() + make_interval(secs => $13::double precision)), $15
+    WHERE (SELECT count(*) FROM api_keys
+           WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()) < $14::integer
+    ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING
+    RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, expires_at,
+              rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
+                                                     WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, after)
+    SELECT $15, $16, $17, $18, 'key.create', 'key:' || id, to_jsonb(m) - 'id' FROM made AS m
+    RETURNING id
+)
+SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM made;
 
 -- name: key_name_taken
 SELECT FROM api_keys WHERE name = $1 AND revoked_at IS NULL;
 
 -- name: rotate_key
 -- The secret so far goes on to work for a grace, and the one before that ends.
-UPDATE api_keys
-SET secret_hash = $2, rotated_at = now(),
-    previous_hash = CASE WHEN $3::double precision > 0 THEN secret_hash END,
-    previous_until = CASE WHEN $3::double precision > 0 THEN now() + make_interval(secs => $3::double precision) END
-WHERE id = $1 AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()
-RETURNING id, pg_notify('bobrai_access', '') AS notified;
+WITH before AS MATERIALIZED (
+    SELECT rotated_at, previous_until FROM api_keys WHERE id = $1 FOR UPDATE
+), rotated AS (
+    UPDATE api_keys
+    SET secret_hash = $2, rotated_at = now(),
+        previous_hash = CASE WHEN $3::double precision > 0 THEN secret_hash END,
+        previous_until = CASE WHEN $3::double precision > 0 THEN now() + make_interval(secs => $3::double precision) END
+    WHERE id = $1 AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() AND EXISTS (SELECT FROM before)
+    RETURNING rotated_at, previous_until
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $4, $5, $6, $7, 'key.rotate', 'key:' || $1, to_jsonb(b), to_jsonb(r) FROM before AS b, rotated AS r
+    RETURNING id
+)
+SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM rotated;
 
 -- name: revoke_key
-UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL
-RETURNING id, pg_notify('bobrai_access', '') AS notified;
+WITH revoked AS (
+    UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL
+    RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, expires_at,
+              rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
+                                                     WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before)
+    SELECT $2, $3, $4, $5, 'key.revoke', 'key:' || id, to_jsonb(r) - 'id' FROM revoked AS r
+    RETURNING id
+)
+SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM revoked;
 
 -- name: touch_keys
 -- Notes that these keys are used, at most once a minute whichever process says so.
@@ -57,31 +85,58 @@ RETURNING 1;
 
 -- name: end_declared_twins
 -- A declared key whose file holds a key with another id by now: it makes way for that one.
-UPDATE api_keys SET revoked_at = now() WHERE name = $1 AND id <> $2 AND created_by = $3 AND revoked_at IS NULL
-RETURNING id, pg_notify('bobrai_access', '') AS notified;
+WITH ended AS (
+    UPDATE api_keys SET revoked_at = now() WHERE name = $1 AND id <> $2 AND created_by = $3 AND revoked_at IS NULL
+    RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, expires_at,
+              rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
+                                                     WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before)
+    SELECT $3, $4, $5, $6, 'key.revoke', 'key:' || id, to_jsonb(e) - 'id' FROM ended AS e
+    RETURNING id
+)
+SELECT id, (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM ended;
 
 -- name: declare_key
 -- Makes a key, or makes one what its declaration says. One that was revoked stays so until its secret is another. No row:
 -- it is so already, or the name is another key's.
-INSERT INTO api_keys AS k (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
-                           max_waiting, created_by)
-SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $12
-WHERE NOT EXISTS (SELECT FROM api_keys AS o WHERE o.name = $2 AND o.id <> $1 AND o.revoked_at IS NULL)
-ON CONFLICT (id) DO UPDATE
-SET name = $2, scopes = excluded.scopes, queues = excluded.queues, types = excluded.types,
-    own_tasks = excluded.own_tasks, rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds,
-    burst = excluded.burst, max_waiting = excluded.max_waiting, secret_hash = excluded.secret_hash,
-    rotated_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.rotated_at ELSE now() END,
-    previous_hash = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_hash
-                         WHEN k.revoked_at IS NULL THEN k.secret_hash END,
-    previous_until = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_until
-                          WHEN k.revoked_at IS NULL THEN now() + make_interval(secs => $13::double precision) END,
-    revoked_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.revoked_at END
-WHERE k.created_by = $12
-  AND (k.name, k.secret_hash, k.scopes, k.queues, k.types, k.own_tasks, k.rate_count, k.rate_seconds, k.burst, k.max_waiting)
-      IS DISTINCT FROM (excluded.name, excluded.secret_hash, excluded.scopes, excluded.queues, excluded.types,
-                        excluded.own_tasks, excluded.rate_count, excluded.rate_seconds, excluded.burst, excluded.max_waiting)
-RETURNING id, pg_notify('bobrai_access', '') AS notified;
+WITH before AS MATERIALIZED (
+    SELECT name, scopes, queues, types, own_tasks, burst, max_waiting, rotated_at, revoked_at,
+           rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
+                                                  WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
+    FROM api_keys WHERE id = $1 FOR UPDATE
+), declared AS (
+    INSERT INTO api_keys AS k (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
+                               max_waiting, created_by)
+    SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $13
+    WHERE (SELECT count(*) FROM before) < 2 -- so that it is looked at before
+      AND NOT EXISTS (SELECT FROM api_keys AS o WHERE o.name = $2 AND o.id <> $1 AND o.revoked_at IS NULL)
+    ON CONFLICT (id) DO UPDATE
+    SET name = $2, scopes = excluded.scopes, queues = excluded.queues, types = excluded.types,
+        own_tasks = excluded.own_tasks, rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds,
+        burst = excluded.burst, max_waiting = excluded.max_waiting, secret_hash = excluded.secret_hash,
+        rotated_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.rotated_at ELSE now() END,
+        previous_hash = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_hash
+                             WHEN k.revoked_at IS NULL THEN k.secret_hash END,
+        previous_until = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_until
+                              WHEN k.revoked_at IS NULL THEN now() + make_interval(secs => $12::double precision) END,
+        revoked_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.revoked_at END
+    WHERE k.created_by = $13
+      AND (k.name, k.secret_hash, k.scopes, k.queues, k.types, k.own_tasks, k.rate_count, k.rate_seconds, k.burst, k.max_waiting)
+          IS DISTINCT FROM (excluded.name, excluded.secret_hash, excluded.scopes, excluded.queues, excluded.types,
+                            excluded.own_tasks, excluded.rate_count, excluded.rate_seconds, excluded.burst, excluded.max_waiting)
+    RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, rotated_at, revoked_at,
+              rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
+                                                     WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $13, $14, $15, $16, CASE WHEN EXISTS (SELECT FROM before) THEN 'key.change' ELSE 'key.create' END,
+           'key:' || d.id, (SELECT to_jsonb(b) FROM before AS b), to_jsonb(d) - 'id'
+    FROM declared AS d
+    RETURNING id, action
+)
+SELECT r.id AS audit_id, r.action, pg_notify('bobrai_access', '') AS notified
+FROM declared LEFT JOIN recorded AS r ON true;
 
 -- name: other_key_of_name
 SELECT id FROM api_keys WHERE name = $1 AND revoked_at IS NULL AND (id <> $2 OR created_by <> $3);

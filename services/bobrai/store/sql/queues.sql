@@ -10,24 +10,37 @@ ON CONFLICT (name) DO UPDATE SET removed_at = NULL, created_at = now(), used_at 
 RETURNING name;
 
 -- name: put_queue
--- Makes a queue that is kept, or changes one and keeps it from now on. No row: there would be more than the limit.
+-- Makes a queue that is kept, or changes one and keeps it from now on. No row: there would be more than the limit. The
+-- lock has the audit tell what was there in truth; whoever measures the queue holds it for a moment.
 WITH before AS MATERIALIZED (
-    SELECT EXISTS (SELECT FROM queues WHERE name = $1 AND removed_at IS NULL) AS was_there,
-           (SELECT count(*) FROM queues WHERE removed_at IS NULL) AS others
+    SELECT kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+), changed AS (
+    INSERT INTO queues (name, kept, paused, max_backlog)
+    SELECT $1, true, coalesce($2::boolean, false), $4::bigint
+    WHERE EXISTS (SELECT FROM before)
+       OR (SELECT count(*) FROM queues WHERE removed_at IS NULL) < $5::integer
+    ON CONFLICT (name) DO UPDATE
+    SET kept = true, paused = coalesce($2::boolean, queues.paused),
+        max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END, used_at = now(),
+        created_at = CASE WHEN queues.removed_at IS NULL THEN queues.created_at ELSE now() END, removed_at = NULL
+    RETURNING kept, paused, max_backlog
+), compared AS (
+    SELECT (SELECT to_jsonb(b) FROM before AS b) AS before, to_jsonb(c) AS after FROM changed AS c
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $6, $7, $8, $9, CASE WHEN before IS NULL THEN 'queue.create' ELSE 'queue.change' END, 'queue:' || $1,
+           before, after
+    FROM compared WHERE before IS DISTINCT FROM after
+    RETURNING id
 )
-INSERT INTO queues (name, kept, paused, max_backlog)
-SELECT $1, true, coalesce($2::boolean, false), $4::bigint FROM before WHERE was_there OR others < $5::integer
-ON CONFLICT (name) DO UPDATE
-SET kept = true, paused = coalesce($2::boolean, queues.paused),
-    max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END, used_at = now(),
-    created_at = CASE WHEN queues.removed_at IS NULL THEN queues.created_at ELSE now() END, removed_at = NULL
-RETURNING NOT (SELECT was_there FROM before) AS made, pg_notify('bobrai_outbox', '') AS notified;
+SELECT before IS NULL AS made, (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_outbox', '') AS notified
+FROM compared;
 
 -- name: remove_queue
 -- Marks a queue as removed when nothing waits or runs in it and no living worker consumes it; says what there is if not.
 -- From the mark on it is as good as gone: its row is as a new one's, should it come back before RabbitMQ's has gone.
 WITH target AS MATERIALIZED (
-    SELECT name FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+    SELECT name, kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
 ), found AS MATERIALIZED (
     SELECT name, EXISTS (SELECT FROM tasks WHERE status = 'pending' AND queue = $1) AS waits,
            (SELECT count(*) FROM tasks WHERE status = 'processing' AND queue = $1) AS running,
@@ -39,9 +52,15 @@ WITH target AS MATERIALIZED (
         between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL, measured_at = NULL,
         waiting_measured_at = NULL
     FROM found AS f WHERE q.name = f.name AND NOT f.waits AND f.running = 0 AND f.workers = 0
-    RETURNING 1
+    RETURNING q.name
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before)
+    SELECT $2, $3, $4, $5, 'queue.remove', 'queue:' || t.name, to_jsonb(t) - 'name'
+    FROM target AS t WHERE EXISTS (SELECT FROM removed)
+    RETURNING id
 )
-SELECT waits, running, workers, EXISTS (SELECT FROM removed) AS removed FROM found;
+SELECT waits, running, workers, EXISTS (SELECT FROM removed) AS removed, (SELECT id FROM recorded) AS audit_id
+FROM found;
 
 -- name: remove_idle_queues
 -- Removes queues that a task made and none has used for so long, unless somebody has given them a wish of their own.
@@ -109,9 +128,20 @@ SELECT q.name, q.paused, q.max_backlog, q.due, q.delayed, q.between_attempts, q.
 FROM queues AS q WHERE q.removed_at IS NULL ORDER BY q.name;
 
 -- name: set_queue
-UPDATE queues SET paused = coalesce($2, paused),
-    max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END
-WHERE name = $1 AND removed_at IS NULL RETURNING name, pg_notify('bobrai_outbox', '') AS notified;
+WITH before AS MATERIALIZED (
+    SELECT kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+), changed AS (
+    UPDATE queues
+    SET paused = coalesce($2, paused), max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END
+    WHERE name = $1 AND removed_at IS NULL AND EXISTS (SELECT FROM before)
+    RETURNING kept, paused, max_backlog
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $5, $6, $7, $8, 'queue.change', 'queue:' || $1, to_jsonb(b), to_jsonb(c)
+    FROM before AS b, changed AS c WHERE to_jsonb(b) <> to_jsonb(c)
+    RETURNING id
+)
+SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_outbox', '') AS notified FROM changed;
 
 -- name: live_queues
 SELECT name, paused FROM queues WHERE removed_at IS NULL ORDER BY name;

@@ -33,19 +33,26 @@ ORDER BY id DESC LIMIT $10;
 
 -- name: cancel
 -- Pending: final at once, and no longer due. Processing: a wish that the worker's heartbeat reads. No row: the task is
--- final or unknown. The columns are decided from the row that is updated, never from one that was locked before: CHECKs
--- see a row made from the statement's snapshot, even if a newer one is then written.
+-- final or unknown, or it was wished before. The columns are decided from the row that is updated, never from one that was
+-- locked before: CHECKs see a row made from the statement's snapshot, even if a newer one is then written.
 WITH changed AS (
     UPDATE tasks
     SET cancel_requested = true, updated_at = now(),
         status = CASE WHEN status = 'pending' THEN 'cancelled' ELSE status END,
         finished_at = CASE WHEN status = 'pending' THEN now() ELSE NULL END
-    WHERE id = $1 AND status IN ('pending', 'processing')
+    WHERE id = $1 AND (status = 'pending' OR status = 'processing' AND NOT cancel_requested)
     RETURNING id, CASE WHEN status = 'cancelled' THEN 'pending' ELSE status END AS status_before
 ), not_due AS (
     DELETE FROM outbox WHERE task_id IN (SELECT id FROM changed WHERE status_before = 'pending')
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $2, $3, $4, $5, 'task.cancel', 'task:' || id, jsonb_build_object('status', status_before),
+           CASE status_before WHEN 'pending' THEN '{"status": "cancelled"}'::jsonb
+                              ELSE '{"status": "processing", "cancel_requested": true}' END
+    FROM changed
+    RETURNING id
 )
-SELECT status_before FROM changed;
+SELECT status_before, (SELECT id FROM recorded) AS audit_id FROM changed;
 
 -- name: waiting_of
 -- How many tasks wait of each of these principals, counted no further than beyond its maximum.
@@ -89,13 +96,21 @@ WITH target AS (
         started_at = NULL, finished_at = NULL, updated_at = now()
     FROM target
     WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
-    RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at
+    RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at, target.status AS status_before
 ), again AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM changed
     ON CONFLICT (task_id) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at
+), recorded AS (
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $2, $3, $4, $5, 'task.replay', 'task:' || id, jsonb_build_object('status', status_before),
+           '{"status": "pending"}'
+    FROM changed
+    RETURNING id
 )
-SELECT target.status AS status_before, (SELECT pg_notify('bobrai_outbox', '')) AS notified FROM target;
+SELECT target.status AS status_before, (SELECT id FROM recorded) AS audit_id,
+       (SELECT pg_notify('bobrai_outbox', '')) AS notified
+FROM target;
 
 -- name: prune_tasks
 -- Finished tasks past their retention, in a small batch; as an array, so that no plan joins them with the whole table.
