@@ -74,6 +74,22 @@ def test_keys_are_made_listed_rotated_and_revoked_on_the_command_line(bobrai: Ru
         assert each not in api.log_text()
 
 
+def test_changes_are_listed_on_the_command_line_with_who_made_them(bobrai: Run, processes: Processes) -> None:
+    api = processes.start("api")
+    alice = {"USER": "alice", "LOGNAME": "alice"}
+    assert bobrai("keys", "create", "--name", "ci", "--scopes", "tasks:read", **alice).returncode == 0
+    assert httpx.put(f"{api.url}/api/v1/queues/mail", headers={"X-Request-ID": "r1"}).status_code == 201
+    newest, oldest = json.loads(bobrai("audit", "--json").stdout)
+    assert (oldest["actor"], oldest["action"], oldest["source"]) == ("cli:alice", "key.create", "")
+    assert (newest["actor"], newest["action"], newest["request_id"]) == ("anonymous", "queue.create", "r1")
+    assert newest["source"] == "127.0.0.1"
+    assert newest == httpx.get(f"{api.url}/api/v1/audit", params={"limit": 1}).json()["entries"][0]
+    table = bobrai("audit", "--actor", "cli:alice", "--limit", "5").stdout.splitlines()
+    assert len(table) == 2
+    assert table[0].split() == ["AT", "ACTOR", "NAME", "ACTION", "TARGET", "FROM", "BEFORE", "AFTER"]
+    assert bobrai("audit", "--action", "task.dance").returncode == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

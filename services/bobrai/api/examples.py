@@ -10,7 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from bobrai.api import views
+from bobrai.api.audit_view import AuditEntry, AuditPage
 from bobrai.api.problems import KINDS, Fault, Problem
+from bobrai.domain.audit import Action
 from bobrai.domain.task import TaskStatus
 
 REQUEST_ID: Final = "5e0c1f6f6d5b4a0f9f0e3f1f2c3d4e5f"
@@ -81,6 +83,18 @@ _KEY: Final[dict[str, Any]] = {
     "revoked_at": None,
     "last_used_at": _STARTED,
 }
+_CHANGE: Final = AuditEntry(
+    id=1,
+    at=_ACCEPTED,
+    actor="key:k7x2m9q4w1ab",
+    actor_name="ci",
+    action=Action.QUEUE_CHANGE,
+    target="queue:mail",
+    source="10.0.0.7",
+    request_id=REQUEST_ID,
+    before={"kept": True, "paused": False, "max_backlog": None},
+    after={"kept": True, "paused": True, "max_backlog": None},
+)
 _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.TaskCreated(task_id=1),
     views.BatchCreated(task_ids=[1, 2]),
@@ -93,6 +107,8 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.KeyView(**_KEY),
     views.KeyList(keys=[views.KeyView(**_KEY)]),
     views.KeyWithSecret(**_KEY, key="bobrai_k7x2m9q4w1ab_…"),
+    _CHANGE,
+    AuditPage(entries=[_CHANGE], next_cursor=None),
     views.LiveView(live=True),
     views.ReadyView(ready=True, checks={"catalog": True, "running": True}),
     views.HealthView(status="healthy", checks={"database": "healthy"}),

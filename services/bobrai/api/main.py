@@ -12,6 +12,7 @@ from typing import Any, Final
 from bobrai.access.gate import Gate
 from bobrai.api import app, gateway, openapi, routes
 from bobrai.api.allowances import Allowances
+from bobrai.api.audit_routes import AuditRoutes
 from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
 from bobrai.api.endpoint import ANSWER_SECONDS
@@ -132,6 +133,7 @@ def _operations(
         QueueRoutes(database, catalog.run_once),
         TypeRoutes(database),
         KeyRoutes(database, gate.keyring.run_once),
+        AuditRoutes(database),
         system,
         ScalingRoutes(database, settings.external_metrics.stale_seconds),
     )

@@ -4,9 +4,11 @@ In: the handlers of the ``*_routes`` modules. Out: operations, from which ``app`
 document. A new path is one entry in a ``routes_of_*`` module and one handler.
 """
 
+from bobrai.api.audit_routes import AuditRoutes
 from bobrai.api.key_routes import KeyRoutes
 from bobrai.api.operations import Operation
 from bobrai.api.queue_routes import QueueRoutes
+from bobrai.api.routes_of_audit import of_audit
 from bobrai.api.routes_of_keys import of_keys
 from bobrai.api.routes_of_queues import of_queues, of_types
 from bobrai.api.routes_of_system import of_scaling, of_system
@@ -22,6 +24,7 @@ def operations(
     queues: QueueRoutes,
     types: TypeRoutes,
     keys: KeyRoutes,
+    audit: AuditRoutes,
     system: SystemRoutes,
     scaling: ScalingRoutes,
 ) -> list[Operation]:
@@ -31,6 +34,7 @@ def operations(
         *of_queues(queues),
         *of_types(types),
         *of_keys(keys),
+        *of_audit(audit),
         *of_system(system),
         *of_scaling(scaling),
     ]

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from bobrai.api.problems import NO_ARRAY, NO_OBJECT, REQUIRED, UNKNOWN_FIELD, Fault, invalid, pointer, shorten
 from bobrai.domain import limits
 from bobrai.domain.access import Scope
+from bobrai.domain.audit import Action
 from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
 
 # RFC 3339 with the years that a queue can mean; a leap second has no place in PostgreSQL or Python.
@@ -199,6 +200,22 @@ class TaskListQuery(_Strict):
     created_after: QueryMoment = _optional("Only tasks accepted after this moment.")
     created_before: QueryMoment = _optional("Only tasks accepted before this moment.")
     limit: PageSize = Field(50, description="Most tasks on a page; a page of large tasks has fewer.")
+    cursor: Cursor = _optional("next_cursor of the page before.")
+
+
+class AuditQuery(_Strict):
+    """Which changes to list, and which page."""
+
+    actor: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = _optional(
+        "Only those of this principal, such as `key:k7x2m9q4w1ab`, `cli:alice` or `anonymous`."
+    )
+    action: Action = _optional("Only those of this kind.")
+    target: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = _optional(
+        "Only those to this, such as `task:17`, `queue:mail` or `key:k7x2m9q4w1ab`."
+    )
+    after: QueryMoment = _optional("Only those made after this moment.")
+    before: QueryMoment = _optional("Only those made before this moment.")
+    limit: PageSize = Field(50, description="Most changes on a page.")
     cursor: Cursor = _optional("next_cursor of the page before.")
 
 

@@ -15,6 +15,7 @@ from bobrai import __version__
 from bobrai.cli import process, streams
 from bobrai.cli.parameters import GRACE, LIFE, LIST
 from bobrai.domain.access import Allowance, Grant, Scope
+from bobrai.domain.audit import Action
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.settings import environment, load
@@ -238,6 +239,21 @@ def keys_revoke(key: str) -> None:
     from bobrai.cli import keys
 
     keys.revoke(key)
+
+
+@commands.command("audit")
+@click.option("--actor", help="Only changes of this principal, such as key:k7x2m9q4w1ab or cli:alice.")
+@click.option("--action", type=click.Choice([str(each) for each in Action]), help="Only changes of this kind.")
+@click.option("--target", help="Only changes to this, such as task:17, queue:mail or key:k7x2m9q4w1ab.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most changes.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
+def audit_(*, actor: str | None, action: str | None, target: str | None, limit: int, as_json: bool) -> None:
+    """Show who changed what, the newest first, from the database of BOBRAI_DATABASE_URL or of a `bobrai dev` here."""
+    from bobrai.cli import audit
+    from bobrai.store.audit import AuditFilter
+
+    wanted = AuditFilter(actor=actor, action=None if action is None else Action(action), target=target)
+    audit.show(wanted, limit=limit, as_json=as_json)
 
 
 @commands.command("rabbitmq-definitions")

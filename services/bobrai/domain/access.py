@@ -32,7 +32,7 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.TASKS_CONTROL: "cancel tasks and run them again",
     Scope.QUEUES_READ: "read queues with their figures, and task types",
     Scope.QUEUES_CONTROL: "make, pause, limit and remove queues",
-    Scope.ADMIN: "manage keys; includes every other scope",
+    Scope.ADMIN: "manage keys, and see who changed what; includes every other scope",
 }
 ALL_SCOPES: Final = frozenset(Scope)
 # What the first version let everybody do.

@@ -39,6 +39,7 @@ KEY_NAME_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{{0,{MAX_KEY_NAME - 1
 KEY_NAME_RULE: Final = (
     f"1 to {MAX_KEY_NAME} letters, digits, spaces, '.', '_', '@', ':', '/' and '-', beginning with a letter or digit"
 )
+MAX_AUDIT_TEXT: Final = 500  # characters of an actor or a target that is asked for; none is longer
 MAX_RATE: Final = 1_000_000  # requests of a rate's period, and of a burst
 MAX_PATTERNS: Final = 50  # of queues, and of types, in one grant
 MAX_PATTERN: Final = 100  # characters

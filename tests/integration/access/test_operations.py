@@ -32,6 +32,7 @@ SCOPES = {
     "createKey": "admin",
     "rotateKey": "admin",
     "revokeKey": "admin",
+    "listAudit": "admin",
 }
 OPEN = {"health", "live", "ready", "metrics", "openapi", "docs"}
 PARAMETERS = {"task_id": "1", "name": "other", "type": "echo", "key_id": "nosuchkey"}
