@@ -1,4 +1,4 @@
-"""Removes finished tasks after their retention time, and idempotency keys and ended API keys after theirs.
+"""Removes finished tasks after their retention time, and idempotency keys, ended API keys and the audit after theirs.
 
 In: rows past their time. Out: nothing. Small batches with pauses between them, so that a million rows that fall due at
 once take neither locks nor the disk away from the living.
@@ -11,7 +11,7 @@ from typing import Final
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
-from bobrai.store import keys, tasks
+from bobrai.store import audit, keys, tasks
 from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
 
@@ -26,6 +26,7 @@ class Pruner:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._retention_seconds = settings.dispatcher.retention_seconds
+        self._audit_retention_seconds = settings.dispatcher.audit_retention_seconds
         self._database = database
         self._stop = Stop()
         self._loop = PeriodicLoop("pruner", settings.dispatcher.prune_seconds, self.run_once)
@@ -40,11 +41,16 @@ class Pruner:
         await self._batches(self._prune_tasks)
         await self._batches(lambda: tasks.prune_idempotency_keys(self._database, limit=BATCH))
         await keys.prune(self._database, retention_seconds=_KEYS_KEPT_SECONDS)
+        if self._audit_retention_seconds > 0:
+            await self._batches(self._prune_audit)
 
     async def _prune_tasks(self) -> int:
         pruned = await tasks.prune(self._database, retention_seconds=self._retention_seconds, limit=BATCH)
         metrics.TASKS_PRUNED.inc(pruned)
         return pruned
+
+    async def _prune_audit(self) -> int:
+        return await audit.prune(self._database, retention_seconds=self._audit_retention_seconds, limit=BATCH)
 
     async def _batches(self, prune: Callable[[], Awaitable[int]]) -> None:
         while not self._stop.is_set():

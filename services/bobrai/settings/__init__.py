@@ -86,6 +86,9 @@ class DispatcherSettings(Group):
         description="How long a task type is known after its last worker; so long that a yearly task finds it in a pool"
         " that scales to zero. 0: for ever.",
     )
+    audit_retention_seconds: Period = Field(
+        90 * 86_400.0, description="How long it is known who changed what (`audit`). 0: for ever."
+    )
     prune_seconds: Seconds = Field(10.0, description="Period of pruning; each round removes small batches.")
     drain_seconds: Seconds = Field(10.0, description="Time for the publish under way to finish after SIGTERM.")
 

@@ -31,6 +31,7 @@ from tests.integration.store.builders import (
     submitted_one,
     worker,
 )
+from tests.support.authors import SOMEBODY
 from tests.support.refusing import allow, refuse
 
 MakeSettings = Callable[..., Settings]
@@ -214,7 +215,7 @@ async def test_the_sweeper_waits_until_nothing_else_can_explain_it(
         case "due row":
             await submitted(store)
         case "paused":
-            await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None)
+            await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
         case "away":
             broker.lose()
     held = len(await outbox_rows(store))
@@ -347,6 +348,19 @@ async def test_the_pruner_removes_all_that_is_past_its_time_in_batches(
     assert set(await tasks.read(store, [*old, *fresh])) == set(fresh)
     assert await store.fetch("SELECT FROM idempotency_keys") == []
     assert sample("bobrai_tasks_pruned_total") == before + 35
+
+
+async def test_the_pruner_forgets_who_changed_what_after_its_retention_or_never(
+    settings_with: MakeSettings, store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner_module, "BATCH", 2)
+    for task_id in await submitted(store, 6):
+        await tasks.cancel(store, task_id, by=SOMEBODY)
+    await store.fetch("UPDATE audit SET at = now() - interval '2 h' WHERE id <= 5")
+    await Pruner(settings_with(audit_retention_seconds=0), store).run_once()
+    assert len(await store.fetch("SELECT FROM audit")) == 6
+    await Pruner(settings_with(audit_retention_seconds=3600.0), store).run_once()
+    assert [row["id"] for row in await store.fetch("SELECT id FROM audit")] == [6]
 
 
 async def test_the_pruner_stops_between_two_batches(
