@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from bobrai.api.problems import NO_ARRAY, NO_OBJECT, REQUIRED, UNKNOWN_FIELD, Fault, invalid, pointer, shorten
 from bobrai.domain import limits
-from bobrai.domain.access import Scope
+from bobrai.domain.access import GRANT_PATTERN, Scope
 from bobrai.domain.audit import Action
 from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
 
@@ -149,8 +149,11 @@ class QueueChange(QueueWish):
 
 
 KeyName = Annotated[str, Field(strict=True, pattern=limits.KEY_NAME_PATTERN)]
-Patterns = Annotated[list[Annotated[str, Field(max_length=limits.MAX_PATTERN)]], Field(max_length=limits.MAX_PATTERNS)]
-RateText = Annotated[str, Field(strict=True, pattern=r"^[1-9][0-9]{0,6}/[smhd]$")]
+# In the document only: Grant.of says in clearer words what a pattern is.
+_PATTERN_SCHEMA: Final[dict[str, Any]] = {"minLength": 1, "pattern": GRANT_PATTERN}
+_Pattern = Annotated[str, Field(max_length=limits.MAX_PATTERN, json_schema_extra=_PATTERN_SCHEMA)]
+Patterns = Annotated[list[_Pattern], Field(max_length=limits.MAX_PATTERNS)]
+RateText = Annotated[str, Field(strict=True, pattern=r"^(?:[1-9][0-9]{0,5}|1000000)/[smhd]$")]
 Burst = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_RATE), _integer]
 KeyLife = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=limits.MAX_KEY_LIFE_SECONDS)]
 Grace = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_GRACE_SECONDS)]
@@ -158,6 +161,18 @@ Grace = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits
 
 class KeyWish(_Strict):
     """An API key to make. In patterns of queues and types ``*`` stands for any characters; none: all."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "not": {"required": ["expires_at", "expires_seconds"]},
+            "dependentRequired": {"burst": ["rate"]},
+            "if": {"properties": {"scopes": {"contains": {"const": Scope.ADMIN.value}}}},
+            "then": {
+                "properties": {"queues": {"maxItems": 0}, "types": {"maxItems": 0}, "own_tasks": {"const": False}}
+            },
+        },
+    )
 
     name: KeyName = Field(description="For people; no two keys in use have the same.")
     scopes: list[Scope] = Field(min_length=1, description="What it may do; `admin` includes all others.")

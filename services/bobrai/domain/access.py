@@ -12,6 +12,9 @@ from typing import Final
 
 from bobrai.domain import limits
 
+# Of queues and types; many stars would take long to match.
+GRANT_PATTERN: Final = r"^[A-Za-z0-9._-]*(?:\*[A-Za-z0-9._-]*){0,4}$"
+
 
 class Scope(StrEnum):
     """What an operation needs; each names the resource and what is done to it."""
@@ -193,7 +196,7 @@ def anonymous(scopes: Iterable[Scope]) -> Principal:
 
 _RATE: Final = re.compile(r"([0-9]{1,9})\s*/\s*(s|m|h|d)")
 _PERIODS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]*(?:\*[A-Za-z0-9._-]*){0,4}")  # many stars would take long to match
+_PATTERN: Final = re.compile(GRANT_PATTERN)
 _STARS: Final = re.compile(r"(?:\\\*)+")
 
 
