@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from bobrai.access.gate import Gate
-from bobrai.api import app, gateway, openapi, routes
+from bobrai.api import app, cors, gateway, openapi, routes
 from bobrai.api.allowances import Allowances
 from bobrai.api.audit_routes import AuditRoutes
 from bobrai.api.bodies import Bodies
@@ -72,7 +72,8 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     _warn_of_open(settings.api.bind, gate.anonymous)
     try:
         application = app.build(operations, gate, Bodies(settings.api.max_bodies_bytes), settings.api.max_requests)
-        served = gateway.behind(application, settings.api, operations)
+        shared = cors.around(application, settings.api.cors_origins, operations)
+        served = gateway.behind(shared, settings.api, operations)
         server = HttpServer(served, settings.api, certificates, lambda: _listening(listener, on_listening))
         async with asyncio.TaskGroup() as group:
             for loop in _loops(settings, catalog, gate, allowances, waiters):

@@ -20,12 +20,13 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.telemetry import exposition
 
 # The page loads nothing and runs nothing, and the browser is told to keep it that way.
-_PAGE_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
+_POLICY: Final = (
+    b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'"
+)
+_PAGE_HEADERS: Final = (
+    (b"content-security-policy", _POLICY),
+    (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),  # it names the reader's own address
 )
 _MOST_RENDERED: Final = 16  # documents for readers who may know of different types

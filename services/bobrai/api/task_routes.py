@@ -28,6 +28,7 @@ from bobrai.telemetry import metrics
 
 FIRST_PATH: Final = "/tasks"  # where the first version took tasks
 _MAX_ID: Final = 2**63 - 1
+_UNKEPT: Final = ((b"cache-control", b"no-store"),)  # without an ETag, there is nothing to be gained by keeping it
 _REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
 _READS_PER_QUERY: Final = 50
 _PARALLEL_READS: Final = 2
@@ -103,7 +104,7 @@ class TaskRoutes:
         rows, more = await self._page(wanted, before_id, asked.limit)
         seen = [views.task(row, request.principal) for row in rows]
         page = views.TaskPage(seen, cursor.encode(rows[-1]["id"]) if more else None)
-        return Reply(views.encode(page))
+        return Reply(views.encode(page), headers=_UNKEPT)
 
     async def cancel(self, request: Request) -> Reply:
         """Cancel a task, or ask its worker to stop."""

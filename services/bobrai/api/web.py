@@ -20,6 +20,7 @@ from bobrai.runtime.problem import new_request_id
 from bobrai.telemetry.spans import ServerSpan
 
 JSON: Final = b"application/json"
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")  # a payload is never taken for a page or a script
 ANYBODY: Final = anonymous(())  # until it is known better
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)
 _TRACESTATE: Final = re.compile(rb"[!-~][ -~]{0,511}")
@@ -33,7 +34,7 @@ class ClientGone(Exception):
 
 
 class Reply:
-    """What is sent back; ``headers`` come on top of content-type, content-length and x-request-id."""
+    """What is sent back; ``headers`` come on top of those that every answer has."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
@@ -54,7 +55,7 @@ class Reply:
 
         A reply that must not have a body (204, 304) gets neither body nor content headers.
         """
-        headers = [(b"x-request-id", request_id.encode("latin-1")), *self.headers]
+        headers = [(b"x-request-id", request_id.encode("latin-1")), _NOSNIFF, *self.headers]
         if standing is not None:
             headers += problems.rate_headers(standing)
         if self.status not in {204, 304}:

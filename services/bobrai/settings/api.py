@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from bobrai.settings.group import Group
-from bobrai.settings.values import Address, Count, Networks, RootPath, Seconds
+from bobrai.settings.values import Address, Count, Networks, Origins, RootPath, Seconds
 
 
 class ApiSettings(Group):
@@ -74,6 +74,11 @@ class ApiSettings(Group):
         "",
         description="Path under which a gateway serves the API, such as `/bobrai`, for Location and links. Requests "
         "may come with it or without it: a gateway may pass it on or strip it. Empty: the root.",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may use the API from a browser, separated by commas, such as"
+        " `https://app.example.org`; `*`: every page. Empty: none, as browsers do by default.",
     )
     trusted_proxies: Networks = Field(
         (),

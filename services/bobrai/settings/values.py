@@ -25,6 +25,10 @@ _ENCODE: Final = (
 )
 _ROOT_PATH: Final = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9._~-]+)+")
 _MAX_ROOT_PATH: Final = 200
+_ORIGIN: Final = re.compile(
+    r"(?P<site>(?P<scheme>https?)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]))(?::(?P<port>[0-9]{1,5}))?"
+)
+_OWN_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
 
@@ -133,6 +137,28 @@ def _network(value: object) -> object:
         raise ValueError(f"must be addresses or networks, such as 10.0.0.0/8,::1: {error}") from None
 
 
+def _origins(value: object) -> object:
+    names = _names(value)
+    if not isinstance(names, tuple):
+        return names
+    if "*" in names and len(names) > 1:
+        raise ValueError("* stands for every origin: leave it alone, or name origins without it")
+    return tuple(dict.fromkeys(name if name == "*" else _origin(name) for name in names))
+
+
+def _origin(name: str) -> str:
+    """Return an origin as browsers write it: in small letters, without the port that its scheme has anyway."""
+    found = _ORIGIN.fullmatch(name.lower())
+    if found is None or not 0 < int(found["port"] or 1) <= 65535:
+        raise ValueError(
+            f"{name!r} is no origin: scheme and host in ASCII, perhaps a port, and nothing behind it, such as "
+            "https://app.example.org; or * alone for every origin"
+        )
+    port = found["port"]
+    own = port is None or int(port) == _OWN_PORTS[found["scheme"]]
+    return found["site"] if own else f"{found['site']}:{int(port)}"
+
+
 def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
@@ -170,6 +196,7 @@ def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
 
 RootPath = Annotated[str, AfterValidator(_root_path)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MaybeRate = Annotated[Rate | None, BeforeValidator(_rate)]

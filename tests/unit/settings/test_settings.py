@@ -236,3 +236,43 @@ def test_trusted_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BOBRAI_API_TRUSTED_PROXIES", wrong)
         with pytest.raises(ConfigurationError, match="BOBRAI_API_TRUSTED_PROXIES: must be addresses or networks"):
             load()
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example.org", ("https://app.example.org",)),
+        (" https://a.example , http://localhost:3000 ", ("https://a.example", "http://localhost:3000")),
+        ("https://APP.example.org:443,http://a.b:80", ("https://app.example.org", "http://a.b")),
+        ("https://a.b:0443,https://a.b,https://a.b:80", ("https://a.b", "https://a.b:80")),
+        ("http://[::1]:3000", ("http://[::1]:3000",)),
+    ],
+)
+def test_origins_are_as_browsers_write_them(monkeypatch: pytest.MonkeyPatch, text: str, origins: tuple[str]) -> None:
+    monkeypatch.setenv("BOBRAI_API_CORS_ORIGINS", text)
+    assert load().api.cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("https://app.example.org/", "'https://app.example.org/' is no origin"),
+        ("app.example.org", "such as https://app.example.org"),
+        ("https://app.example.org,https://a.b/c", "'https://a.b/c' is no origin"),
+        ("ftp://a.b", "is no origin"),
+        ("https://*.example.org", "is no origin"),
+        ("https://user@a.b", "is no origin"),
+        ("https://a.b:0", "is no origin"),
+        ("https://a.b:65536", "is no origin"),
+        ("https://äpp.example.org", "in ASCII"),
+        ("null", "is no origin"),
+        ("*,https://a.b", "leave it alone"),
+    ],
+)
+def test_what_is_no_origin_is_told_what_one_is(monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    monkeypatch.setenv("BOBRAI_API_CORS_ORIGINS", text)
+    with pytest.raises(ConfigurationError, match="BOBRAI_API_CORS_ORIGINS") as refused:
+        load()
+    assert words in str(refused.value)
