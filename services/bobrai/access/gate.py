@@ -17,15 +17,18 @@ from bobrai.access.keyring import Keyring
 from bobrai.access.replicas import Replicas
 from bobrai.access.throttle import Throttle
 from bobrai.domain.access import Principal, Standing, anonymous
-from bobrai.domain.errors import CredentialRefused
+from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
 from bobrai.settings.auth import AuthSettings
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
-from bobrai.telemetry import metrics
+from bobrai.telemetry import logs, metrics
 
 if TYPE_CHECKING:
     from bobrai.access.oidc import OidcVerifier
 
+log = logs.get_logger(__name__)
+
+_AWAY_SECONDS: Final = 1.0  # until the next look at a database that does not answer
 _BEARER: Final = b"bearer "
 _NO_KEY: Final = (
     "The bearer token is neither a key (bobrai_<id>_<secret>) nor of an identity provider that is known here"
@@ -48,14 +51,15 @@ class Gate:
         self.keyring = Keyring(
             database, patient, refresh_seconds=settings.refresh_seconds, stale_seconds=settings.stale_seconds
         )
+        self.is_away = False  # the database, for this room
         self._throttle = Throttle(settings)
         self._replicas = Replicas(database, self._throttle, refresh_seconds=settings.refresh_seconds)
         self._tokens = _verifier(settings)
         self._declarations = Declarations(patient, settings.keys, refresh_seconds=settings.refresh_seconds)
         self.duties = [
-            Duty("declared_keys", settings.refresh_seconds, self._declarations.run_once),
-            Duty("keys", settings.refresh_seconds, self.keyring.run_once),
-            Duty("replicas", settings.refresh_seconds, self._replicas.run_once),
+            Duty("declared_keys", settings.refresh_seconds, self._unless_away(self._declarations.run_once)),
+            Duty("keys", settings.refresh_seconds, self._unless_away(self.keyring.run_once)),
+            Duty("replicas", settings.refresh_seconds, self._unless_away(self._replicas.run_once)),
         ]
         if self._tokens is not None:
             self.duties.append(Duty("oidc", settings.refresh_seconds, self._tokens.run_once))
@@ -88,6 +92,23 @@ class Gate:
     def count(self, principal: Principal, address: str) -> Standing | None:
         """Count a request; returns what is left, None where there is no bound. Raises RateLimited."""
         return self._throttle.ask(principal, address)
+
+    def _unless_away(self, run_once: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[float]]:
+        """Return a duty that is silent while the database does not answer, of which the catalog's loop tells."""
+
+        async def run() -> float:
+            try:
+                pause = await run_once()
+            except DatabaseUnavailable as error:
+                self.is_away = True
+                if error.sqlstate:
+                    raise
+                log.debug("database.silent", error=str(error))
+                return _AWAY_SECONDS
+            self.is_away = False
+            return pause
+
+        return run
 
     async def close(self) -> None:
         """Leave the count of processes, and end what is under way."""

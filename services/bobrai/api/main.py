@@ -114,7 +114,7 @@ def _loops(
         waiting.run,
         periodic("allowances", _ALLOWANCES_SECONDS, allowances.run_once).run,
         *(loop.run for loop in of_gate),
-        Wakeups(settings.database, CHANNEL, changed, name="notify_access").run,
+        Wakeups(settings.database, CHANNEL, changed, name="notify_access", away=lambda: gate.is_away).run,
     ]
 
 

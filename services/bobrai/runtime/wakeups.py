@@ -23,14 +23,27 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 class Wakeups:
-    """Keeps one connection alive that listens on a channel; ``name`` is its own in the metric of connections."""
+    """Keeps one connection alive that listens on a channel; ``name`` is its own in the metric of connections.
 
-    def __init__(self, settings: DatabaseSettings, channel: str, wake: Callable[[], None], *, name: str) -> None:
+    ``away``, where given, says whether the database is away altogether, of which somebody else tells.
+    """
+
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        channel: str,
+        wake: Callable[[], None],
+        *,
+        name: str,
+        away: Callable[[], bool] | None = None,
+    ) -> None:
         self._url = settings.direct()
         self._channel = channel
         self._connected = metrics.CONNECTED.labels(name)
         self._timeout = settings.connect_timeout_seconds
         self._wake = wake
+        self._away = away
+        self._failures = 0
         self._told = False
         self.listening = False
 
@@ -56,6 +69,7 @@ class Wakeups:
 
     def _listens(self) -> None:
         self.listening = True
+        self._failures = 0
         self._told = False
         self._connected.set(1)
         log.info("wakeups.listening", channel=self._channel)
@@ -64,7 +78,10 @@ class Wakeups:
     def _deaf(self, reason: str, stop: Stop) -> None:
         self.listening = False
         self._connected.set(0)
-        if not self._told and not stop.is_set():
+        self._failures += 1
+        # What ends first when a database goes away is this connection; only later it is known which of the two it is.
+        elsewhere = self._away is not None and (self._failures == 1 or self._away())
+        if not self._told and not elsewhere and not stop.is_set():
             self._told = True
             log.warning("wakeups.lost", channel=self._channel, reason=reason)
 
