@@ -137,7 +137,7 @@ class Installation:
         """An identity provider whose tokens the API takes."""
         provider = IdentityProvider(self.processes, self._run.free_port(), algorithms=("ES256",))
         grant = {"scopes": ["tasks:submit", "tasks:read"]}
-        issuer = {"name": "shop", "issuer": provider.url, "audiences": [AUDIENCE], "default": grant}
+        issuer = {"name": traffic.ISSUER, "issuer": provider.url, "audiences": [AUDIENCE], "default": grant}
         self.processes.environment["BOBRAI_AUTH_OIDC"] = json.dumps([issuer])
         self.token = provider.token("ES256", claims={"exp": int(time.time()) + TOKEN_SECONDS})
 

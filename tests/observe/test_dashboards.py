@@ -124,6 +124,13 @@ def test_single_tasks_lead_to_their_traces(loaded: Loaded) -> None:
             assert all(re.fullmatch("[0-9a-f]{32}", each["labels"]["trace_id"]) for each in found), query
 
 
+def test_who_is_refused_or_throttled_is_seen_with_the_reason(loaded: Loaded) -> None:
+    offered = loaded.prometheus.label_values
+    assert set(offered("reason", "bobrai_access_refused_total")) >= {"missing", "unknown", "signature"}
+    assert set(offered("kind", "bobrai_access_throttled_total")) == {"refused"}
+    assert set(offered("issuer", "bobrai_oidc_keys_age_seconds")) == {traffic.ISSUER}
+
+
 def test_two_dispatchers_do_not_count_anything_twice(loaded: Loaded) -> None:
     (waiting,) = [query for query in files.queries() if query.panel == "Waiting for a moment"]
     scheduled = EVERYTHING | {"queue": traffic.SCHEDULED_QUEUE}

@@ -22,6 +22,7 @@ KINDS = (("mail", "default"), ("charge", "default"), ("thumbnail", "media"), ("m
 SCHEDULED_QUEUE = "tomorrow"
 # more than is worked off, so that there is a backlog to look at
 FLOODED = ("report", "reports")
+ISSUER = "shop"
 UNKNOWN_KEY = f"bobrai_nobody_{'x' * 43}"
 GUESSES = 3  # at a time, more than an address may go on with
 
@@ -109,9 +110,11 @@ def _curious(port: int, stop: threading.Event) -> None:
 def _strangers(port: int, stop: threading.Event, token: str) -> None:
     """Shows a good token, one that was changed on its way, a key that nobody made, and nothing where one is needed."""
     client = Client(port)
+    signed, _, signature = token.rpartition(".")
+    changed = f"{signed}.{signature[8:16]}{signature[:8]}{signature[16:]}"
     for number in itertools.count():
         assert client.ask("POST", TASKS, {"type": "mail", "payload": 10 * number + 5}, token=token)[0] == 201
-        client.ask("GET", TASKS, token=token[:-8] + token[-8:][::-1])
+        client.ask("GET", TASKS, token=changed)
         for _ in range(GUESSES):
             client.ask("GET", TASKS, token=UNKNOWN_KEY)
         assert client.ask("GET", "/api/v1/keys")[0] == 401
