@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.databases import Database
-from tests.support.eventually import eventually_sync
+from tests.support.eventually import eventually, eventually_sync
 from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.processes import PYTHONPATH, Process, Processes
 
@@ -98,6 +98,8 @@ def test_changes_are_listed_on_the_command_line_with_who_made_them(bobrai: Run, 
         (["create", "--name", "-", "--scopes", "admin"], "--name"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--queues", "a b"], "'a b' is not a pattern"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--expires", "soon"], "'soon' is not a period"),
+        (["create", "--name", "x", "--scopes", "tasks:read", "--queues", ""], "is empty"),
+        (["create", "--name", "x", "--scopes", "tasks:read", "--types", " , "], "is empty"),
         (["rotate", "nobody"], "no key has the id or the name 'nobody'"),
         (["revoke", "nobody"], "no key has the id or the name 'nobody'"),
     ],
@@ -186,44 +188,47 @@ async def test_no_secret_is_left_in_the_database_the_log_traces_metrics_answers_
 
 
 async def test_a_noisy_key_costs_another_little_time(bobrai: Run, announced: Database, processes: Processes) -> None:
-    """Many connections submit large batches again and again; all but a few of them are refused, which costs little."""
+    """Many connections submit large batches again and again; all but one of them are refused, which costs little."""
     batch = json.dumps({"tasks": [{"type": "numbers", "payload": {"n": n}} for n in range(1000)]}).encode()
     api = processes.start("api", environment=CLOSED)
     scopes = ("--scopes", "tasks:submit,tasks:read")
     quiet = bobrai("keys", "create", "--name", "quiet", *scopes).stdout.strip()
-    noisy = bobrai("keys", "create", "--name", "noisy", *scopes, "--rate", "1/s", "--burst", "5").stdout.strip()
+    noisy = bobrai("keys", "create", "--name", "noisy", *scopes, "--rate", "1/m", "--burst", "1").stdout.strip()
     stop, answers = asyncio.Event(), Counter[int]()
 
-    async def press() -> None:
-        async with httpx.AsyncClient(base_url=api.url, headers=bearer(noisy), timeout=50) as client:
-            while not stop.is_set():
-                answer = await client.post("/api/v1/tasks/batch", content=batch, headers=JSON)
-                answers[answer.status_code] += 1
-                await asyncio.sleep(0.02)  # so that this process is not the one that is busy
+    async def press(client: httpx.AsyncClient) -> None:
+        while not stop.is_set():
+            answer = await client.post("/api/v1/tasks/batch", content=batch, headers=JSON)
+            answers[answer.status_code] += 1
+            await asyncio.sleep(0.02)  # so that this process is not the one that is busy
 
-    async def slowest_of_hundred() -> float:
-        async with httpx.AsyncClient(base_url=api.url, headers=bearer(quiet), timeout=50) as client:
-            seconds = []
-            for _ in range(100):
-                began = time.perf_counter()
-                assert (await client.get("/api/v1/tasks/1")).status_code == 200
-                seconds.append(time.perf_counter() - began)
-            return sorted(seconds)[-1]
+    async def slowest_of_hundred(client: httpx.AsyncClient) -> float:
+        seconds = []
+        for _ in range(100):
+            began = time.perf_counter()
+            assert (await client.get("/api/v1/tasks/1")).status_code == 200
+            seconds.append(time.perf_counter() - began)
+        return max(seconds)
 
     assert httpx.post(f"{api.url}/api/v1/tasks", json={"payload": 1, "type": "echo"}, headers=bearer(quiet)).is_success
-    await slowest_of_hundred()
-    began = time.monotonic()
-    alone, pressed = [], []
-    for _ in range(3):  # whatever else the machine does meanwhile
-        alone.append(await slowest_of_hundred())
-        stop.clear()
-        pressing = [asyncio.create_task(press()) for _ in range(10)]
-        pressed.append(await slowest_of_hundred())
-        stop.set()
-        await asyncio.gather(*pressing)
+    async with (
+        httpx.AsyncClient(base_url=api.url, headers=bearer(noisy), timeout=50) as presser,
+        httpx.AsyncClient(base_url=api.url, headers=bearer(quiet), timeout=50) as other,
+    ):
+        began = time.monotonic()
+        alone, pressed = [], []
+        for _ in range(3):  # whatever else the machine does meanwhile
+            alone.append(await slowest_of_hundred(other))
+            stop.clear()
+            before = answers[429]
+            pressing = [asyncio.create_task(press(presser)) for _ in range(10)]
+            await eventually(lambda: answers[429] >= before + 20)  # noqa: B023 - awaited here
+            pressed.append(await slowest_of_hundred(other))
+            stop.set()
+            await asyncio.gather(*pressing)
     idle, beside = max(alone), min(pressed)
     assert set(answers) == {201, 429}
-    assert answers[201] <= 5 + (time.monotonic() - began) + 1
+    assert answers[201] <= 2 + (time.monotonic() - began) / 60
     assert beside <= 2 * idle + 0.1, (idle, beside)
 
 

@@ -43,15 +43,30 @@ class Declarations:
     async def run_once(self) -> float:
         """Make or change what is not made as its file says; returns the seconds until the next look.
 
-        Raises ConfigurationError for a file or a name that will not do. What was made is left alone until its file
-        changes, so that processes with different files do not undo each other's work again and again.
+        Raises ConfigurationError for files and names that will not do, once all others are made. What was made is left
+        alone until its file changes, so that processes with different files do not undo each other's work again and
+        again.
         """
+        faults = []
         for key in self._declared:
-            shown = await asyncio.to_thread(_read, key)
-            if self._made.get(key.name) != shown:
-                await self._make(key, shown)
-                self._made[key.name] = shown
+            try:
+                shown = await asyncio.to_thread(_read, key)
+                if self._made.get(key.name) != shown:
+                    self._refuse_twin(key, shown)
+                    await self._make(key, shown)
+                    self._made[key.name] = shown
+            except ConfigurationError as error:
+                faults.append(str(error))
+        if faults:
+            raise ConfigurationError("; ".join(faults))
         return self._interval
+
+    def _refuse_twin(self, key: DeclaredKey, shown: Shown) -> None:
+        for name, made in self._made.items():
+            if name != key.name and made.key_id == shown.key_id:
+                raise ConfigurationError(
+                    f"BOBRAI_AUTH_KEYS: {key.name!r} and {name!r} have keys of one id, {shown.key_id}; each needs one"
+                )
 
     async def _make(self, key: DeclaredKey, shown: Shown) -> None:
         taken_by = await keys.declare(
@@ -66,8 +81,8 @@ class Declarations:
         )
         if taken_by:
             raise ConfigurationError(
-                f"BOBRAI_AUTH_KEYS: the name {key.name!r} is taken by the key {taken_by}, which was not declared: "
-                "revoke that one, or declare another name"
+                f"BOBRAI_AUTH_KEYS: the name {key.name!r} or its id is taken by the key {taken_by}, which was not "
+                "declared so: revoke that one, or declare another"
             )
 
 

@@ -80,6 +80,7 @@ _KEY: Final[dict[str, Any]] = {
     "previous_until": None,
     "expires_at": _ACCEPTED + timedelta(days=90),
     "expired": False,
+    "superseded": False,
     "revoked_at": None,
     "last_used_at": _STARTED,
 }

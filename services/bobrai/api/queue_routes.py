@@ -60,6 +60,7 @@ class QueueRoutes:
             raise problems.invalid([Fault("/path/name", f"must match {limits.QUEUE_PATTERN}")])
         if not request.principal.grant.has_queue(name):
             raise problems.outside_grant([Fault("/path/name", f"the credential does not reach the queue {name!r}")])
+        _require_whole(request)
         wish = bodies_of.wish(request.body or b"{}", schemas.QueueWish)
         made = await queues.put(self._database, name, **_given(wish), by=request.author)
         if made is None:
@@ -78,6 +79,7 @@ class QueueRoutes:
         if not wish.model_fields_set:
             raise problems.invalid([Fault("", "must have paused or max_backlog")])
         name = _reached(request)
+        _require_whole(request)
         if not await queues.change(self._database, name, **_given(wish), by=request.author):
             raise _not_found()
         await self._changed()
@@ -87,10 +89,7 @@ class QueueRoutes:
         """Remove a queue that nothing uses, after a purge if that is wished."""
         purge = schemas.query(schemas.QueueRemoval, request.query_string).purge
         name = _reached(request)
-        if not request.principal.grant.has_whole_queues:
-            raise problems.outside_grant(
-                [Fault("/path/name", "the credential reaches some of the tasks of a queue, and removal ends them all")]
-            )
+        _require_whole(request)
         if name == DEFAULT_QUEUE:
             raise Problem("queue-in-use", f"The queue {name!r} takes the tasks that name none, and cannot be removed")
         if name not in await queues.live(self._database):
@@ -159,6 +158,14 @@ def _given(wish: schemas.QueueWish) -> _Wishes:
         "sets_max_backlog": "max_backlog" in wish.model_fields_set,
         "max_backlog": wish.max_backlog,
     }
+
+
+def _require_whole(request: Request) -> None:
+    """Raise a 403 problem for a credential that reaches some of a queue's tasks only: a change is for them all."""
+    if not request.principal.grant.has_whole_queues:
+        raise problems.outside_grant(
+            [Fault("/path/name", "the credential reaches some of the tasks of a queue, and this would be for them all")]
+        )
 
 
 def _reached(request: Request) -> str:

@@ -174,6 +174,7 @@ class KeyView(msgspec.Struct, kw_only=True):
     previous_until: Annotated[Moment | None, Meta(description="Until when the secret before works as well.")]
     expires_at: Moment | None
     expired: bool
+    superseded: Annotated[bool, Meta(description="Another key is declared under its name; this one has a grace.")]
     revoked_at: Moment | None
     last_used_at: Annotated[Moment | None, Meta(description="Exact to a minute.")]
 

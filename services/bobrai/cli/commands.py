@@ -183,8 +183,8 @@ def keys_() -> None:
 @keys_.command("create")
 @click.option("--name", required=True, help="For people; no two keys in use have the same.")
 @click.option("--scopes", required=True, type=LIST, help=f"By commas, of {', '.join(Scope)}.")
-@click.option("--queues", default="", type=LIST, help="Patterns such as 'mail*', by commas.  [every queue]")
-@click.option("--types", default="", type=LIST, help="Patterns of task types, by commas.  [every type]")
+@click.option("--queues", type=LIST, help="Patterns such as 'mail*', by commas.  [every queue]")
+@click.option("--types", type=LIST, help="Patterns of task types, by commas.  [every type]")
 @click.option("--own-tasks", is_flag=True, help="Of tasks it reaches only those that it has submitted itself.")
 @click.option("--rate", help="Requests over all processes, such as 100/s or 30/m.  [BOBRAI_AUTH_RATE]")
 @click.option("--burst", type=int, help="Requests at once after a pause.  [as many as the rate has]")
@@ -194,8 +194,8 @@ def keys_create(
     *,
     name: str,
     scopes: list[str],
-    queues: list[str],
-    types: list[str],
+    queues: list[str] | None,
+    types: list[str] | None,
     own_tasks: bool,
     rate: str | None,
     burst: int | None,
@@ -206,7 +206,7 @@ def keys_create(
     from bobrai.cli import keys
 
     try:
-        grant = Grant.of(scopes, queues=queues, types=types, own_tasks=own_tasks)
+        grant = Grant.of(scopes, queues=queues or (), types=types or (), own_tasks=own_tasks)
         allowance = Allowance.of(rate=rate, burst=burst, max_waiting=max_waiting)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error

@@ -102,7 +102,7 @@ def _state(row: Record) -> str:
 async def _id_of(database: Database, wanted: str) -> str:
     """Return the id of the key that has it, or that has this name and was not revoked."""
     rows = await keys.every(database)
-    for row in rows:
-        if row["id"] == wanted or (row["name"] == wanted and row["revoked_at"] is None):
-            return str(row["id"])
+    named = [row for row in rows if row["name"] == wanted and row["revoked_at"] is None and not row["superseded"]]
+    for row in [row for row in rows if row["id"] == wanted] or named:
+        return str(row["id"])
     raise ConfigurationError(f"no key has the id or the name {wanted!r}: see `bobrai keys list`")

@@ -15,9 +15,12 @@ _PERIOD: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw]?)")
 class _List(click.ParamType[list[str]]):
     name = "list"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # noqa: ARG002 - click's
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Return the words between commas."""
-        return [word for word in (part.strip() for part in str(value).split(",")) if word]
+        words = [word for word in (part.strip() for part in str(value).split(",")) if word]
+        if not words:
+            self.fail("is empty: leave it out, or name something", param, ctx)
+        return words
 
 
 class _Period(click.ParamType[float]):

@@ -24,7 +24,7 @@ _NAME_TAKEN = statement("key_name_taken")
 _ROTATE = statement("rotate_key")
 _REVOKE = statement("revoke_key")
 _TOUCH = statement("touch_keys")
-_END_TWINS = statement("end_declared_twins")
+_SUPERSEDE_TWINS = statement("supersede_twins")
 _DECLARE = statement("declare_key")
 _OTHER = statement("other_key_of_name")
 _PRUNE = statement("prune_keys")
@@ -94,15 +94,15 @@ async def declare(
 ) -> str:
     """Make a key, or make one that ``by`` has made what its declaration says.
 
-    Returns the id of the key that somebody else has made under this name; then nothing was done. Otherwise "".
+    Returns the id of the key of somebody else that has this name or id; then nothing was done. Otherwise "".
     """
     async with database.transaction() as connection:
-        ended = await connection.fetch(_END_TWINS, name, key_id, *by)
+        ended = await connection.fetch(_SUPERSEDE_TWINS, name, key_id, *by, grace_seconds)
         values = _columns(grant, allowance)
         made = await connection.fetch(_DECLARE, key_id, name, secret_hash, *values, grace_seconds, *by)
         rows = await connection.fetch(_OTHER, name, key_id, by.actor)
     for row in ended:
-        audit.tell(row["audit_id"], Action.KEY_REVOKE, f"key:{row['id']}", by)
+        audit.tell(row["audit_id"], Action.KEY_CHANGE, f"key:{row['id']}", by)
     for row in made:
         audit.tell(row["audit_id"], row["action"], f"key:{key_id}", by)
     return rows[0]["id"] if rows else ""

@@ -155,8 +155,13 @@ async def test_figures_that_count_tasks_outside_are_kept_back(api: Api, keys: Ke
     view = (await api.get("/api/v1/queues/mail.a", headers=mine)).json()
     assert (view["backlog"], view["processing"], view["oldest_due_age_seconds"]) == (None, None, None)
     assert (await api.get("/api/v1/queues/mail.a", headers=whole)).json()["backlog"] is not None
-    removed = await api.delete("/api/v1/queues/mail.a", params={"purge": "true"}, headers=mine)
-    assert (removed.status_code, removed.json()["type"]) == (403, "urn:bobrai:problem:outside-grant")
+    # what is done to a queue is done to all of its tasks
+    for changed in (
+        await api.delete("/api/v1/queues/mail.a", params={"purge": "true"}, headers=mine),
+        await api.patch("/api/v1/queues/mail.a", json={"paused": True}, headers=mine),
+        await api.put("/api/v1/queues/mail.a", json={"paused": True}, headers=mine),
+    ):
+        assert (changed.status_code, changed.json()["type"]) == (403, "urn:bobrai:problem:outside-grant")
 
 
 async def test_types_outside_are_not_there(api: Api, keys: Keys) -> None:

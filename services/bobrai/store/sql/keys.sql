@@ -13,7 +13,8 @@ WHERE coalesce(revoked_at, 'infinity') > now() - interval '1 day'
 -- For people: never a hash.
 SELECT id, name, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst, max_waiting, created_at,
        created_by, rotated_at, previous_until, expires_at,
-       coalesce(expires_at, 'infinity') <= now() AS expired, revoked_at, last_used_at
+       coalesce(expires_at, 'infinity') <= now() AS expired, superseded_at IS NOT NULL AS superseded, revoked_at,
+       last_used_at
 FROM api_keys WHERE $1::text IS NULL OR id = $1 ORDER BY created_at, id;
 
 -- name: create_key
@@ -25,7 +26,7 @@ WITH made AS (
            coalesce($12::timestamptz, now() + make_interval(secs => $13::double precision)), $15
     WHERE (SELECT count(*) FROM api_keys
            WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now()) < $14::integer
-    ON CONFLICT (name) WHERE revoked_at IS NULL DO NOTHING
+    ON CONFLICT (name) WHERE revoked_at IS NULL AND superseded_at IS NULL DO NOTHING
     RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, expires_at,
               rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
                                                      WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
@@ -37,7 +38,7 @@ WITH made AS (
 SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM made;
 
 -- name: key_name_taken
-SELECT FROM api_keys WHERE name = $1 AND revoked_at IS NULL;
+SELECT FROM api_keys WHERE name = $1 AND revoked_at IS NULL AND superseded_at IS NULL;
 
 -- name: rotate_key
 -- The secret so far goes on to work for a grace, and the one before that ends.
@@ -83,23 +84,25 @@ DELETE FROM api_keys
 WHERE least(revoked_at, expires_at) < now() - make_interval(secs => $1::double precision)
 RETURNING 1;
 
--- name: end_declared_twins
--- A declared key whose file holds a key with another id by now: it makes way for that one.
+-- name: supersede_twins
+-- A declared key whose file holds a key with another id by now: it makes way for that one, and works for the grace. Its own
+-- file may come back.
 WITH ended AS (
-    UPDATE api_keys SET revoked_at = now() WHERE name = $1 AND id <> $2 AND created_by = $3 AND revoked_at IS NULL
+    UPDATE api_keys SET superseded_at = now(), expires_at = now() + make_interval(secs => $7::double precision)
+    WHERE name = $1 AND id <> $2 AND created_by = $3 AND revoked_at IS NULL AND superseded_at IS NULL
     RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, expires_at,
               rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
                                                      WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
 ), recorded AS (
-    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before)
-    SELECT $3, $4, $5, $6, 'key.revoke', 'key:' || id, to_jsonb(e) - 'id' FROM ended AS e
+    INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
+    SELECT $3, $4, $5, $6, 'key.change', 'key:' || id, to_jsonb(e) - 'id' - 'expires_at', to_jsonb(e) - 'id' FROM ended AS e
     RETURNING id
 )
 SELECT id, (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM ended;
 
 -- name: declare_key
--- Makes a key, or makes one what its declaration says. One that was revoked stays so until its secret is another. No row:
--- it is so already, or the name is another key's.
+-- Makes a key, or makes one what its declaration says. Its secret is another only when the file's is another than was
+-- declared last: what people rotated or revoked meanwhile stays so. No row: it is so already, or somebody else's.
 WITH before AS MATERIALIZED (
     SELECT name, scopes, queues, types, own_tasks, burst, max_waiting, rotated_at, revoked_at,
            rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
@@ -107,24 +110,28 @@ WITH before AS MATERIALIZED (
     FROM api_keys WHERE id = $1 FOR UPDATE
 ), declared AS (
     INSERT INTO api_keys AS k (id, name, secret_hash, scopes, queues, types, own_tasks, rate_count, rate_seconds, burst,
-                               max_waiting, created_by)
-    SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $13
+                               max_waiting, created_by, declared_hash)
+    SELECT $1, $2, $3, $4::text[], $5::text[], $6::text[], $7, $8, $9, $10, $11, $13, $3
     WHERE (SELECT count(*) FROM before) < 2 -- so that it is looked at before
-      AND NOT EXISTS (SELECT FROM api_keys AS o WHERE o.name = $2 AND o.id <> $1 AND o.revoked_at IS NULL)
+      AND NOT EXISTS (SELECT FROM api_keys AS o WHERE o.name = $2 AND o.id <> $1 AND o.revoked_at IS NULL AND o.superseded_at IS NULL)
     ON CONFLICT (id) DO UPDATE
     SET name = $2, scopes = excluded.scopes, queues = excluded.queues, types = excluded.types,
         own_tasks = excluded.own_tasks, rate_count = excluded.rate_count, rate_seconds = excluded.rate_seconds,
-        burst = excluded.burst, max_waiting = excluded.max_waiting, secret_hash = excluded.secret_hash,
-        rotated_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.rotated_at ELSE now() END,
-        previous_hash = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_hash
+        burst = excluded.burst, max_waiting = excluded.max_waiting, declared_hash = excluded.declared_hash,
+        secret_hash = CASE WHEN k.declared_hash = excluded.declared_hash THEN k.secret_hash ELSE excluded.secret_hash END,
+        rotated_at = CASE WHEN k.declared_hash = excluded.declared_hash THEN k.rotated_at ELSE now() END,
+        previous_hash = CASE WHEN k.declared_hash = excluded.declared_hash THEN k.previous_hash
                              WHEN k.revoked_at IS NULL THEN k.secret_hash END,
-        previous_until = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.previous_until
+        previous_until = CASE WHEN k.declared_hash = excluded.declared_hash THEN k.previous_until
                               WHEN k.revoked_at IS NULL THEN now() + make_interval(secs => $12::double precision) END,
-        revoked_at = CASE WHEN k.secret_hash = excluded.secret_hash THEN k.revoked_at END
+        revoked_at = CASE WHEN k.declared_hash = excluded.declared_hash THEN k.revoked_at END,
+        superseded_at = NULL, expires_at = NULL
     WHERE k.created_by = $13
-      AND (k.name, k.secret_hash, k.scopes, k.queues, k.types, k.own_tasks, k.rate_count, k.rate_seconds, k.burst, k.max_waiting)
-          IS DISTINCT FROM (excluded.name, excluded.secret_hash, excluded.scopes, excluded.queues, excluded.types,
-                            excluded.own_tasks, excluded.rate_count, excluded.rate_seconds, excluded.burst, excluded.max_waiting)
+      AND (k.name, k.declared_hash, k.scopes, k.queues, k.types, k.own_tasks, k.rate_count, k.rate_seconds, k.burst,
+           k.max_waiting, k.superseded_at)
+          IS DISTINCT FROM (excluded.name, excluded.declared_hash, excluded.scopes, excluded.queues, excluded.types,
+                            excluded.own_tasks, excluded.rate_count, excluded.rate_seconds, excluded.burst,
+                            excluded.max_waiting, NULL::timestamptz)
     RETURNING id, name, scopes, queues, types, own_tasks, burst, max_waiting, rotated_at, revoked_at,
               rate_count || '/' || CASE rate_seconds WHEN 1 THEN 's' WHEN 60 THEN 'm' WHEN 3600 THEN 'h'
                                                      WHEN 86400 THEN 'd' ELSE rate_seconds || 's' END AS rate
@@ -139,4 +146,7 @@ SELECT r.id AS audit_id, r.action, pg_notify('bobrai_access', '') AS notified
 FROM declared LEFT JOIN recorded AS r ON true;
 
 -- name: other_key_of_name
-SELECT id FROM api_keys WHERE name = $1 AND revoked_at IS NULL AND (id <> $2 OR created_by <> $3);
+-- Who else has the name or the id.
+SELECT id FROM api_keys
+WHERE (name = $1 AND revoked_at IS NULL AND superseded_at IS NULL AND (id <> $2 OR created_by <> $3))
+   OR (id = $2 AND created_by <> $3);

@@ -18,6 +18,8 @@ CREATE TABLE api_keys (
     rotated_at     timestamptz,
     expires_at     timestamptz,                                      -- NULL: never
     revoked_at     timestamptz,
+    declared_hash  bytea       CHECK (length(declared_hash) = 32),   -- of the secret that was declared last
+    superseded_at  timestamptz,                                      -- another one is declared under its name
     last_used_at   timestamptz,                                      -- to a minute
     CONSTRAINT api_keys_previous_has_end CHECK ((previous_hash IS NULL) = (previous_until IS NULL)),
     CONSTRAINT api_keys_rate_is_whole CHECK ((rate_count IS NULL) = (rate_seconds IS NULL)),
@@ -25,8 +27,8 @@ CREATE TABLE api_keys (
     CONSTRAINT api_keys_admin_is_whole
         CHECK (NOT 'admin' = ANY (scopes) OR (cardinality(queues) = 0 AND cardinality(types) = 0 AND NOT own_tasks))
 );
--- Two keys that are not revoked never have the same name.
-CREATE UNIQUE INDEX api_keys_name ON api_keys (name) WHERE revoked_at IS NULL;
+-- Two keys that are not revoked never have the same name, but for one that is declared no longer and goes on for a grace.
+CREATE UNIQUE INDEX api_keys_name ON api_keys (name) WHERE revoked_at IS NULL AND superseded_at IS NULL;
 
 -- One row per living API process, among which rates are divided.
 CREATE TABLE api_replicas (
