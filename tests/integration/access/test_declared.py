@@ -233,7 +233,7 @@ async def test_what_a_declaration_makes_changes_and_ends_is_known_later(store: D
         ("key.create", "key:a2"),
     ]
     rates = [tuple(json.loads(entry[side] or "{}").get("rate") for side in ("before", "after")) for entry in entries]
-    assert rates == [(None, "5/m"), ("5/m", "9/m"), ("9/m", "9/m"), ("9/m", None), (None, "9/m")]
+    assert rates == [(None, "5/m"), ("5/m", "9/m"), ("9/m", "9/m"), ("9/m", "9/m"), (None, "9/m")]
     rotated = json.loads(entries[2]["before"])["rotated_at"], json.loads(entries[2]["after"])["rotated_at"]
     assert rotated[0] is None
     assert rotated[1] is not None
