@@ -49,9 +49,12 @@ class KeyRoutes:
         return Reply(views.encode(views.KeyList([views.key(row) for row in await keys.every(self._database)])))
 
     async def read(self, request: Request) -> Reply:
-        """Return one key, without its secret."""
+        """Return one key, without its secret; one that was revoked is gone, but for the list."""
         schemas.query(schemas.NoQuery, request.query_string)
-        return Reply(views.encode(views.key(await self._row(_id_of(request)))))
+        row = await self._row(_id_of(request))
+        if row["revoked_at"] is not None:
+            raise _not_found()
+        return Reply(views.encode(views.key(row)))
 
     async def rotate(self, request: Request) -> Reply:
         """Give a key another secret and show it."""

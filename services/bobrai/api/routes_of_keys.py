@@ -39,6 +39,7 @@ def _reading(keys: KeyRoutes) -> list[Operation]:
             scope=Scope.ADMIN,
             tag="Keys",
             summary="Read an API key",
+            description="One that was revoked is gone, but for the list.",
             successes={200: Success("The key, without its secret.", views.KeyView)},
             problems=("key-not-found", "invalid", *STORED),
         ),

@@ -68,6 +68,16 @@ async def _refused(api: Api, secret: str) -> bool:
     return await status(api, secret) == 401
 
 
+async def test_a_revoked_key_is_gone_but_for_the_list(api: Api, keys: Keys) -> None:
+    admin, key = bearer((await keys.make("admin")).secret), await keys.make()
+    path = f"/api/v1/keys/{key.key_id}"
+    assert (await api.get(path, headers=admin)).status_code == 200
+    assert [(await api.delete(path, headers=admin)).status_code for _ in range(2)] == [204, 204]
+    assert (await api.get(path, headers=admin)).status_code == 404
+    listed = (await api.get("/api/v1/keys", headers=admin)).json()["keys"]
+    assert [each["revoked_at"] is None for each in listed if each["id"] == key.key_id] == [False]
+
+
 async def test_both_secrets_work_in_the_grace_of_a_rotation_and_then_the_new_one_alone(
     api: Api, store: Database, keys: Keys
 ) -> None:
@@ -144,9 +154,9 @@ async def test_while_the_database_is_away_nobody_is_refused_by_mistake_and_known
     async with closed_api(proxy.url(database.url), free_port(), stale_seconds=4.0, refresh_seconds=1.0) as api:
         document = "/api/openapi.json"  # which needs no database
         assert (await api.get(document, headers=bearer(known.secret))).status_code == 200
-        made_meanwhile = await keys.make()
         proxy.refuse()
         proxy.cut()
+        made_meanwhile = await keys.make()  # past the proxy: nobody tells this API
         answer = await api.get(document, headers=bearer(known.secret))
         assert answer.status_code == 200
         assert "PayloadOf_numbers" in answer.text
