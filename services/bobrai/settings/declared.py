@@ -6,40 +6,17 @@ In: a JSON array. Out: checked declarations, for the API to make. A Helm chart o
 import json
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BeforeValidator, ValidationError
 from pydantic_settings import NoDecode
 
-from bobrai.domain.access import Allowance, Grant
+from bobrai.settings.grants import GrantSettings
 
 
-class DeclaredKey(BaseModel):
+class DeclaredKey(GrantSettings):
     """One key: its name, the file that holds ``bobrai_<id>_<secret>``, and what it may do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     file: str
-    scopes: tuple[str, ...]
-    queues: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    own_tasks: bool = False
-    rate: str | None = None
-    burst: int | None = None
-    max_waiting: int | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "DeclaredKey":
-        self.grant()
-        self.allowance()
-        return self
-
-    def grant(self) -> Grant:
-        """Return what it may do."""
-        return Grant.of(self.scopes, queues=self.queues, types=self.types, own_tasks=self.own_tasks)
-
-    def allowance(self) -> Allowance:
-        """Return how much it may take."""
-        return Allowance.of(rate=self.rate, burst=self.burst, max_waiting=self.max_waiting)
 
 
 def _declared(value: object) -> object:

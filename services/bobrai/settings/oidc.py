@@ -5,14 +5,14 @@ docs/oidc.md shows examples.
 """
 
 import json
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import NoDecode
 
-from bobrai.domain.access import Allowance, Grant
+from bobrai.settings.grants import GrantSettings
+from bobrai.settings.values import is_loopback_host
 
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("RS256", "ES256", "EdDSA")
@@ -20,34 +20,6 @@ MAX_ISSUERS: Final = 20
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
-
-
-class GrantSettings(BaseModel):
-    """What is granted, in the words of an API key's grant."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    scopes: tuple[str, ...]
-    queues: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    own_tasks: bool = False
-    rate: str | None = None
-    burst: int | None = None
-    max_waiting: int | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "GrantSettings":
-        self.grant()
-        self.allowance()
-        return self
-
-    def allowance(self) -> Allowance:
-        """Return how much each subject may take."""
-        return Allowance.of(rate=self.rate, burst=self.burst, max_waiting=self.max_waiting)
-
-    def grant(self) -> Grant:
-        """Return it as what a principal holds."""
-        return Grant.of(self.scopes, queues=self.queues, types=self.types, own_tasks=self.own_tasks)
 
 
 class RoleSettings(GrantSettings):
@@ -111,16 +83,9 @@ def fault_of_url(url: str, *, allow_http: bool) -> str:
         return "must be a URL that begins with https://"
     if "@" in parts.netloc or "#" in url:
         return "must be a URL without user, password and fragment"
-    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
+    if parts.scheme == "http" and not (allow_http or is_loopback_host(host)):
         return "must begin with https://: whoever can change keys on their way could be anybody; allow_http allows it"
     return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _issuers(value: object) -> object:

@@ -104,7 +104,11 @@ def split_address(value: str) -> tuple[str, int]:
 
 def is_loopback(value: str) -> bool:
     """Whether a checked ``HOST:PORT`` is reached from this machine alone."""
-    host, _ = split_address(value)
+    return is_loopback_host(split_address(value)[0])
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host is this machine, as itself alone reaches it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
