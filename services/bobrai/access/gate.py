@@ -117,10 +117,14 @@ class Gate:
             await self._tokens.close()
 
     async def _of_key(self, shown: secrets.Shown, address: str) -> Principal:
-        if not self.keyring.knows(shown):
+        principal = self.keyring.principal(shown)
+        if principal is None:
             self._throttle.look_at(address)
-            await self.keyring.look_for(shown)
-        return self.keyring.principal(shown)
+            await self.keyring.look_for_more()
+            principal = self.keyring.principal(shown)
+            if principal is None:
+                raise CredentialRefused("unknown", "This key is not known")
+        return principal
 
 
 def _verifier(settings: AuthSettings) -> OidcVerifier | None:

@@ -5,7 +5,6 @@ client shows. A key that is not known makes the ring read again, since it may be
 that is away refuses nobody by mistake: known keys go on for a while, of others nothing is known.
 """
 
-import asyncio
 import hmac
 import time
 from typing import Final
@@ -16,11 +15,11 @@ from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
 from bobrai.store import keys
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database, Record
+from bobrai.store.rereading import Rereading
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
 
-_LEAST_PAUSE_SECONDS: Final = 0.2  # between two reads for keys that are not known
 _TOUCH_SECONDS: Final = 60.0
 
 
@@ -60,9 +59,7 @@ class Keyring:
         self._stale_seconds = stale_seconds
         self._keys: dict[str, _Key] = {}
         self._read_at = float("-inf")  # the latest read that went well began then
-        self._began_at = float("-inf")
-        self._reading = asyncio.Lock()
-        self._next_read: asyncio.Task[None] | None = None
+        self._rereading = Rereading(self._read)
         self._used: set[str] = set()  # since the last note of it
         self._noted: dict[str, float] = {}
 
@@ -73,25 +70,22 @@ class Keyring:
 
     async def run_once(self) -> float:
         """Read everything again, and note who was here; returns the seconds until the next time."""
-        async with self._reading:
-            await self._read()
+        await self._rereading.now()
         await self._note_used()
         return self._interval
 
-    def knows(self, shown: Shown) -> bool:
-        """Whether the key is known here, be it still good or not."""
-        return self._found(shown) is not None
+    async def look_for_more(self) -> None:
+        """Read the keys again, because one that is not known may be new; raises DatabaseUnavailable."""
+        await self._patient.outlast(self._rereading.soon)
 
-    async def look_for(self, shown: Shown) -> None:
-        """Read the keys again, because this one may be new; raises DatabaseUnavailable."""
-        if not self.knows(shown):
-            await self._patient.outlast(self._reread)
+    def principal(self, shown: Shown) -> Principal | None:
+        """Return whom a key is of, None when the key is not known.
 
-    def principal(self, shown: Shown) -> Principal:
-        """Return whom a key is of; raises CredentialRefused, or DatabaseUnavailable when that cannot be known now."""
+        Raises CredentialRefused for one that has ended, and DatabaseUnavailable when that cannot be known now.
+        """
         found = self._found(shown)
         if found is None:
-            raise CredentialRefused("unknown", "This key is not known")
+            return None
         now = time.monotonic()
         if found.revoked:
             raise CredentialRefused("revoked", "This key was revoked")
@@ -107,22 +101,8 @@ class Keyring:
         key = self._keys.get(shown.key_id)
         return key if key is not None and key.fits(shown.digest, time.monotonic()) else None
 
-    async def _reread(self) -> None:
-        """Return once a read is over that began after this call: it knows what was committed before."""
-        if self._next_read is None:
-            self._next_read = asyncio.create_task(self._read_soon())
-            self._next_read.add_done_callback(_retrieve)
-        await asyncio.shield(self._next_read)
-
-    async def _read_soon(self) -> None:
-        # Whoever shows unknown keys waits for the same read, and they are a few in a second.
-        await asyncio.sleep(self._began_at + _LEAST_PAUSE_SECONDS - time.monotonic())
-        async with self._reading:
-            self._next_read = None  # who comes now may ask for what this read does not see
-            await self._read()
-
     async def _read(self) -> None:
-        began = self._began_at = time.monotonic()
+        began = time.monotonic()
         rows = await keys.known(self._database)
         # Seconds that are left count from the statement, so that no key lives longer for a slow answer.
         fresh: dict[str, _Key] = {}
@@ -142,9 +122,3 @@ class Keyring:
             self._used -= due
             self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in self._keys}
             self._noted.update(dict.fromkeys(due, now))
-
-
-def _retrieve(read: asyncio.Task[None]) -> None:
-    """Take a failed read's error although nobody may wait for it any more."""
-    if not read.cancelled():
-        read.exception()

@@ -5,7 +5,6 @@ payload fits its JSON Schema, whether a queue has room, whether anybody can run 
 catalog read again at once, but not in a busy loop.
 """
 
-import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -22,12 +21,12 @@ from bobrai.domain.task import TaskType
 from bobrai.settings.api import ApiSettings
 from bobrai.store import queues, task_types, workers
 from bobrai.store.pool import Database
+from bobrai.store.rereading import Rereading
 from bobrai.store.workers import LiveWorker
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
-_LEAST_PAUSE_SECONDS: Final = 0.2  # between two reads for unknown names
 _FAULTS_PER_PAYLOAD: Final = 20
 # The validator lists every fault or the first, and makes up to a tenth of a millisecond of each.
 _ALL_FAULTS_CHARACTERS: Final = 2048
@@ -124,15 +123,12 @@ class Catalog:
         self._database = database
         self._default_limit = settings.max_backlog
         self._interval = settings.refresh_seconds
-        self._began_at = float("-inf")  # the latest read
-        self._next_read: asyncio.Task[None] | None = None
-        self._reading = asyncio.Lock()
+        self._rereading = Rereading(self._read)
         self._connected = metrics.CONNECTED.labels("database")
 
     async def run_once(self) -> float:
         """Read everything again; returns the seconds until the next time."""
-        async with self._reading:
-            await self._read()
+        await self._rereading.now()
         return self._interval
 
     def knows(self, type_name: str, queue: str | None) -> bool:
@@ -141,17 +137,7 @@ class Catalog:
 
     async def reread(self) -> None:
         """Return once a read is over that began after this call: it knows what was announced before."""
-        if self._next_read is None:
-            self._next_read = asyncio.create_task(self._read_soon())
-            self._next_read.add_done_callback(_retrieve)
-        await asyncio.shield(self._next_read)
-
-    async def _read_soon(self) -> None:
-        # Whoever asks for unknown names waits for the same read, and they are a few in a second.
-        await asyncio.sleep(self._began_at + _LEAST_PAUSE_SECONDS - time.monotonic())
-        async with self._reading:
-            self._next_read = None  # who comes now may ask for what this read does not see
-            await self._read()
+        await self._rereading.soon()
 
     async def load(self) -> None:
         """Read once if nothing was read yet; a database that is away leaves the catalog empty."""
@@ -182,21 +168,20 @@ class Catalog:
 
     async def make_queues(self, names: Iterable[str]) -> bool:
         """Make queues that do not exist; returns False, with none made, when there would be too many."""
-        async with self._reading:
+        async with self._rereading.lock:
             missing = {name for name in names if name not in self.queues}
             if missing:
                 # Other processes make queues too; a queue is made so seldom that reading first costs nothing.
                 if len(self.queues) + len(missing) <= limits.MAX_QUEUES:
-                    await self._read()
+                    await self._rereading.locked()
                 if len(self.queues.keys() | missing) > limits.MAX_QUEUES:
                     return False
                 await queues.ensure(self._database, sorted(missing))
-                await self._read()
+                await self._rereading.locked()
                 log.info("queues.made", queues=sorted(missing))
         return True
 
     async def _read(self) -> None:
-        self._began_at = time.monotonic()
         try:
             found = await task_types.every(self._database)
             rows = await queues.every(self._database)
@@ -230,9 +215,3 @@ class Catalog:
         if fresh != self.types:
             self.version += 1
             self.types = fresh
-
-
-def _retrieve(read: asyncio.Task[None]) -> None:
-    """Take a failed read's error although nobody may wait for it any more."""
-    if not read.cancelled():
-        read.exception()
