@@ -162,7 +162,15 @@ async def test_no_more_requests_are_under_way_than_may_and_those_that_wait_for_a
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("LOCK TABLE queues IN ACCESS EXCLUSIVE MODE")
-        held = [asyncio.create_task(client.get(QUEUES)) for _ in range(2)]
+        held: list[asyncio.Task[httpx.Response]] = []
+
+        async def all_are_held() -> bool:
+            under_way = len(waiting) + len(held) + 1  # and this look
+            return f"bobrai_http_requests_in_progress {under_way}.0" in (await client.get("/metrics")).text
+
+        for _ in range(2):
+            held.append(asyncio.create_task(client.get(QUEUES)))
+            await eventually(all_are_held)
 
         async def is_full() -> bool:
             return (await client.get(f"{TASKS}/{task_id}")).status_code == 503
