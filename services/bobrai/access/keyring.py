@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from bobrai.access.secrets import Shown
-from bobrai.domain.access import Allowance, Grant, Principal, PrincipalKind, Rate
+from bobrai.domain.access import Allowance, Grant, Principal, PrincipalKind
 from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
 from bobrai.store import keys
 from bobrai.store.patience import PatientDatabase
@@ -30,8 +30,7 @@ class _Key:
 
     def __init__(self, row: Record, now: float) -> None:
         grant = Grant.of(row["scopes"], queues=row["queues"], types=row["types"], own_tasks=row["own_tasks"])
-        rate = None if row["rate_count"] is None else Rate(row["rate_count"], row["rate_seconds"])
-        allowance = Allowance(rate, row["burst"], row["max_waiting"])
+        allowance = Allowance.of(rate=row["rate"], burst=row["burst"], max_waiting=row["max_waiting"])
         self.principal = Principal(PrincipalKind.KEY, f"key:{row['id']}", row["name"], grant, allowance)
         self.secret_hash: bytes = row["secret_hash"]
         self.previous_hash: bytes | None = row["previous_hash"]

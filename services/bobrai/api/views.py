@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from bobrai.domain.access import Grant, Principal, Rate, Scope
+from bobrai.domain.access import Grant, Principal, Scope
 from bobrai.domain.task import TaskStatus
 from bobrai.store.pool import Record
 from bobrai.store.task_types import Announced
@@ -308,18 +308,12 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
 
 def key(row: Record) -> KeyView:
     """Return a key's row as its view."""
-    return KeyView(**_key_members(row))
-
-
-def _key_members(row: Record) -> dict[str, Any]:
-    members = dict(row)
-    count, seconds = members.pop("rate_count"), members.pop("rate_seconds")
-    return {**members, "rate": None if count is None else str(Rate(count, seconds))}
+    return KeyView(**row)
 
 
 def key_with_secret(row: Record, secret: str) -> KeyWithSecret:
     """Return a key's row as its view, with the secret."""
-    return KeyWithSecret(**_key_members(row), key=secret)
+    return KeyWithSecret(**row, key=secret)
 
 
 def _spliced(text: str | None) -> Any:

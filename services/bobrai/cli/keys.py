@@ -13,7 +13,7 @@ from bobrai.access import issuing
 from bobrai.cli import streams, tables
 from bobrai.cli.database import author, with_database
 from bobrai.domain import limits
-from bobrai.domain.access import Allowance, Grant, Rate
+from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.errors import ConfigurationError
 from bobrai.store import keys
 from bobrai.store.pool import Database, Record
@@ -85,7 +85,7 @@ def _line(row: Record) -> tuple[str, ...]:
         _state(row),
         ",".join(row["scopes"]),
         ", ".join(narrowed) or "-",
-        "-" if row["rate_count"] is None else str(Rate(row["rate_count"], row["rate_seconds"])),
+        row["rate"] or "-",
         "never" if used is None else f"{used:%Y-%m-%d %H:%M}Z",
     )
 

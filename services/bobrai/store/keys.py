@@ -116,8 +116,7 @@ def _columns(grant: Grant, allowance: Allowance) -> tuple[Any, ...]:
         list(grant.queues),
         list(grant.types),
         grant.own_tasks,
-        None if rate is None else rate.count,
-        None if rate is None else rate.seconds,
+        None if rate is None else str(rate),
         allowance.burst,
         allowance.max_waiting,
     )

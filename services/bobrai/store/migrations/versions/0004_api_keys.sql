@@ -9,8 +9,7 @@ CREATE TABLE api_keys (
     queues         text[]      NOT NULL DEFAULT '{}',                -- patterns; none: every queue
     types          text[]      NOT NULL DEFAULT '{}',                -- patterns; none: every type
     own_tasks      boolean     NOT NULL DEFAULT false,
-    rate_count     integer     CHECK (rate_count > 0),                -- requests in rate_seconds; NULL: unbounded
-    rate_seconds   integer     CHECK (rate_seconds > 0),
+    rate           text        CHECK (rate ~ '^[1-9][0-9]*/[smhd]$'), -- requests, such as 100/s; NULL: unbounded
     burst          integer     CHECK (burst > 0),                     -- at once; NULL: as many as the rate has
     max_waiting    bigint      CHECK (max_waiting >= 0),              -- tasks; NULL: unbounded
     created_at     timestamptz NOT NULL DEFAULT now(),
@@ -22,8 +21,7 @@ CREATE TABLE api_keys (
     superseded_at  timestamptz,                                      -- another one is declared under its name
     last_used_at   timestamptz,                                      -- to a minute
     CONSTRAINT api_keys_previous_has_end CHECK ((previous_hash IS NULL) = (previous_until IS NULL)),
-    CONSTRAINT api_keys_rate_is_whole CHECK ((rate_count IS NULL) = (rate_seconds IS NULL)),
-    CONSTRAINT api_keys_burst_has_rate CHECK (burst IS NULL OR rate_count IS NOT NULL),
+    CONSTRAINT api_keys_burst_has_rate CHECK (burst IS NULL OR rate IS NOT NULL),
     CONSTRAINT api_keys_admin_is_whole
         CHECK (NOT 'admin' = ANY (scopes) OR (cardinality(queues) = 0 AND cardinality(types) = 0 AND NOT own_tasks))
 );
