@@ -20,6 +20,8 @@ from tests.support.run_folder import RunFolder
 
 PHONE = (360, 740)
 DESK = (1280, 800)
+REBOUND_HOST = "evil.example"  # whose owner had it lead to the machine of who reads their page
+ARGUMENTS = ("--no-proxy-server", f"--host-resolver-rules=MAP {REBOUND_HOST} 127.0.0.1")
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def module_browser() -> Iterator[Browser]:
     except programs.ProgramMissing as missing:
         pytest.skip(str(missing))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-proxy-server"])
+        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS])
         yield browser
         browser.close()
 

@@ -1,4 +1,4 @@
-"""A page of another origin in a real browser: it may use the API where it is let in, and nowhere else."""
+"""A page of another origin in a real browser: it may use the API where it is let in, and nowhere else, open or not."""
 
 import asyncio
 import http.server
@@ -13,6 +13,7 @@ from bobrai.access import issuing
 from bobrai.domain.access import Grant
 from bobrai.settings import load
 from bobrai.store.pool import Database as Pool
+from tests.acceptance.conftest import REBOUND_HOST
 from tests.integration.api.conftest import announce
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database
@@ -106,3 +107,42 @@ def test_a_page_uses_the_api_where_its_origin_is_named_and_gets_nothing_elsewher
     assert asked(browser, elsewhere, started("*"), key) == {**used, "paused": 404}
     for origins in ("", "https://app.example.org", elsewhere.replace("127.0.0.1", "localhost")):
         assert asked(browser, elsewhere, started(origins), key) == "TypeError", origins
+
+
+# Requests that a browser sends without asking first: no body, or one that any form could have.
+BLIND = """
+async (url) => {
+  for (const path of ['/api/v1/tasks/1/cancel', '/api/v1/tasks/1/replay']) {
+    await fetch(url + path, {method: 'POST', mode: 'no-cors'});
+  }
+  await fetch(`${url}/api/v1/tasks`, {method: 'POST', mode: 'no-cors', body: '{"type":"echo","payload":1}'});
+}
+"""
+# What a page does that is served, as its browser believes, by the API itself.
+REBOUND = """
+async () => {
+  const read = await fetch('/api/v1/tasks');
+  const made = await fetch('/api/v1/keys', {
+    method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{"name":"mine","scopes":["admin"]}',
+  });
+  return [read.status, made.status];
+}
+"""
+
+
+def test_an_open_service_on_this_machine_does_nothing_for_a_page_from_elsewhere(
+    key: str, module_database: Database, processes: Processes, browser: Browser, elsewhere: str
+) -> None:
+    assert key  # the types are known
+    api = processes.start("api", environment={"BOBRAI_DATABASE_URL": module_database.url})
+    page = browser.new_page()
+    page.goto(elsewhere)
+    page.evaluate(BLIND, api.url)
+    asked = [each for each in api.log_events() if each["event"] == "http.request" and each["method"] == "POST"]
+    assert [each["status"] for each in asked] == [403, 403, 403]
+    page = browser.new_page()
+    for host, statuses in ((REBOUND_HOST, [403, 403]), ("localhost", [200, 201])):
+        shown = page.goto(f"http://{host}:{api.port}/health")
+        assert shown is not None
+        assert shown.status == 200
+        assert page.evaluate(REBOUND) == statuses

@@ -154,7 +154,7 @@ async def test_no_body_keeps_others_waiting_or_takes_more_memory_than_the_chart_
 
 
 async def test_half_sent_bodies_keep_nobody_out_and_take_bounded_memory(api: Process) -> None:
-    half = b"POST %s HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+    half = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
         BATCH.encode(), SIXTEEN_MIB,
     ) + b'{"tasks":[' + b" " * (SIXTEEN_MIB - 1_000_000)  # fmt: skip
     writers = []
@@ -192,9 +192,9 @@ async def _gone_quietly(writer: asyncio.StreamWriter) -> None:
 SLOW = {
     "silent": b"",
     "blank": b"\r\n",
-    "half a head": b"GET /api/v1/queues HTTP/1.1\r\nhost: a\r\nx: ",
-    "dripped": b"GET /api/v1/queues HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 2000,
-    "after an answer": b"POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
+    "half a head": b"GET /api/v1/queues HTTP/1.1\r\nhost: localhost\r\nx: ",
+    "dripped": b"GET /api/v1/queues HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 2000,
+    "after an answer": b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n",
 }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 _AWAY_SECONDS: Final = 1.0  # until the next look at a database that does not answer
-_BEARER: Final = b"bearer "
+_BEARER: Final = b"bearer"
 _NO_KEY: Final = (
     "The bearer token is neither a key (bobrai_<id>_<secret>) nor of an identity provider that is known here"
 )
@@ -75,9 +75,12 @@ class Gate:
         Raises CredentialRefused; RateLimited for an address that shows too many such; Unavailable when that cannot be
         known now. Another scheme than Bearer is for somebody else on the way, such as a gateway, and says nothing here.
         """
-        if header is None or header[: len(_BEARER)].lower() != _BEARER:
+        if header is None:
             return self.anonymous
-        token = header[len(_BEARER) :].strip()
+        scheme, _, token = header.replace(b"\t", b" ").strip().partition(b" ")
+        if scheme.lower() != _BEARER:
+            return self.anonymous
+        token = token.strip()
         try:
             if (shown := secrets.read(token)) is not None:
                 return await self._of_key(shown, address)

@@ -6,6 +6,8 @@ accepted since is in the next count.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from bobrai.api.admission import Room
@@ -45,6 +47,13 @@ class Allowances:
             raise TooManyWaiting(most, _RETRY_AFTER_SECONDS)
         return room
 
+    async def taken(self, principal: Principal) -> AbstractContextManager[None]:
+        """Count one task that is made to wait inside of the returned context, which gives it back if that fails.
+
+        Raises TooManyWaiting. It counts for whoever has it wait, until the next count for whose it is.
+        """
+        return _given_back_on_failure(await self.admit(principal, 1))
+
     async def run_once(self) -> float:
         """Count again for those who submitted lately; returns the seconds until the next time."""
         now = time.monotonic()
@@ -68,3 +77,13 @@ class Allowances:
         for principal_id, waiting in (await tasks.waiting_of(self._database, bounds)).items():
             if principal_id in self._rooms:
                 self._rooms[principal_id].measured(waiting, taken_at=began)
+
+
+@contextmanager
+def _given_back_on_failure(room: Room | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if room is not None:
+            room.give_back(1)
+        raise

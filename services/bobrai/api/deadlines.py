@@ -2,7 +2,8 @@
 
 Kept for all of them by one timer, because a timer each costs more than checking.
 
-In: requests as they begin and end. Out: the cancellation of those that are overdue, at most a quarter second late.
+In: requests as they begin and end. Out: the cancellation of those that are overdue, at most a quarter second late, and
+a 429 problem for a principal that takes more than its share of the process.
 """
 
 import asyncio
@@ -11,21 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from bobrai.api import problems
+from bobrai.domain.access import Principal, PrincipalKind
 from bobrai.telemetry import metrics
 
 _LOOK_SECONDS: Final = 0.25
 
 
 class Deadline:
-    """The end of one request's time; ``passed`` says whether its task was cancelled for it, ``crowded`` for others."""
+    """The end of one request's time; ``passed`` says whether its task was cancelled for it, ``crowded`` for others.
 
-    __slots__ = ("_at", "_task", "crowded", "passed")
+    ``owner``: the id of the principal that it counts for; empty: nobody.
+    """
+
+    __slots__ = ("_at", "_task", "crowded", "owner", "passed")
 
     def __init__(self, task: "asyncio.Task[object] | None", seconds: float) -> None:
         self._task = task
         self._at = time.monotonic() + seconds
         self.passed = False
         self.crowded = False
+        self.owner = ""
 
     def allow(self, seconds: float) -> None:
         """End so many seconds from now instead."""
@@ -56,8 +63,10 @@ class Deadline:
 class Deadlines:
     """Every deadline of a process."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_per_principal: int) -> None:
         self.most = most
+        self._most_per_principal = most_per_principal
+        self._of: dict[str, int] = {}  # requests under way, by principal
         self._aside = 0
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -85,9 +94,29 @@ class Deadlines:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         return deadline
 
+    def count(self, deadline: Deadline, principal: Principal) -> None:
+        """Count a request for its principal; raises a 429 problem when that has as many under way as may be.
+
+        All who show no credential are one principal, of which nobody could have a share.
+        """
+        if principal.kind is PrincipalKind.ANONYMOUS:
+            return
+        under_way = self._of.get(principal.id, 0)
+        if under_way >= self._most_per_principal:
+            metrics.ACCESS_THROTTLED.labels(principal.kind).inc()
+            raise problems.too_many_at_once(self._most_per_principal)
+        self._of[principal.id] = under_way + 1
+        deadline.owner = principal.id
+
     def end(self, deadline: Deadline) -> None:
         """Forget a deadline; its request is answered."""
         self._running.discard(deadline)
+        if owner := deadline.owner:
+            left = self._of[owner] - 1
+            if left:
+                self._of[owner] = left
+            else:
+                del self._of[owner]
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -7,20 +7,21 @@ of body and answer, turns errors into problems, and keeps what went wrong inside
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
 from bobrai.access.gate import Gate
 from bobrai.api import problems
 from bobrai.api.bodies import Bodies, Body
+from bobrai.api.browsers import Browsers
 from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain import limits
-from bobrai.domain.access import PrincipalKind
+from bobrai.domain.access import Principal, PrincipalKind
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
@@ -31,24 +32,26 @@ log = logs.get_logger(__name__)
 _BODY_SECONDS: Final = 30.0
 # With what the client's connection costs, an answer stays under ten seconds whatever the database does.
 ANSWER_SECONDS: Final = 8.5
+# After which a principal is looked at again: a key that ended meanwhile opens nothing more.
+_BELIEVED_SECONDS: Final = 0.5
 _CLIENT_GONE: Final = 499  # for log and metrics; nobody receives it
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
+
+
+class Shared(NamedTuple):
+    """What all endpoints of a process ask."""
+
+    gate: Gate
+    browsers: Browsers
+    deadlines: Deadlines
+    bodies: Bodies
 
 
 class Endpoint:
     """One path of the API, or with no operations the place where unknown paths end."""
 
-    def __init__(
-        self,
-        route: str,
-        operations: Mapping[str, Operation],
-        gate: Gate,
-        deadlines: Deadlines,
-        bodies: Bodies,
-    ) -> None:
-        self._gate = gate
-        self._deadlines = deadlines
-        self._bodies = bodies
+    def __init__(self, route: str, operations: Mapping[str, Operation], shared: Shared) -> None:
+        self._gate, self._browsers, self._deadlines, self._bodies = shared
         self._route = route
         self._operations = dict(operations)
         if "GET" in operations:
@@ -96,6 +99,7 @@ class Endpoint:
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
         request.deadlines = self._deadlines
         room = None
+        admitted = time.monotonic()
         try:
             if operation.scope is not None or not operation.quiet:
                 await self._admit(operation, request)
@@ -103,8 +107,13 @@ class Endpoint:
                 room = request.room = Body(deadline)
                 request.bodies = self._bodies
                 await self._read(operation, request)
+            # A body may take 30 s to come, and an answer that waits for a task takes 60 s.
+            admitted = await self._still(operation, request, admitted)
             request.allow(ANSWER_SECONDS)
-            return await operation.handler(request)
+            reply = await operation.handler(request)
+            if operation.method == "GET":
+                await self._still(operation, request, admitted, changed=problems.grant_changed)
+            return reply
         except asyncio.CancelledError as error:
             if not deadline.cut:
                 raise  # the process ends
@@ -116,11 +125,37 @@ class Endpoint:
 
     async def _admit(self, operation: Operation, request: Request) -> None:
         """Find out whom the request is from, and whether they may; before anything of its body is read."""
-        header, address = request.headers.get(b"authorization"), request.address
-        principal = request.principal = await self._gate.principal(header, address)
-        request.standing = self._gate.count(principal, address)
-        scope = operation.scope
+        request.refuse_repeated()
+        principal = request.principal = await self._principal(request)
+        request.standing = self._gate.count(principal, request.address)
+        self._deadlines.count(request.deadline, principal)
+        self._check(operation, request)
+
+    async def _still(
+        self, operation: Operation, request: Request, since: float, changed: Callable[[], Exception] | None = None
+    ) -> float:
+        """Look again whom a request is from, if it has taken a while; returns when that was known last.
+
+        Raises what ``_admit`` raises, and ``changed`` when the handler was told of another grant than holds by now.
+        """
+        now = time.monotonic()
+        if now - since < _BELIEVED_SECONDS or operation.quiet:
+            return since
+        before, request.principal = request.principal, await self._principal(request)
+        self._check(operation, request)
+        if changed is not None and request.principal.grant != before.grant:
+            raise changed()
+        return now
+
+    async def _principal(self, request: Request) -> Principal:
+        return await self._gate.principal(request.headers.get(b"authorization"), request.address)
+
+    def _check(self, operation: Operation, request: Request) -> None:
+        """Raise a 401 or 403 problem unless the principal may have the operation done."""
+        principal, scope = request.principal, operation.scope
         if scope is None or principal.may(scope):
+            if principal.kind is PrincipalKind.ANONYMOUS:
+                self._browsers.check(request)
             return
         if principal.kind is PrincipalKind.ANONYMOUS:
             metrics.ACCESS_REFUSED.labels("missing").inc()

@@ -4,6 +4,7 @@ In: a Request of an administrator. Out: a Reply; the two that carry a secret mus
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from bobrai.access import issuing
@@ -11,6 +12,7 @@ from bobrai.access.issuing import Issued
 from bobrai.api import bodies_of, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
+from bobrai.domain import limits
 from bobrai.domain.access import Allowance, Grant
 from bobrai.store import keys
 from bobrai.store.pool import Record, Transactional
@@ -32,6 +34,8 @@ class KeyRoutes:
         wish = bodies_of.wish(request.body, schemas.KeyWish)
         if wish.expires_at is not None and wish.expires_seconds is not None:
             raise problems.invalid([Fault("", "must have expires_at or expires_seconds, not both")])
+        if wish.expires_at is not None:
+            _check_end(wish.expires_at)
         issued = await issuing.create(
             self._database,
             wish.name,
@@ -98,6 +102,17 @@ def _checked(wish: schemas.KeyWish) -> tuple[Grant, Allowance]:
         raise problems.invalid([Fault("", str(error))]) from error
 
 
+def _check_end(expires_at: datetime) -> None:
+    left = (expires_at - datetime.now(UTC)).total_seconds()
+    if left <= 0:
+        raise problems.invalid([Fault("/expires_at", "must be in the future")])
+    if left > limits.MAX_KEY_LIFE_SECONDS:
+        years = limits.MAX_KEY_LIFE_SECONDS // (366 * 86_400)
+        raise problems.invalid(
+            [Fault("/expires_at", f"must be within {years} years; leave it out for a key without end")]
+        )
+
+
 def _id_of(request: Request) -> str:
     key_id = request.params["key_id"]
     if not (key_id.isascii() and key_id.isalnum()):
@@ -106,4 +121,4 @@ def _id_of(request: Request) -> str:
 
 
 def _not_found() -> Problem:
-    return Problem("key-not-found", "Key not found")
+    return Problem("key-not-found", "No key that can be used has this id; one that has ended may have had it")

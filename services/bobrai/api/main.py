@@ -13,7 +13,6 @@ from bobrai.access.gate import Gate
 from bobrai.api import app, cors, gateway, openapi, routes
 from bobrai.api.allowances import Allowances
 from bobrai.api.audit_routes import AuditRoutes
-from bobrai.api.bodies import Bodies
 from bobrai.api.catalog import Catalog
 from bobrai.api.endpoint import ANSWER_SECONDS
 from bobrai.api.key_routes import KeyRoutes
@@ -65,13 +64,14 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     patient = PatientDatabase(database, _PATIENCE_SECONDS)
     gate = Gate(database, patient, settings.auth, settings.api.bind)
     allowances = Allowances(patient)
-    submissions = Submissions(patient, catalog, allowances)
     waiters = Waiters(database, settings.api.wait_tick_seconds)
+    submissions = Submissions(patient, catalog, allowances)
+    tasks = TaskRoutes(patient, submissions, allowances, waiters, settings.api)
     probe = DatabaseProbe(database)
-    operations = _operations(settings, patient, probe, catalog, gate, submissions, waiters, stop)
+    operations = _operations(settings, patient, probe, catalog, gate, tasks, stop)
     _warn_of_open(settings.api.bind, gate.anonymous)
     try:
-        application = app.build(operations, gate, Bodies(settings.api.max_bodies_bytes), settings.api.max_requests)
+        application = app.build(operations, gate, settings)
         shared = cors.around(application, settings.api.cors_origins, operations)
         served = gateway.behind(shared, settings.api, operations)
         server = HttpServer(served, settings.api, certificates, lambda: _listening(listener, on_listening))
@@ -124,13 +124,12 @@ def _operations(
     probe: DatabaseProbe,
     catalog: Catalog,
     gate: Gate,
-    submissions: Submissions,
-    waiters: Waiters,
+    tasks: TaskRoutes,
     stop: Stop,
 ) -> list[Operation]:
     system = SystemRoutes(catalog, gate, probe, stop, lambda types: openapi.build(operations, types, gate.anonymous))
     operations = routes.operations(
-        TaskRoutes(database, submissions, waiters, settings.api),
+        tasks,
         QueueRoutes(database, catalog.run_once),
         TypeRoutes(database),
         KeyRoutes(database, gate.keyring.run_once),

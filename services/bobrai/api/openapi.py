@@ -159,8 +159,7 @@ def _parameters(operation: Operation, path: str) -> list[dict[str, Any]]:
 def _responses(operation: Operation) -> dict[str, Any]:
     found = {str(status): _success(success) for status, success in operation.successes.items()}
     by_status: dict[int, list[str]] = {}
-    refused = () if operation.scope is None else ("unauthorized", "forbidden")
-    for kind in (*operation.problems, *refused):
+    for kind in dict.fromkeys((*operation.problems, *_of_the_gate(operation))):
         by_status.setdefault(problems.KINDS[kind][0], []).append(kind)
     for status, kinds in sorted(by_status.items()):
         content = {
@@ -186,6 +185,18 @@ def _responses(operation: Operation) -> dict[str, Any]:
             "content": content,
         }
     return found
+
+
+def _of_the_gate(operation: Operation) -> tuple[str, ...]:
+    """Return the kinds of problems that a request may meet before its operation is asked."""
+    if operation.quiet and operation.scope is None:
+        return ()
+    kinds = ["bad-header", "unauthorized", "foreign-host", "rate-limited", "too-many-at-once", "overloaded"]
+    if operation.scope is not None:
+        kinds.append("forbidden")
+    if operation.method not in {"GET", "HEAD"}:
+        kinds.append("cross-origin")
+    return tuple(kinds)
 
 
 def _success(success: Success) -> dict[str, Any]:

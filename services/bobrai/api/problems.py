@@ -53,6 +53,16 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     ),
     "forbidden": (403, "Forbidden", "The credential lacks the scope that `scope` names."),
     "outside-grant": (403, "Outside of the grant", "The credential is narrowed, and does not reach what was named."),
+    "cross-origin": (
+        403,
+        "Cross-origin request",
+        "Without a credential, a page of another origin may change nothing, unless the settings name its origin.",
+    ),
+    "foreign-host": (
+        403,
+        "Foreign host",
+        "Without a credential the service is served under certain names only, and the Host header has another.",
+    ),
     "client-certificate-required": (
         403,
         "Client certificate required",
@@ -77,6 +87,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
         429,
         "Too many waiting tasks",
         "As many tasks of this credential wait as may; retry after the Retry-After time.",
+    ),
+    "too-many-at-once": (
+        429,
+        "Too many requests at once",
+        "As many requests of this credential are under way in this process as may; retry after the Retry-After time.",
     ),
     "queue-full": (429, "Queue full", "The queue's backlog is at its maximum; retry after the Retry-After time."),
     "internal": (500, "Internal error", "A defect of the server; the log has the request id."),
@@ -173,6 +188,35 @@ def outside_grant(faults: Sequence[Fault]) -> Problem:
     return Problem("outside-grant", f"{first.pointer or 'the request'}: {first.detail}", faults=faults)
 
 
+def cross_origin() -> Problem:
+    """A change that a page of another origin has a browser make, without a credential."""
+    return Problem(
+        "cross-origin",
+        "A page of another origin may change nothing here without a credential: show an API key, or have the server's "
+        "BOBRAI_API_CORS_ORIGINS name the page's origin",
+    )
+
+
+def foreign_host(host: str) -> Problem:
+    """A request without a credential, to a name under which none such is served."""
+    return Problem(
+        "foreign-host",
+        f"Without a credential nothing is served as {shorten(host)!r}: show an API key, use another name, such as "
+        "localhost, or have the server's BOBRAI_AUTH_ANONYMOUS_HOSTS name this one",
+    )
+
+
+def repeated_header(name: str) -> Problem:
+    """A header that may come once only, and came again."""
+    return Problem("bad-header", f"The header {name} came more than once")
+
+
+def grant_changed() -> Problem:
+    """A request during which the credential's grant became another."""
+    detail = "What the credential may do has changed while the request was under way; try again"
+    return Problem("unavailable", detail, headers=(_retry_after(_RETRY_SECONDS),))
+
+
 def bad_json(detail: str) -> Problem:
     """A body that is not JSON."""
     return Problem("bad-json", detail)
@@ -191,6 +235,12 @@ def crowded() -> Problem:
         "Too many bytes of request bodies are under way in this process; nothing was stored, try again",
         headers=(_retry_after(_RETRY_CROWDED_SECONDS), (b"connection", b"close")),
     )
+
+
+def too_many_at_once(requests: int) -> Problem:
+    """A request of a principal that has as many under way as it may; nothing of it was looked at."""
+    detail = f"{requests} requests of this credential are under way in this process, as many as may be; try again"
+    return Problem("too-many-at-once", detail, headers=(_retry_after(_RETRY_CROWDED_SECONDS),))
 
 
 def overloaded(requests: int) -> Problem:

@@ -9,7 +9,15 @@ from bobrai.domain import limits
 from bobrai.domain.access import Scope
 
 _TASKS: Final = "/api/v1/tasks"
-_SUBMIT: Final = (*BODY, "bad-header", "outside-grant", "idempotency-mismatch", "queue-full", *STORED)
+_SUBMIT: Final = (
+    *BODY,
+    "bad-header",
+    "outside-grant",
+    "idempotency-mismatch",
+    "too-many-waiting",
+    "queue-full",
+    *STORED,
+)
 _REPLAYED: Final = {"Idempotency-Replayed": "`true` when this is the first answer, given again."}
 _SEEN: Final = Success("The task.", views.TaskView)
 
@@ -124,6 +132,6 @@ def _changing(tasks: TaskRoutes) -> list[Operation]:
             summary="Run a final task again",
             description="Gives a task that is done, failed or cancelled a fresh set of attempts. Its errors are kept.",
             successes={200: _SEEN},
-            problems=("task-not-found", "wrong-status", "invalid", *STORED),
+            problems=("task-not-found", "wrong-status", "too-many-waiting", "invalid", *STORED),
         ),
     ]

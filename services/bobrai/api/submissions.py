@@ -39,6 +39,7 @@ _LONGEST_STEP_SECONDS: Final = 0.01  # of a batch, until others have their turn;
 # So much payload counts as one more task of a flush, so that a thousand large ones are not one statement.
 _PAYLOAD_PER_WEIGHT: Final = 8 * 1024
 _ROUNDS: Final = 5  # of making queues for one request
+_QUEUE_OF_TYPE_OUTSIDE: Final = "is required: the type's own queue is none that the credential reaches"
 
 
 class Origin(NamedTuple):
@@ -149,7 +150,7 @@ class Submissions:
                     tasks.append(task)
                     places.setdefault(task.queue, envelope.place)
                     if narrowed and not grant.has_queue(task.queue):  # its type's
-                        outside.append(_queue_outside(envelope.place, task.queue))
+                        outside.append(Fault(f"{envelope.place}/queue", _QUEUE_OF_TYPE_OUTSIDE))
             if time.perf_counter() - began > _LONGEST_STEP_SECONDS:
                 await asyncio.sleep(0)  # a large batch must not hold up everybody else
                 began = time.perf_counter()
@@ -242,13 +243,9 @@ def _is_outside(envelope: Envelope, grant: Grant, outside: list[Fault]) -> bool:
         outside.append(Fault(f"{envelope.place}/type", f"{type_!r} is none of the types that the credential reaches"))
         return True
     if queue is not None and not grant.has_queue(queue):
-        outside.append(_queue_outside(envelope.place, queue))
+        outside.append(Fault(f"{envelope.place}/queue", f"{queue!r} is none of the queues that the credential reaches"))
         return True
     return False
-
-
-def _queue_outside(place: str, queue: str) -> Fault:
-    return Fault(f"{place}/queue", f"{queue!r} is none of the queues that the credential reaches")
 
 
 def _weight(tasks: Sequence[NewTask]) -> int:

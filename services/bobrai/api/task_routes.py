@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
+from bobrai.api.allowances import Allowances
 from bobrai.api.decoding import Envelopes
 from bobrai.api.endpoint import ANSWER_SECONDS
 from bobrai.api.problems import Fault
@@ -41,9 +42,15 @@ class TaskRoutes:
     """Handlers that share the submissions, the readers and the waiters of a process."""
 
     def __init__(
-        self, database: Transactional, submissions: Submissions, waiters: Waiters, settings: ApiSettings
+        self,
+        database: Transactional,
+        submissions: Submissions,
+        allowances: Allowances,
+        waiters: Waiters,
+        settings: ApiSettings,
     ) -> None:
         self._database = database
+        self._allowances = allowances
         self._submissions = submissions
         self._waiters = waiters
         self._ttl = settings.idempotency_ttl_seconds
@@ -122,7 +129,8 @@ class TaskRoutes:
         task_id = _id_of(request)
         schemas.query(schemas.NoQuery, request.query_string)
         await self._require(task_id, request.principal)
-        await tasks.replay(self._database, task_id, by=request.author)
+        with await self._allowances.taken(request.principal):
+            await tasks.replay(self._database, task_id, by=request.author)
         row = await self._read(task_id, request.principal)
         metrics.TASKS_REPLAYED.labels(row["queue"], row["type"]).inc()
         return Reply(views.encode(views.task(row, request.principal)))

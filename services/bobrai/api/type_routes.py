@@ -29,4 +29,5 @@ class TypeRoutes:
     async def _views(self, request: Request) -> list[views.TypeView]:
         live = await workers.live(self._database)
         found = await task_types.announced(self._database)
-        return [views.task_type(each, live) for each in found if request.principal.grant.has_type(each.type.name)]
+        grant = request.principal.grant
+        return [views.task_type(each, live, grant) for each in found if grant.has_type(each.type.name)]

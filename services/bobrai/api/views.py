@@ -139,7 +139,10 @@ class TypeView(msgspec.Struct):
 
     name: str
     description: str
-    queue: Annotated[str, Meta(description="Where its tasks wait, unless a task says otherwise.")]
+    queue: Annotated[
+        str | None,
+        Meta(description="Where its tasks wait, unless a task says otherwise; null: out of the credential's reach."),
+    ]
     payload_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
     result_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
     timeout_seconds: float
@@ -147,7 +150,9 @@ class TypeView(msgspec.Struct):
     announced_at: Moment
     workers: Annotated[int, Meta(description="Living workers that have it.")]
     workers_unknown: Annotated[int, Meta(description="Living workers of an older release, which may have it or not.")]
-    queue_workers: Annotated[int, Meta(description="Of both, those that consume its queue.")]
+    queue_workers: Annotated[
+        int | None, Meta(description="Of both, those that consume its queue; null with the queue.")
+    ]
 
 
 class TypeList(msgspec.Struct):
@@ -239,7 +244,8 @@ def task(row: Record, principal: Principal) -> TaskView:
     """Return a task's row as its view; what handlers were given and what they answered only to who may see it."""
     status = row["status"]
     errors = row["errors"]
-    whole = principal.may(Scope.TASKS_PAYLOAD)
+    # Who may cancel a task and not read it is shown what became of it, and nothing of what it is about.
+    whole = principal.may(Scope.TASKS_READ) and principal.may(Scope.TASKS_PAYLOAD)
     return TaskView(
         id=row["id"],
         type=row["type"],
@@ -285,16 +291,17 @@ def queue(row: Record, workers: Sequence[LiveWorker], grant: Grant) -> QueueView
     )
 
 
-def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
-    """Return a type as its view."""
+def task_type(announced: Announced, workers: Sequence[LiveWorker], grant: Grant) -> TypeView:
+    """Return a type as its view; a queue that is outside of the grant is not named."""
     type_ = announced.type
     retry = type_.retry
     having = [worker for worker in workers if worker.may_have(type_.name)]
     known = sum(worker.types is not None for worker in having)
+    reached = grant.has_queue(type_.queue)
     return TypeView(
         name=type_.name,
         description=type_.description,
-        queue=type_.queue,
+        queue=type_.queue if reached else None,
         payload_schema=_spliced(type_.payload_schema),
         result_schema=_spliced(type_.result_schema),
         timeout_seconds=type_.timeout_seconds,
@@ -302,7 +309,7 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker]) -> TypeView:
         announced_at=announced.announced_at,
         workers=known,
         workers_unknown=len(having) - known,
-        queue_workers=sum(type_.queue in worker.queues for worker in having),
+        queue_workers=sum(type_.queue in worker.queues for worker in having) if reached else None,
     )
 
 

@@ -25,6 +25,8 @@ ANYBODY: Final = anonymous(())  # until it is known better
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,%d}" % limits.MAX_REQUEST_ID)
 _TRACESTATE: Final = re.compile(rb"[!-~][ -~]{0,511}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# Of two that differ, another on the way may have believed the other one.
+_ONCE: Final = (b"authorization", b"idempotency-key", b"content-type")
 # How much of a body that is refused for its size is read and thrown away, so that the client can read the answer.
 _DISCARDED_BYTES: Final = 8 * 1024 * 1024
 
@@ -117,6 +119,16 @@ class Request:
             self.request_id = given.decode("ascii")
         else:
             self.request_id = new_request_id()
+
+    def refuse_repeated(self) -> None:
+        """Raise a 400 problem for a header that came twice, and of which one would decide."""
+        headers = self.scope["headers"]
+        if len(self.headers) == len(headers):
+            return
+        names = [name for name, _ in headers]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                raise problems.repeated_header(name.decode("ascii").title())
 
     @property
     def prefix(self) -> str:

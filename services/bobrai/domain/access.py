@@ -31,7 +31,7 @@ class Scope(StrEnum):
 MEANINGS: Final[dict[Scope, str]] = {
     Scope.TASKS_SUBMIT: "submit tasks",
     Scope.TASKS_READ: "read and list tasks, without what was given to their handlers and what these answered",
-    Scope.TASKS_PAYLOAD: "see payloads, results, progress and the texts of errors, where tasks are shown",
+    Scope.TASKS_PAYLOAD: "see payloads, results, progress and the texts of errors, of the tasks that it may read",
     Scope.TASKS_CONTROL: "cancel tasks and run them again",
     Scope.QUEUES_READ: "read queues with their figures, and task types",
     Scope.QUEUES_CONTROL: "make, pause, limit and remove queues",

@@ -46,7 +46,7 @@ TOO_MANY_HEADS: Final = Refusal(
     "too-many-heads", 503, "Too many large heads", "Too many requests with long headers are under way; try again."
 )
 NOT_HTTP: Final = Refusal("bad-request", 400, "Bad request", "This is not a request in HTTP/1.1")
-NO_HOST: Final = Refusal("bad-request", 400, "Bad request", "A request in HTTP/1.1 needs a Host header")
+ONE_HOST: Final = Refusal("bad-request", 400, "Bad request", "A request in HTTP/1.1 needs a Host header, and one only")
 # What the parser says when it was told to stop, or sees the first words of HTTP/2: nothing that would help a client.
 _UNTOLD: Final = ("callback error", "Pause on")
 _RETRY_SECONDS: Final = b"2"
@@ -258,8 +258,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._retold:
             self._retold = self._offers = False
             return
-        if not any(name == b"host" for name, _ in self.headers) and self.parser.get_http_version() == "1.1":
-            self._refuse_in_parser(NO_HOST)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse_in_parser(ONE_HOST)
         self._offers = bool(self.parser.should_upgrade())
         self.waits.heads.leave(self)
         self._in_head = self._head_begun = self._complete = False

@@ -61,6 +61,11 @@ class ApiSettings(Group):
         5_000,
         description="Requests under way at once, but for probes and those that wait for a task; beyond: 503.",
     )
+    max_requests_per_principal: Count = Field(
+        2_500,
+        description="Requests of one key, or of one subject of tokens, under way at once in a process, with those that"
+        " wait for a task; beyond: 429.",
+    )
     max_connections: Count = Field(
         10_000,
         description="Connections at once; beyond, the one that has kept the server waiting longest makes room.",

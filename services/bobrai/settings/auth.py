@@ -9,7 +9,7 @@ from bobrai.domain.access import ALL_SCOPES, WORKING_SCOPES, Rate, Scope
 from bobrai.settings.declared import DeclaredKeys
 from bobrai.settings.group import Group
 from bobrai.settings.oidc import Issuers
-from bobrai.settings.values import MaybeRate, Scopes, Seconds, is_loopback
+from bobrai.settings.values import Hosts, MaybeRate, Scopes, Seconds, is_loopback
 
 
 class AuthSettings(Group):
@@ -21,6 +21,12 @@ class AuthSettings(Group):
         None,
         description="What a request without a credential may do: scopes, separated by commas, or `none`. Not set: all "
         "of them when the API is served on the loopback, all but `admin` elsewhere, which it warns of.",
+    )
+    anonymous_hosts: Hosts | None = Field(
+        None,
+        description="Names under which requests without a credential are served, as their Host header says, separated"
+        " by commas, such as `bobrai.internal,*.example.org`; `*`: any. Not set: when the API is served on the"
+        " loopback, and no proxy is trusted, `localhost` and the loopback's addresses; any elsewhere.",
     )
     rate: MaybeRate = Field(
         None,

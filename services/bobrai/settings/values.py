@@ -28,6 +28,7 @@ _MAX_ROOT_PATH: Final = 200
 _ORIGIN: Final = re.compile(
     r"(?P<site>(?P<scheme>https?)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]))(?::(?P<port>[0-9]{1,5}))?"
 )
+_HOST_NAME: Final = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:]*:[0-9a-f:.]*")
 _OWN_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
@@ -163,6 +164,21 @@ def _origin(name: str) -> str:
     return found["site"] if own else f"{found['site']}:{int(port)}"
 
 
+def _hosts(value: object) -> object:
+    names = _names(value)
+    return tuple(dict.fromkeys(map(_host_name, names))) if isinstance(names, tuple) else names
+
+
+def _host_name(value: str) -> str:
+    name = value.lower().strip("[]").rstrip(".")
+    if name != "*" and _HOST_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{value!r} is no host: a name or an address in ASCII without a port, such as bobrai.internal or "
+            "*.example.org; or * for every host"
+        )
+    return name
+
+
 def _names(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
@@ -201,6 +217,7 @@ def checked_queues(names: tuple[str, ...]) -> tuple[str, ...]:
 RootPath = Annotated[str, AfterValidator(_root_path)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)]
 Address = Annotated[str, AfterValidator(_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MaybeRate = Annotated[Rate | None, BeforeValidator(_rate)]

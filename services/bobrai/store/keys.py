@@ -21,6 +21,7 @@ _KNOWN = statement("known_keys")
 _LIST = statement("list_keys")
 _CREATE = statement("create_key")
 _NAME_TAKEN = statement("key_name_taken")
+_FREE_NAME = statement("free_key_name")
 _ROTATE = statement("rotate_key")
 _REVOKE = statement("revoke_key")
 _TOUCH = statement("touch_keys")
@@ -62,17 +63,10 @@ async def create(
 
     Raises KeyNameTaken and TooManyKeys.
     """
-    rows = await database.fetch(
-        _CREATE,
-        key_id,
-        name,
-        secret_hash,
-        *_columns(grant, allowance),
-        expires_at,
-        expires_seconds,
-        limits.MAX_KEYS,
-        *by,
-    )
+    values = (*_columns(grant, allowance), expires_at, expires_seconds, limits.MAX_KEYS, *by)
+    rows = await database.fetch(_CREATE, key_id, name, secret_hash, *values)
+    if not rows and await database.fetch(_FREE_NAME, name):
+        rows = await database.fetch(_CREATE, key_id, name, secret_hash, *values)
     if rows:
         audit.tell(rows[0]["audit_id"], Action.KEY_CREATE, f"key:{key_id}", by)
         return

@@ -126,9 +126,10 @@ SUBMISSIONS_REFUSED = counter(
 )
 ACCESS_REFUSED = counter(
     "bobrai_access_refused_total",
-    "Requests that were refused for who asked, by reason: missing, no credential; scope: it may do other things. Of the"
-    " credential: malformed, unknown, expired, revoked; of a token also algorithm, issuer, unknown_key, signature,"
-    " audience, not_yet, lifetime, claims.",
+    "Requests that were refused for who asked, by reason: missing, no credential; scope: it may do other things; also"
+    " without a credential host and origin: a name or a page that is not served. Of the credential: malformed, unknown,"
+    " expired, revoked; of a token also algorithm, issuer, unknown_key, signature, audience, not_yet, lifetime,"
+    " claims.",
     ["reason"],
     by=_API,
 )

@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from bobrai.access import issuing
 from bobrai.access.gate import Gate
@@ -21,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
 
 PATH = "/api/v1/queues"
+KEYS = "/api/v1/keys"
 
 
 async def status(api: Api, secret: str) -> int:
@@ -190,3 +194,44 @@ async def test_the_time_of_the_last_use_is_kept_and_written_at_most_once_a_minut
         key = other
         await eventually(is_noted)
         assert noted in [row[0] for row in await store.fetch("SELECT last_used_at FROM api_keys")]
+
+
+async def test_the_name_of_a_key_that_has_expired_is_free(api: Api, keys: Keys) -> None:
+    admin = bearer((await keys.make("admin")).secret)
+    wish = {"name": "ci", "scopes": ["tasks:read"]}
+    first = (await api.post(KEYS, json={**wish, "expires_seconds": 0.5}, headers=admin)).json()
+    assert (await api.post(KEYS, json=wish, headers=admin)).status_code == 409
+    await eventually(lambda: _refused(api, first["key"]))
+    second = await api.post(KEYS, json=wish, headers=admin)
+    assert second.status_code == 201
+    assert (await api.post(KEYS, json=wish, headers=admin)).status_code == 409
+    assert (await api.post(f"{KEYS}/{first['id']}/rotate", headers=admin)).status_code == 404
+    listed = (await api.get(KEYS, headers=admin)).json()["keys"]
+    assert [(each["id"], each["expired"]) for each in listed if each["name"] == "ci"] == [
+        (first["id"], True), (second.json()["id"], False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("days", "words"), [(-1, "must be in the future"), (10 * 366 + 1, "within 10 years")])
+async def test_a_key_ends_in_the_future_and_within_ten_years(api: Api, keys: Keys, days: int, words: str) -> None:
+    admin = bearer((await keys.make("admin")).secret)
+    wish = {"name": "ci", "scopes": ["tasks:read"]}
+    ends = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    answer = await api.post(KEYS, json={**wish, "expires_at": ends}, headers=admin)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/expires_at"
+    assert words in answer.json()["errors"][0]["detail"]
+
+
+async def test_one_credential_is_shown_and_in_one_way(api: Api, keys: Keys) -> None:
+    good = (await keys.make()).secret
+    for several in ([f"Bearer {good}", "Bearer letmein"], ["Bearer letmein", f"Bearer {good}"], ["Basic eA==", good]):
+        answer = await api.get(PATH, headers=[("Authorization", each) for each in several])
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:bobrai:problem:bad-header")
+        assert "Authorization" in answer.json()["detail"]
+    said = {f"Bearer\t{good}": 200, f"bEARER   {good}": 200, "Bearer": 401}
+    for header, expected in said.items():
+        assert (await api.get("/api/openapi.json", headers={"Authorization": header})).status_code == expected, header
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), *bearer(good).items()]
+    answer = await api.post("/api/v1/tasks", json={"type": "echo", "payload": 1}, headers=twice)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:bobrai:problem:bad-header")

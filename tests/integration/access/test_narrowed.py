@@ -204,3 +204,26 @@ async def test_without_the_scope_for_payloads_what_handlers_got_and_answered_is_
     assert not view.keys() & {"payload", "result", "progress", "error"}
     assert view["errors"] == [{"attempt": 1, "type": "ValueError", "reason": "error", "at": "2030-01-31T12:00:00Z"}]
     assert seen.json().keys() - view.keys() == {"payload", "result", "progress", "error"}
+
+
+async def test_a_type_whose_queue_is_outside_is_shown_without_it(api: Api, keys: Keys) -> None:
+    mine = bearer((await keys.make(queues=["mail*", "media"])).secret)
+    listed = {each["name"]: each for each in (await api.get("/api/v1/types", headers=mine)).json()["types"]}
+    assert {name: each["queue"] for name, each in listed.items()} == {"demo": None, "echo": None, "numbers": "media"}
+    assert {name: each["queue_workers"] for name, each in listed.items()} == {"demo": None, "echo": None, "numbers": 0}
+    assert (await api.get("/api/v1/types/echo", headers=mine)).json()["queue"] is None
+    refused = await api.post(TASKS, json={"type": "echo", "payload": 1}, headers=mine)
+    assert "default" not in refused.text
+    assert refused.json()["errors"][0]["pointer"] == "/queue"
+
+
+@pytest.mark.parametrize("scopes", [["tasks:control", "tasks:payload"], ["tasks:control", "tasks:read"]])
+async def test_who_may_cancel_and_not_read_is_not_shown_what_a_task_is_about(
+    api: Api, keys: Keys, theirs: dict[str, int], scopes: list[str]
+) -> None:
+    mine = bearer((await keys.make(*scopes)).secret)
+    for change in ("cancel", "replay"):
+        answer = await api.post(f"{TASKS}/{theirs['inside']}/{change}", headers=mine)
+        assert answer.status_code == 200
+        assert not {"payload", "result", "progress", "error"} & set(answer.json())
+        assert "theirs" not in answer.text

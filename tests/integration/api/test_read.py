@@ -98,7 +98,7 @@ async def test_wait_returns_the_task_as_it_is_when_the_time_is_up(api: Api) -> N
 async def test_a_client_that_leaves_is_not_waited_for(api: Api) -> None:
     task_id = await api.submit()
     _, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
-    writer.write(b"GET /tasks/%d?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % task_id)
+    writer.write(b"GET /tasks/%d?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n" % task_id)
     await eventually(lambda: waiting(api, 1))
     writer.close()
     await eventually(lambda: waiting(api, 0))

@@ -203,7 +203,8 @@ async def test_the_body_may_have_256_kib_and_not_a_byte_more(api: Api, chunked: 
 async def test_a_declared_size_beyond_all_reason_is_refused_unread(api: Api) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(
-        b"POST /tasks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"
+        b"POST /tasks HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"
     )
     answer = await asyncio.wait_for(reader.read(), 5)
     assert answer.startswith(b"HTTP/1.1 413 ")

@@ -296,7 +296,11 @@ def test_who_reads_none_of_many_answers_is_let_go_without_a_word(caplog: pytest.
     [
         (b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", "This is not a request in HTTP/1.1"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "This is not a request in HTTP/1.1"),
-        (b"GET / HTTP/1.1\r\n\r\n", "A request in HTTP/1.1 needs a Host header"),
+        (b"GET / HTTP/1.1\r\n\r\n", "A request in HTTP/1.1 needs a Host header, and one only"),
+        (
+            b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+            "A request in HTTP/1.1 needs a Host header, and one only",
+        ),
     ],
 )
 def test_what_is_not_ours_to_answer_is_refused_in_words_of_ours(head: bytes, words: str) -> None:

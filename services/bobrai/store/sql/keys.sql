@@ -38,6 +38,12 @@ SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS 
 -- name: key_name_taken
 SELECT FROM api_keys WHERE name = $1 AND revoked_at IS NULL AND superseded_at IS NULL;
 
+-- name: free_key_name
+-- Takes its name from a key that has expired, so that another key can have it.
+UPDATE api_keys SET superseded_at = now()
+WHERE name = $1 AND expires_at <= now() AND revoked_at IS NULL AND superseded_at IS NULL
+RETURNING id;
+
 -- name: rotate_key
 -- The secret so far goes on to work for a grace, and the one before that ends.
 WITH before AS MATERIALIZED (
