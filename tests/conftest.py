@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.support.databases import Database
 from tests.support.discovery import ServerMissing, allowed_missing
@@ -28,6 +29,10 @@ from tests.support.tcp_proxy import TcpProxy
 RUN = pytest.StashKey[RunFolder]()
 REAPER = pytest.StashKey[Reaper]()
 PROCESSES = pytest.StashKey[Processes]()
+
+# How long an example takes says how busy the machine is, and nothing of what a test promises.
+settings.register_profile("bobrai", deadline=None)
+settings.load_profile("bobrai")
 
 
 # --- the run -----------------------------------------------------------------------------------------------------
