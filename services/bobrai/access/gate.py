@@ -30,6 +30,8 @@ log = logs.get_logger(__name__)
 
 _AWAY_SECONDS: Final = 1.0  # until the next look at a database that does not answer
 _BEARER: Final = b"bearer"
+_KEY: Final = secrets.PREFIX.encode("ascii")
+_NO_BEARER: Final = "A key is shown as Authorization: Bearer bobrai_…, with the word Bearer and a space before it"
 _NO_KEY: Final = (
     "The bearer token is neither a key (bobrai_<id>_<secret>) nor of an identity provider that is known here"
 )
@@ -73,15 +75,18 @@ class Gate:
         """Return whom a request with this header is from.
 
         Raises CredentialRefused; RateLimited for an address that shows too many such; Unavailable when that cannot be
-        known now. Another scheme than Bearer is for somebody else on the way, such as a gateway, and says nothing here.
+        known now. Another scheme than Bearer is for somebody else on the way, such as a gateway, unless it has our key.
         """
         if header is None:
             return self.anonymous
         scheme, _, token = header.replace(b"\t", b" ").strip().partition(b" ")
-        if scheme.lower() != _BEARER:
+        is_bearer = scheme.lower() == _BEARER
+        if not is_bearer and _KEY not in header:
             return self.anonymous
         token = token.strip()
         try:
+            if not is_bearer:
+                raise CredentialRefused(refusals.MALFORMED, _NO_BEARER)
             if (shown := secrets.read(token)) is not None:
                 return await self._of_key(shown, address)
             if self._tokens is None:

@@ -26,19 +26,31 @@ class Browsers:
     def __init__(self, settings: Settings) -> None:
         self._origins = frozenset(each.encode("ascii") for each in settings.api.cors_origins)
         self._hosts = settings.auth.anonymous_hosts
+        opened = is_loopback(settings.api.bind) and bool(settings.auth.anonymous(settings.api.bind))
         # Whoever set up a proxy on this machine means its name to lead here.
-        self._only_local = self._hosts is None and is_loopback(settings.api.bind) and not settings.api.trusted_proxies
+        self._only_local = self._hosts is None and opened and not settings.api.trusted_proxies
         self._is_served = lru_cache(maxsize=256)(self._may_name)
+
+    def check_name(self, request: Request) -> None:
+        """Raise a 403 problem for a request of a scrape or the like that no machine of ours would make.
+
+        Names of the settings do not count: scrapes name addresses.
+        """
+        if self._only_local:
+            self._check_host(request.headers.get(b"host", b""))
 
     def check(self, request: Request) -> None:
         """Raise a 403 problem for what the person at the browser cannot be known to mean."""
         host = request.headers.get(b"host", b"")
-        if not self._is_served(host):
-            metrics.ACCESS_REFUSED.labels("host").inc()
-            raise problems.foreign_host(_name(host))
+        self._check_host(host)
         if request.method not in _SAFE and self._is_foreign(request, host):
             metrics.ACCESS_REFUSED.labels("origin").inc()
             raise problems.cross_origin()
+
+    def _check_host(self, host: bytes) -> None:
+        if not self._is_served(host):
+            metrics.ACCESS_REFUSED.labels("host").inc()
+            raise problems.foreign_host(_name(host))
 
     def _may_name(self, host: bytes) -> bool:
         name = _name(host)

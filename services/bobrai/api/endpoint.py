@@ -103,6 +103,8 @@ class Endpoint:
         try:
             if operation.scope is not None or not operation.quiet:
                 await self._admit(operation, request)
+            elif operation.tells_names:
+                self._browsers.check_name(request)
             if operation.body_limit is not None or request.has_body:
                 room = request.room = Body(deadline)
                 request.bodies = self._bodies

@@ -42,7 +42,8 @@ class Operation:
     ``scope`` is what a principal must hold; None: the operation is open to everybody, and must tell nobody's affairs.
     ``body_limit`` is in bytes; without it, a body is not read. An optional body may be left out, with its Content-Type.
     ``problems`` are kinds of ``problems.KINDS``. A quiet operation is asked so often by machines that it is logged for
-    debugging only. One that is not public is no part of the OpenAPI document.
+    debugging only. One that tells names and needs no scope is kept from pages that have their own name lead here.
+    One that is not public is no part of the OpenAPI document.
     """
 
     id: str
@@ -62,4 +63,5 @@ class Operation:
     successes: Mapping[int, Success]
     problems: tuple[str, ...] = ()
     quiet: bool = False
+    tells_names: bool = False
     public: bool = True

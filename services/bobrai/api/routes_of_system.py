@@ -65,6 +65,7 @@ def _of_process(system: SystemRoutes) -> list[Operation]:
             scope=None,
             tag="System",
             quiet=True,
+            tells_names=True,
             summary="Metrics for Prometheus",
             successes={200: Success("All metrics of this process.", content_type="text/plain")},
             problems=ALWAYS,

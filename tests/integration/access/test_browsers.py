@@ -96,6 +96,7 @@ async def test_on_the_loopback_a_name_that_was_made_to_lead_here_gets_nothing(op
         wish = {"name": "mine", "scopes": ["admin"]}
         assert (await opened.post("/api/v1/keys", json=wish, headers={"Host": host})).status_code == 403
         assert (await opened.get("/livez", headers={"Host": host})).status_code == 200
+        assert (await opened.get("/metrics", headers={"Host": host})).status_code == 403  # which names queues
         shown = bearer((await keys.make()).secret)
         assert (await opened.get(TASKS, headers={"Host": host, **shown})).status_code == 200
     for host in (
@@ -134,6 +135,8 @@ async def test_the_names_of_an_open_service_are_a_setting(
     async with open_api(database.url, free_port(), **settings) as api:
         assert [(await api.get(TASKS, headers={"Host": each})).status_code for each in served] == [200] * len(served)
         assert [(await api.get(TASKS, headers={"Host": each})).status_code for each in refused] == [403] * len(refused)
+        scraped = [(await api.get("/metrics", headers={"Host": each})).status_code for each in (*served, *refused)]
+        assert set(scraped) == {200}  # by addresses
 
 
 async def test_a_closed_service_asks_for_a_credential_under_every_name(
@@ -142,3 +145,5 @@ async def test_a_closed_service_asks_for_a_credential_under_every_name(
     async with open_api(database.url, free_port(), auth=CLOSED) as api:
         answer = await api.post(TASKS, json={}, headers={"Host": "evil.example", "Sec-Fetch-Site": "cross-site"})
         assert (answer.status_code, answer.json()["scope"]) == (401, "tasks:submit")
+        for path in ("/docs", "/api/openapi.json", "/metrics"):
+            assert (await api.get(path, headers={"Host": "bobrai.example.org"})).status_code == 200
