@@ -48,7 +48,10 @@ async def create(
 
 
 async def rotate(database: Executor, key_id: str, *, grace_seconds: float, by: Author) -> Issued | None:
-    """Give a key another secret; the one so far works for the grace. None: no key that can be used has this id."""
+    """Give a key another secret; the one so far works for the grace. None: no key that can be used has this id.
+
+    Raises RotationTooSoon while the grace of the rotation before lasts, unless this one has none.
+    """
     secret = secrets.new_secret(key_id)
     digest = secrets.digest(secret)
     found = await keys.rotate(database, key_id, secret_hash=digest, grace_seconds=grace_seconds, by=by)

@@ -30,11 +30,8 @@ class Allowances:
         self._rooms: dict[str, Room] = {}
         self._asked_at: dict[str, float] = {}
 
-    async def admit(self, principal: Principal, count: int) -> Room | None:
-        """Count tasks that are about to be stored; raises TooManyWaiting when they do not fit.
-
-        Returns where they are to be given back if they are not stored after all; None where nothing is bounded.
-        """
+    async def room(self, principal: Principal) -> Room | None:
+        """Return the room of a principal's tasks, which knows how many wait; None where nothing is bounded."""
         most = principal.allowance.max_waiting
         if most is None:
             return None
@@ -43,8 +40,6 @@ class Allowances:
             room = await self._first_count(principal.id, most)
         self._asked_at[principal.id] = time.monotonic()
         room.limit = most
-        if not room.take(count):
-            raise TooManyWaiting(most, _RETRY_AFTER_SECONDS)
         return room
 
     async def taken(self, principal: Principal) -> AbstractContextManager[None]:
@@ -52,7 +47,9 @@ class Allowances:
 
         Raises TooManyWaiting. It counts for whoever has it wait, until the next count for whose it is.
         """
-        return _given_back_on_failure(await self.admit(principal, 1))
+        room = await self.room(principal)
+        admit(room, 1)
+        return _given_back_on_failure(room)
 
     async def run_once(self) -> float:
         """Count again for those who submitted lately; returns the seconds until the next time."""
@@ -77,6 +74,12 @@ class Allowances:
         for principal_id, waiting in (await tasks.waiting_of(self._database, bounds)).items():
             if principal_id in self._rooms:
                 self._rooms[principal_id].measured(waiting, taken_at=began)
+
+
+def admit(room: Room | None, tasks: int) -> None:
+    """Count tasks that are about to be stored, to be given back if they are not; raises TooManyWaiting."""
+    if room is not None and not room.take(tasks):
+        raise TooManyWaiting(room.limit, _RETRY_AFTER_SECONDS)
 
 
 @contextmanager

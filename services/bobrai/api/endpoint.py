@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from bobrai.access.gate import Gate
 from bobrai.api import problems
@@ -21,7 +22,7 @@ from bobrai.api.deadlines import Deadlines
 from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain import limits
-from bobrai.domain.access import Principal, PrincipalKind
+from bobrai.domain.access import Principal, PrincipalKind, Scope
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
@@ -63,7 +64,7 @@ class Endpoint:
         self._outages: dict[str, Outage] = {}  # by method; none as long as all went well
         self._seconds = lru_cache(maxsize=16)(lambda method: metrics.HTTP_REQUEST_SECONDS.labels(method, route))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()
         request = Request(self._route, scope, receive)
@@ -111,10 +112,12 @@ class Endpoint:
                 await self._read(operation, request)
             # A body may take 30 s to come, and an answer that waits for a task takes 60 s.
             admitted = await self._still(operation, request, admitted)
+            request.confirm = still = partial(self._still, operation, request, admitted, changed=problems.grant_changed)
             request.allow(ANSWER_SECONDS)
             reply = await operation.handler(request)
-            if operation.method == "GET":
-                await self._still(operation, request, admitted, changed=problems.grant_changed)
+            # What was changed stays so, and is answered as it is; but nothing is shown, such as a secret.
+            if operation.method == "GET" or operation.scope is Scope.ADMIN:
+                await still()
             return reply
         except asyncio.CancelledError as error:
             if not deadline.cut:

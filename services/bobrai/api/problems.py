@@ -18,6 +18,7 @@ from bobrai.domain.errors import (
     KeyNameTaken,
     QueueFull,
     RateLimited,
+    RotationTooSoon,
     SchemaMissing,
     TaskNotFound,
     TooManyKeys,
@@ -77,7 +78,11 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "body-timeout": (408, "Request timeout", "The body did not arrive in time."),
     "wrong-status": (409, "Conflict", "The task's status does not allow the change."),
     "queue-in-use": (409, "Queue in use", "The queue cannot be removed yet; the detail says why, and what to do."),
-    "key-refused": (409, "Key refused", "The name is taken, or there are as many keys as there may be."),
+    "key-refused": (
+        409,
+        "Key refused",
+        "The name is taken, there are as many keys as there may be, or the grace of the last rotation lasts.",
+    ),
     "body-too-large": (413, "Body too large", "The body has more bytes than this path accepts."),
     "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),
     "invalid": (422, "Invalid request", "`errors` names every place that is wrong as a JSON Pointer."),
@@ -313,7 +318,7 @@ def of(error: Exception) -> Problem | None:
             return error
         case CredentialRefused():
             return bad_credential(error)
-        case KeyNameTaken() | TooManyKeys():
+        case KeyNameTaken() | RotationTooSoon() | TooManyKeys():
             return Problem("key-refused", str(error))
         case TaskNotFound():
             return Problem("task-not-found", "Task not found")

@@ -69,7 +69,7 @@ class QueueRoutes:
         reply = await self._one(name, request.principal.grant)
         if made:
             reply.status = 201
-            reply.headers = ((b"location", f"{_PATH}/{name}".encode("ascii")),)
+            reply.headers = ((b"location", f"{request.prefix}{_PATH}/{name}".encode("ascii")),)
         return reply
 
     async def change(self, request: Request) -> Reply:

@@ -78,7 +78,7 @@ def _changing(keys: KeyRoutes) -> list[Operation]:
             body_optional=True,
             body_example={"grace_seconds": 3600},
             successes={200: Success("The key with its new secret.", views.KeyWithSecret)},
-            problems=(*BODY, "key-not-found", *STORED),
+            problems=(*BODY, "key-not-found", "key-refused", *STORED),
         ),
         Operation(
             id="revokeKey",

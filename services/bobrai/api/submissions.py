@@ -8,13 +8,13 @@ rows.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
-from bobrai.api import problems, schemas
+from bobrai.api import allowances, problems, schemas
 from bobrai.api.admission import Admission, Room
 from bobrai.api.allowances import Allowances
 from bobrai.api.catalog import Catalog
@@ -61,9 +61,9 @@ class Accepted(NamedTuple):
 class Submissions:
     """The way from envelopes to committed rows."""
 
-    def __init__(self, database: PatientDatabase, catalog: Catalog, allowances: Allowances) -> None:
+    def __init__(self, database: PatientDatabase, catalog: Catalog, rooms: Allowances) -> None:
         self._database = database
-        self._allowances = allowances
+        self._allowances = rooms
         self._catalog = catalog
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
@@ -78,20 +78,24 @@ class Submissions:
         origin: Origin,
         key: IdempotencyKey | None,
         *,
-        large: bool = False,
+        large: Callable[[], Awaitable[object]] | None = None,
     ) -> Accepted:
-        """Store the tasks of one request, all or none; ``large`` ones are looked at one after the other.
+        """Store the tasks of one request, all or none.
 
+        ``large`` ones are looked at one after the other; it is awaited when it is their turn, and may raise.
         ``faults`` gets what the decoder of the envelopes finds wrong. Raises a 422 problem, QueueFull,
         IdempotencyMismatch, or Unavailable when the outcome is unknown.
         """
         tasks: Sequence[NewTask] = ()
         room: Room | None = None
         try:
+            room = await self._allowances.room(origin.principal)
             # Each holds up everybody else for a moment at a time: many at once would make one long moment of it.
-            async with self._large if large else nullcontext():
+            async with nullcontext() if large is None else self._large:
+                if large is not None:
+                    await large()
                 tasks = await self._prepare(envelopes, faults, origin)
-            room = await self._allowances.admit(origin.principal, len(tasks))
+            # Nothing is waited for until all are counted: the queues are there, and nobody removes them meanwhile.
             admitted = self._admit(tasks, room)
         except (problems.Problem, SubmissionRefused):
             # What was accepted once is answered again, even if the queue is full or the type gone by now.
@@ -216,6 +220,7 @@ class Submissions:
         return list(found)
 
     def _admit(self, tasks: Sequence[NewTask], room: Room | None) -> list[tuple[Admission, int]]:
+        allowances.admit(room, len(tasks))
         wanted = [(tasks[0].queue, 1)] if len(tasks) == 1 else Counter(task.queue for task in tasks).items()
         admitted: list[tuple[Admission, int]] = []
         try:

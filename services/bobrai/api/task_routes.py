@@ -149,7 +149,9 @@ class TaskRoutes:
         envelopes = _noting_the_end(request, decode(body, faults))
         del body
         with refusals.counted():
-            accepted = await self._submissions.accept(envelopes, faults, origin, key, large=large)
+            accepted = await self._submissions.accept(
+                envelopes, faults, origin, key, large=request.confirm if large else None
+            )
         return accepted, _REPLAYED if accepted.replayed else ()
 
     async def _require(self, task_id: int, principal: Principal) -> None:

@@ -5,7 +5,7 @@ handler runs is decided in ``endpoint``; what a wrong request is told, in ``prob
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -78,6 +78,7 @@ class Request:
         "answering",
         "bodies",
         "body",
+        "confirm",
         "deadline",
         "deadlines",
         "headers",
@@ -98,6 +99,7 @@ class Request:
     deadlines: Deadlines
     bodies: Bodies
     room: Body
+    confirm: Callable[[], Awaitable[object]]  # raises a problem for a credential that has ended meanwhile
 
     def __init__(self, route: str, scope: Scope, receive: Receive) -> None:
         self._receive = receive

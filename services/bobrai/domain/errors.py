@@ -9,6 +9,7 @@ BobraiError
 ├── CredentialRefused         what a client has shown proves nothing, or no longer
 ├── RateLimited               too many requests of one principal or address: try again later
 ├── KeyNameTaken              another API key in use has this name
+├── RotationTooSoon           the grace of an API key's last rotation is not over
 ├── TooManyKeys               there are as many API keys as there may be
 ├── TaskNotFound              no row has this id
 ├── TransitionRefused         the task's status does not allow what was asked
@@ -90,6 +91,10 @@ class CredentialRefused(BobraiError):
 
 class KeyNameTaken(BobraiError):
     """An API key that can be used has this name already."""
+
+
+class RotationTooSoon(BobraiError):
+    """The secret before an API key's last rotation still works."""
 
 
 class TooManyKeys(BobraiError):

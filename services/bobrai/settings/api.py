@@ -83,7 +83,8 @@ class ApiSettings(Group):
     cors_origins: Origins = Field(
         (),
         description="Origins whose pages may use the API from a browser, separated by commas, such as"
-        " `https://app.example.org`; `*`: every page. Empty: none, as browsers do by default.",
+        " `https://app.example.org`; `*`: every page, which then changes nothing without a credential. Empty: none, as"
+        " browsers do by default.",
     )
     trusted_proxies: Networks = Field(
         (),

@@ -4,13 +4,13 @@ In: hashes, never a secret. Out: records. Each change is told on a channel, so t
 """
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bobrai.domain import limits
 from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.audit import Action, Author
-from bobrai.domain.errors import KeyNameTaken, TooManyKeys
+from bobrai.domain.errors import KeyNameTaken, RotationTooSoon, TooManyKeys
 from bobrai.store import audit
 from bobrai.store.pool import Executor, Record, Transactional
 from bobrai.store.queries import statement
@@ -23,6 +23,7 @@ _CREATE = statement("create_key")
 _NAME_TAKEN = statement("key_name_taken")
 _FREE_NAME = statement("free_key_name")
 _ROTATE = statement("rotate_key")
+_GRACE = statement("grace_of_key")
 _REVOKE = statement("revoke_key")
 _TOUCH = statement("touch_keys")
 _SUPERSEDE_TWINS = statement("supersede_twins")
@@ -117,9 +118,18 @@ def _columns(grant: Grant, allowance: Allowance) -> tuple[Any, ...]:
 
 
 async def rotate(database: Executor, key_id: str, *, secret_hash: bytes, grace_seconds: float, by: Author) -> bool:
-    """Give a key another secret, beside which the one so far works for the grace; returns whether it can be used."""
+    """Give a key another secret, beside which the one so far works for the grace; returns whether it can be used.
+
+    Raises RotationTooSoon while the grace of the rotation before lasts, but for a grace of 0, which ends it too.
+    """
     rows = await database.fetch(_ROTATE, key_id, secret_hash, grace_seconds, *by)
     if not rows:
+        if grace := await database.fetch(_GRACE, key_id):
+            until = grace[0]["previous_until"].astimezone(UTC)
+            raise RotationTooSoon(
+                f"the secret before the last rotation works until {until:%Y-%m-%d %H:%M:%S}Z: rotate again then, or "
+                "with a grace of 0, which ends it and the one so far at once"
+            )
         return False
     audit.tell(rows[0]["audit_id"], Action.KEY_ROTATE, f"key:{key_id}", by)
     return True

@@ -11,6 +11,7 @@ from bobrai.store.pool import Database
 from tests.integration.access.conftest import Keys, bearer
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
+from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
 TASKS = "/api/v1/tasks"
@@ -21,6 +22,11 @@ WHILE_SECONDS = 0.6
 async def is_waited_for(api: Api) -> bool:
     """Whether one request waits for a task."""
     return "bobrai_task_waiters 1.0" in (await api.get("/metrics")).text
+
+
+async def are_under_way(api: Api, number: int) -> bool:
+    """Whether so many requests are, beside the one that asks."""
+    return f"bobrai_http_requests_in_progress {number + 1}.0" in (await api.get("/metrics")).text
 
 
 async def a_while() -> None:
@@ -94,14 +100,59 @@ async def test_a_body_that_comes_slowly_is_not_stored_for_a_key_that_has_ended(
 
     submitting = asyncio.create_task(submitted())
     await begun.wait()
-
-    async def is_under_way() -> bool:
-        return "bobrai_http_requests_in_progress 2.0" in (await api.get("/metrics")).text
-
-    await eventually(is_under_way)
+    await eventually(lambda: are_under_way(api, 1))
     await a_while()
     await revoked(api, store, key.key_id, key.secret)
     goes_on.set()
     answer = await submitting
     assert (answer.status_code, answer.json()["detail"]) == (401, "This key was revoked")
     assert await store.fetch("SELECT id FROM tasks") == []
+
+
+async def test_a_batch_whose_turn_comes_late_is_not_stored_for_a_key_that_has_ended(
+    api: Api, database: OwnDatabase, store: Database, keys: Keys
+) -> None:
+    key, other = await keys.make(), await keys.make()
+    large = "x" * 9_000
+    batch = {"tasks": [{"type": "echo", "payload": large}] * 200}
+    unknown = {"tasks": [{"type": "no-such-type", "payload": large}] * 200}
+    async with database.connect() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE task_types IN ACCESS EXCLUSIVE MODE")
+        first = asyncio.create_task(api.post(f"{TASKS}/batch", json=unknown, headers=bearer(other.secret)))
+        await eventually(lambda: are_under_way(api, 1))
+        second = asyncio.create_task(api.post(f"{TASKS}/batch", json=batch, headers=bearer(key.secret)))
+        await eventually(lambda: are_under_way(api, 2))
+        await a_while()
+        await revoked(api, store, key.key_id, key.secret)
+        await transaction.rollback()
+    assert (await first).status_code == 422
+    answer = await second
+    assert (answer.status_code, answer.json()["detail"]) == (401, "This key was revoked")
+    assert await store.fetch("SELECT id FROM tasks") == []
+
+
+async def test_a_new_key_is_not_shown_to_an_administrator_who_has_ended(
+    api: Api, database: OwnDatabase, store: Database, keys: Keys
+) -> None:
+    admin = await keys.make("admin")
+    async with database.connect() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE audit IN ACCESS EXCLUSIVE MODE")
+        wish = {"name": "a way back", "scopes": ["admin"]}
+        making = asyncio.create_task(api.post("/api/v1/keys", json=wish, headers=bearer(admin.secret)))
+        await eventually(lambda: are_under_way(api, 1))
+        await a_while()
+        await store.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", admin.key_id)
+        await store.fetch("SELECT pg_notify('bobrai_access', '')")
+
+        async def is_known() -> bool:
+            return (await api.get("/api/openapi.json", headers=bearer(admin.secret))).status_code == 401
+
+        await eventually(is_known)
+        await transaction.rollback()
+    answer = await making
+    assert answer.status_code == 401
+    assert "key" not in answer.json()

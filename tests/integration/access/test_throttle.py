@@ -273,3 +273,18 @@ async def test_one_key_takes_its_share_of_a_process_and_no_more(
             each.set()
         assert [each.status_code for each in await asyncio.gather(*slow)] == [201, 201]
         assert [(await client.get(QUEUES, headers=mine)).status_code for _ in range(5)] == [200] * 5
+
+
+async def test_tasks_of_a_new_key_and_the_removal_of_their_queue_do_not_meet(api: Api, keys: Keys) -> None:
+    other = bearer((await keys.make()).secret)
+    for number in range(40):
+        queue = f"/api/v1/queues/q{number}"
+        assert (await api.put(queue, headers=other)).status_code == 201
+        fresh = [await keys.make(allowance=Allowance.of(max_waiting=5)) for _ in range(3)]
+        task = {"type": "echo", "payload": 1, "queue": f"q{number}"}
+        answers = await asyncio.gather(
+            *(api.post(TASKS, json=task, headers=bearer(each.secret)) for each in fresh),
+            api.delete(queue, headers=other),
+        )
+        assert {each.status_code for each in answers[:-1]} == {201}, answers[0].text
+        assert answers[-1].status_code in {204, 409}

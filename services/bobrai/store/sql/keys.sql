@@ -45,7 +45,8 @@ WHERE name = $1 AND expires_at <= now() AND revoked_at IS NULL AND superseded_at
 RETURNING id;
 
 -- name: rotate_key
--- The secret so far goes on to work for a grace, and the one before that ends.
+-- The secret so far goes on to work for a grace. No row: there is no such key, or the grace of the last rotation is not over:
+-- of three secrets nobody knows which one is in use.
 WITH before AS MATERIALIZED (
     SELECT rotated_at, previous_until FROM api_keys WHERE id = $1 FOR UPDATE
 ), rotated AS (
@@ -54,6 +55,7 @@ WITH before AS MATERIALIZED (
         previous_hash = CASE WHEN $3::double precision > 0 THEN secret_hash END,
         previous_until = CASE WHEN $3::double precision > 0 THEN now() + make_interval(secs => $3::double precision) END
     WHERE id = $1 AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() AND EXISTS (SELECT FROM before)
+      AND ($3::double precision = 0 OR coalesce(previous_until, '-infinity') <= now())
     RETURNING rotated_at, previous_until
 ), recorded AS (
     INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
@@ -61,6 +63,10 @@ WITH before AS MATERIALIZED (
     RETURNING id
 )
 SELECT (SELECT id FROM recorded) AS audit_id, pg_notify('bobrai_access', '') AS notified FROM rotated;
+
+-- name: grace_of_key
+SELECT previous_until FROM api_keys
+WHERE id = $1 AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() AND previous_until > now();
 
 -- name: revoke_key
 WITH revoked AS (
