@@ -103,7 +103,9 @@ class IssuerKeys:
         try:
             found = jwks.parsed(await self._reader.read(), self.settings.algorithms)
         except (IssuerUnavailable, ValueError) as error:
-            self._failed(error)
+            self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this issuer, and is tried again
+            self._failed(f"{type(error).__name__}: {error}")
         else:
             self._succeeded(found)
         finally:
@@ -131,9 +133,9 @@ class IssuerKeys:
         elif is_news:
             log.warning("oidc.keys_unusable", issuer=self.settings.name)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: str) -> None:
         if not self._failures:
-            log.warning("oidc.keys_unreadable", issuer=self.settings.name, error=str(error))
+            log.warning("oidc.keys_unreadable", issuer=self.settings.name, error=error)
         self._failures += 1
         longest: float = min(_LONGEST_PAUSE_SECONDS, self.settings.refresh_seconds, 2.0 ** min(self._failures - 1, 10))
         self._due_at = time.monotonic() + longest * random.uniform(0.5, 1.0)

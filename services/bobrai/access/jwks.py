@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 MAX_KEYS: Final = 100
 MAX_KEY_ID: Final = 256  # characters
 _RSA_BITS: Final = range(2048, 8192 + 1)  # below it is broken one day soon, above it verifying takes too long
+_MAX_NUMBER: Final = 2_048  # characters of a key's number, of which the largest RSA key that is used has 1,366
 # What a key of each kind is for; a kind that is missing here can never verify anything, as a symmetric one.
 _ALGORITHM_OF: Final[dict[tuple[object, object], str]] = {
     ("RSA", None): "RS256",
@@ -43,7 +44,8 @@ def parsed(body: bytes, algorithms: Collection[str]) -> list[Key]:
     Raises ValueError when it is none. Keys for other things than signatures, or of other kinds, are left out.
     """
     try:
-        document = json.loads(body)
+        # No number of a key is one of JSON's, and Python takes those of any length only as floats.
+        document = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         raise ValueError("its keys are not JSON") from None
     items = document.get("keys") if isinstance(document, dict) else None
@@ -77,11 +79,11 @@ def _key(item: dict[str, Any]) -> Key | None:
     if key_id is not None and not (isinstance(key_id, str) and 0 < len(key_id) <= MAX_KEY_ID):
         return None
     material = {name: item.get(name) for name in ("kty", "crv", "n", "e", "x", "y")}
-    if not all(isinstance(value, str | None) for value in material.values()):
+    if not all(value is None or (isinstance(value, str) and len(value) <= _MAX_NUMBER) for value in material.values()):
         return None
     try:
         public = jwt.PyJWK({name: value for name, value in material.items() if value is not None}, algorithm)
-    except (jwt.PyJWTError, ValueError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever the libraries say of it, the other keys are good
         return None
     if isinstance(public.key, RSAPublicKey) and public.key.key_size not in _RSA_BITS:
         return None
@@ -91,8 +93,9 @@ def _key(item: dict[str, Any]) -> Key | None:
 def _is_for_signatures(item: dict[str, Any], algorithm: str) -> bool:
     operations = item.get("key_ops")
     return (
-        item.get("alg") in {None, algorithm}
-        and item.get("use") in {None, "sig"}
+        # Tuples, because what came need not be hashable.
+        item.get("alg") in (None, algorithm)
+        and item.get("use") in (None, "sig")
         and (operations is None or (isinstance(operations, list) and "verify" in operations))
         and "d" not in item  # a private key that was published is anybody's
     )

@@ -42,7 +42,9 @@ class KeyReader:
         except TimeoutError:
             await self._forget()
             raise IssuerUnavailable(f"no answer within {self._settings.timeout_seconds:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except IssuerUnavailable:
+            raise
+        except Exception as error:  # whatever an answer made of the libraries
             await self._forget()
             raise IssuerUnavailable(str(error) or type(error).__name__) from error
 
