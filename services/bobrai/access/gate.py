@@ -17,7 +17,7 @@ from bobrai.access.keyring import Keyring
 from bobrai.access.replicas import Replicas
 from bobrai.access.throttle import Throttle
 from bobrai.domain.access import Principal, Standing, anonymous
-from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
+from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable, IssuerUnavailable
 from bobrai.settings.auth import AuthSettings
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 _AWAY_SECONDS: Final = 1.0  # until the next look at a database that does not answer
+_MAX_REQUESTS: Final = 5_000
 _BEARER: Final = b"bearer"
 _KEY: Final = secrets.PREFIX.encode("ascii")
 _NO_BEARER: Final = "A key is shown as Authorization: Bearer bobrai_…, with the word Bearer and a space before it"
@@ -46,9 +47,17 @@ class Duty(NamedTuple):
 
 
 class Gate:
-    """What an API process knows of principals; ``bind`` is where it listens, HOST:PORT."""
+    """What an API process knows of principals; ``bind`` is where it listens, HOST:PORT, ``max_requests`` how many
+    requests it takes at once, of which those that wait for keys of issuers are at most half."""
 
-    def __init__(self, database: Database, patient: PatientDatabase, settings: AuthSettings, bind: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        patient: PatientDatabase,
+        settings: AuthSettings,
+        bind: str,
+        max_requests: int = _MAX_REQUESTS,
+    ) -> None:
         self.anonymous = anonymous(settings.anonymous(bind))
         self.keyring = Keyring(
             database, patient, refresh_seconds=settings.refresh_seconds, stale_seconds=settings.stale_seconds
@@ -56,7 +65,7 @@ class Gate:
         self.is_away = False  # the database, for this room
         self._throttle = Throttle(settings)
         self._replicas = Replicas(database, self._throttle, refresh_seconds=settings.refresh_seconds)
-        self._tokens = _verifier(settings)
+        self._tokens = _verifier(settings, max_requests)
         self._declarations = Declarations(patient, settings.keys, refresh_seconds=settings.refresh_seconds)
         self.duties = [
             Duty("declared_keys", settings.refresh_seconds, self._unless_away(self._declarations.run_once)),
@@ -91,11 +100,20 @@ class Gate:
                 return await self._of_key(shown, address)
             if self._tokens is None:
                 raise CredentialRefused(refusals.MALFORMED, _NO_KEY)
-            return await self._tokens.principal(token.decode("latin-1"))
+            return await self._tokens.principal(token.decode("latin-1"), partial(self._throttle.look_at, address))
         except CredentialRefused as error:
             metrics.ACCESS_REFUSED.labels(error.reason).inc()
             self._throttle.refused(address)
             raise
+        except IssuerUnavailable as error:
+            if error.held_up:  # which costs others more than a refusal
+                self._throttle.refused(address)
+            raise
+
+    def wake_tokens_with(self, wake: Callable[[], None]) -> None:
+        """Have this called when the duty ``oidc`` is to do a round before its time."""
+        if self._tokens is not None:
+            self._tokens.wake_with(wake)
 
     def count(self, principal: Principal, address: str) -> Standing | None:
         """Count a request; returns what is left, None where there is no bound. Raises RateLimited."""
@@ -135,14 +153,17 @@ class Gate:
         return principal
 
 
-def _verifier(settings: AuthSettings) -> OidcVerifier | None:
+def _verifier(settings: AuthSettings, max_requests: int) -> OidcVerifier | None:
     if not settings.oidc:
         return None
+    from bobrai.access.issuer_keys import MAX_WAITING
     from bobrai.access.oidc import OidcVerifier  # which takes its time to load
 
-    verifier = OidcVerifier(settings.oidc)
+    most = max(1, min(MAX_WAITING, max_requests // (2 * len(settings.oidc))))
+    verifier = OidcVerifier(settings.oidc, max_waiting=most)
     for issuer in settings.oidc:
         metrics.OIDC_KEYS_AGE.labels(issuer.name).set_function(partial(_age, verifier, issuer.name))
+        metrics.OIDC_WAITING.labels(issuer.name).set_function(partial(_waiting, verifier, issuer.name))
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "refresh").set(issuer.refresh_seconds)
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "keep").set(issuer.keep_keys_seconds)
     return verifier
@@ -151,3 +172,7 @@ def _verifier(settings: AuthSettings) -> OidcVerifier | None:
 def _age(verifier: OidcVerifier, name: str) -> float:
     age = verifier.ages()[name]
     return float("inf") if age is None else age
+
+
+def _waiting(verifier: OidcVerifier, name: str) -> float:
+    return verifier.waiting()[name]

@@ -7,30 +7,48 @@ when nobody can tell. Next: ``oidc.py``.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from math import inf
+from collections.abc import Callable, Sequence
+from math import ceil, inf
 from typing import Final
 
 from bobrai.access import jwks, refusals
 from bobrai.access.key_reader import KeyReader
 from bobrai.domain.errors import IssuerUnavailable
 from bobrai.settings.oidc import IssuerSettings
-from bobrai.telemetry import logs
+from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)
 
+MAX_WAITING: Final = 100  # requests that wait for the keys of one issuer at once
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+# A read that takes longer hangs: who comes then waits a short while only, so that it holds few requests up.
+_HANGING_SECONDS: Final = 0.5
+_SHORT_SECONDS: Final = 0.25
+
+Look = Callable[[], None]
+
+
+def nothing() -> None:
+    """Do nothing, where nobody is to be asked or told."""
 
 
 class IssuerKeys:
-    """Knows the keys of one issuer. One fetch is under way at most, and all who need it wait for the same one."""
+    """Knows the keys of one issuer. One fetch is under way at most, and all who need it wait for the same one.
 
-    def __init__(self, settings: IssuerSettings) -> None:
+    ``wake`` is called when a fetch that somebody asked for has failed, so that ``refresh`` is called in time.
+    """
+
+    def __init__(self, settings: IssuerSettings, *, max_waiting: int = MAX_WAITING) -> None:
         self.settings = settings
+        self.wake: Look = nothing
         self._reader = KeyReader(settings)
         self._keys: jwks.Keys = {}
         self._without_id: dict[str, list[jwks.Key]] = {}
         self._fetch: asyncio.Task[None] | None = None
+        self._fetch_began = -inf
+        self._max_waiting = max_waiting
+        self.waiting = 0
+        """How many requests wait for a fetch now."""
         self._read_at = -inf
         self._asked_at = -inf
         self._due_at = -inf
@@ -41,23 +59,35 @@ class IssuerKeys:
         """Seconds since the keys were last read; None: never."""
         return None if self._read_at == -inf else time.monotonic() - self._read_at
 
-    async def find(self, key_id: str | None, algorithm: str) -> jwks.Key:
+    async def find(self, key_id: str | None, algorithm: str, look: Look = nothing) -> jwks.Key:
         """Return the key that a token names; without a name the only one there is for its algorithm.
 
         One that is not known is asked for at once, unless it was asked for one a moment ago, whatever its name.
+        ``look`` is called before anybody waits, and may raise instead.
         """
         if (key := self._known(key_id, algorithm)) is not None:
             return key
-        await self._ask()
+        await self._ask(look)
         if (key := self._known(key_id, algorithm)) is not None:
             return key
         if self._failures or not self._is_fresh():
-            raise IssuerUnavailable(f"the keys of the issuer {self.settings.name} cannot be read now")
+            raise self._unavailable("unreadable")
         wanted = "of the id that the token names" if key_id is not None else "that is the only one for its algorithm"
         raise refusals.refused(
             refusals.UNKNOWN_KEY,
             f"the issuer {self.settings.name} has no key {wanted}; one made just now is known soon",
         )
+
+    async def find_newer(self, known: jwks.Key, key_id: str | None, look: Look = nothing) -> jwks.Key | None:
+        """Return the key that has taken the place of one that did not fit, None when there is no other.
+
+        It is asked for as one that is not known; an issuer need not give a new key a new id, or any.
+        """
+        await self._ask(look)
+        key = self._known(key_id, known.algorithm)
+        if key is known and self._failures:
+            raise self._unavailable("unreadable", held_up=True)  # and it has proved nothing so far
+        return None if key is known else key
 
     async def refresh(self) -> float:
         """Read the keys again when it is time; returns the seconds until it is time again. A failure is only logged."""
@@ -85,19 +115,50 @@ class IssuerKeys:
     def _is_fresh(self) -> bool:
         return self._read_at + self.settings.keep_keys_seconds > time.monotonic()
 
-    async def _ask(self) -> None:
-        """Wait for the fetch under way, or begin one; not within the pause after the last one that was asked for."""
+    async def _ask(self, look: Look) -> None:
+        """Wait for the fetch under way, or begin one; not within the pause after the last one that was asked for.
+
+        Raises IssuerUnavailable when too many wait, or the fetch hangs.
+        """
+        is_late = self._fetch is not None and time.monotonic() > self._fetch_began + _HANGING_SECONDS
         if self._fetch is None:
             if time.monotonic() < self._asked_at + self.settings.unknown_key_pause_seconds:
                 return
+            look()
             self._asked_at = inf  # until the fetch ends, where the pause begins
-        await self._joined()
+            self._begin()
+        else:
+            look()
+        if self.waiting >= self._max_waiting:
+            raise self._unavailable("crowded", held_up=True)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(_SHORT_SECONDS if is_late else None):
+                await self._joined()
+        except TimeoutError:
+            raise self._unavailable("hanging", held_up=True) from None
+        finally:
+            self.waiting -= 1
+        if self._failures:
+            raise self._unavailable("unreadable", held_up=True)
+
+    def _unavailable(self, cause: str, *, held_up: bool = False) -> IssuerUnavailable:
+        """Return the error to raise; its pause ends when asking again has a sense."""
+        metrics.OIDC_UNVERIFIED.labels(self.settings.name, cause).inc()
+        pause = self.settings.unknown_key_pause_seconds
+        at = self._asked_at if self._asked_at < inf else time.monotonic()
+        left = at + pause - time.monotonic() if at > -inf else 0.0
+        text = f"the keys of the issuer {self.settings.name} cannot be read now"
+        return IssuerUnavailable(text, retry_seconds=max(1, ceil(left)), held_up=held_up)
+
+    def _begin(self) -> "asyncio.Task[None]":
+        self._fetch_began = time.monotonic()
+        self._fetch = asyncio.ensure_future(self._read())
+        return self._fetch
 
     async def _joined(self) -> None:
-        if self._fetch is None:
-            self._fetch = asyncio.ensure_future(self._read())
         # Who gives up waiting does not end it for the others.
-        await asyncio.shield(self._fetch)
+        await asyncio.shield(self._fetch or self._begin())
 
     async def _read(self) -> None:
         try:
@@ -139,6 +200,7 @@ class IssuerKeys:
         self._failures += 1
         longest: float = min(_LONGEST_PAUSE_SECONDS, self.settings.refresh_seconds, 2.0 ** min(self._failures - 1, 10))
         self._due_at = time.monotonic() + longest * random.uniform(0.5, 1.0)
+        self.wake()
 
     def _all(self) -> list[jwks.Key]:
         return [key for keys in self._without_id.values() for key in keys]

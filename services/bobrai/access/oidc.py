@@ -10,14 +10,14 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jwt
 
 from bobrai.access import refusals
 from bobrai.access.claims import ClaimsReader
-from bobrai.access.issuer_keys import IssuerKeys
+from bobrai.access.issuer_keys import MAX_WAITING, IssuerKeys, Look, nothing
 from bobrai.access.jwks import MAX_KEY_ID, Key
 from bobrai.domain.access import Principal
 from bobrai.domain.errors import CredentialRefused
@@ -57,16 +57,21 @@ class _Verified(NamedTuple):
 class OidcVerifier:
     """Knows the configured issuers and the tokens that were verified lately."""
 
-    def __init__(self, issuers: Sequence[IssuerSettings], *, max_cached: int = MAX_CACHED) -> None:
-        self._issuers = {each.issuer: _Issuer(each, IssuerKeys(each), ClaimsReader(each)) for each in issuers}
+    def __init__(
+        self, issuers: Sequence[IssuerSettings], *, max_cached: int = MAX_CACHED, max_waiting: int = MAX_WAITING
+    ) -> None:
+        self._issuers = {
+            each.issuer: _Issuer(each, IssuerKeys(each, max_waiting=max_waiting), ClaimsReader(each))
+            for each in issuers
+        }
         self._max_cached = max_cached
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self.verifications = 0
         """How many signatures were looked at."""
 
-    async def principal(self, token: str) -> Principal:
+    async def principal(self, token: str, look: Look = nothing) -> Principal:
         """Return whom a token is of; raises CredentialRefused (with one of the reasons of ``refusals``), and
-        IssuerUnavailable when the keys that would tell cannot be had."""
+        IssuerUnavailable when the keys that would tell cannot be had. ``look`` is called before it waits for keys."""
         if len(token) > MAX_TOKEN:
             raise refusals.refused(refusals.MALFORMED, f"the token is longer than {MAX_TOKEN} characters")
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -75,7 +80,7 @@ class OidcVerifier:
                 self._verified.move_to_end(digest)
                 return known.principal
             del self._verified[digest]
-        verified = await self._verify(token)
+        verified = await self._verify(token, look)
         self._verified[digest] = verified
         if len(self._verified) > self._max_cached:
             self._verified.popitem(last=False)
@@ -89,6 +94,15 @@ class OidcVerifier:
                 raise pause
         return min((pause for pause in pauses if isinstance(pause, float)), default=_IDLE_SECONDS)
 
+    def wake_with(self, wake: Callable[[], None]) -> None:
+        """Have this called when ``run_once`` is to be called before the time that it said."""
+        for issuer in self._issuers.values():
+            issuer.keys.wake = wake
+
+    def waiting(self) -> dict[str, int]:
+        """Return for each issuer's name how many requests wait for its keys."""
+        return {each.settings.name: each.keys.waiting for each in self._issuers.values()}
+
     def ages(self) -> dict[str, float | None]:
         """Return for each issuer's name the seconds since its keys were last read; None: never."""
         return {each.settings.name: each.keys.age for each in self._issuers.values()}
@@ -98,7 +112,7 @@ class OidcVerifier:
         for issuer in self._issuers.values():
             await issuer.keys.close()
 
-    async def _verify(self, token: str) -> _Verified:
+    async def _verify(self, token: str, look: Look) -> _Verified:
         header, unverified = _parts(token)
         algorithm, key_id = _checked(header)
         # Which issuer to ask is all that is taken from a token before its signature was verified.
@@ -108,9 +122,19 @@ class OidcVerifier:
             raise refusals.refused(refusals.ISSUER, "the token is of an issuer that is not configured here")
         if algorithm not in issuer.settings.algorithms:
             raise _algorithm_refused(issuer.settings.algorithms)
-        key = await issuer.keys.find(key_id, algorithm)
+        key = await issuer.keys.find(key_id, algorithm, look)
         self.verifications += 1
-        claims = _verified_claims(token, key, issuer.settings)
+        try:
+            claims = _verified_claims(token, key, issuer.settings)
+        except CredentialRefused as error:
+            newer = None
+            if error.reason == refusals.SIGNATURE:
+                newer = await issuer.keys.find_newer(key, key_id, look)
+            if newer is None:
+                raise
+            key = newer
+            self.verifications += 1
+            claims = _verified_claims(token, key, issuer.settings)
         _check_times(claims, issuer.settings)
         return _Verified(issuer.claims.principal(claims), key, int(claims["exp"]) + issuer.settings.leeway_seconds)
 

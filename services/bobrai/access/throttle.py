@@ -30,7 +30,7 @@ _WORDS: Final = {
     PrincipalKind.KEY: "The key may make {rate} requests",
     PrincipalKind.OIDC: "The subject of the token may make {rate} requests",
     _ANONYMOUS: "An address may make {rate} requests without a credential",
-    _REFUSED: "An address may show {rate} credentials that are not valid",
+    _REFUSED: "An address may show {rate} credentials that are not valid, or wait in vain for an issuer's keys",
 }
 
 

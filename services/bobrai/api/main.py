@@ -62,7 +62,7 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     listener = listen(settings.api.bind, "BOBRAI_API_BIND")
     catalog = Catalog(database, settings.api)
     patient = PatientDatabase(database, _PATIENCE_SECONDS)
-    gate = Gate(database, patient, settings.auth, settings.api.bind)
+    gate = Gate(database, patient, settings.auth, settings.api.bind, settings.api.max_requests)
     allowances = Allowances(patient)
     waiters = Waiters(database, settings.api.wait_tick_seconds)
     submissions = Submissions(patient, catalog, allowances)
@@ -104,6 +104,10 @@ def _loops(
     waiting = periodic("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiting.wake
     of_gate = [periodic(*duty) for duty in gate.duties]
+
+    for loop in of_gate:
+        if loop.name == "oidc":
+            gate.wake_tokens_with(loop.wake)
 
     def changed() -> None:
         for loop in of_gate:

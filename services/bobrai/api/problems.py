@@ -299,8 +299,9 @@ def unavailable(error: Unavailable) -> Problem:
     match error:
         case SchemaMissing():
             detail = "The database lacks this release's schema: run `bobrai migrate`, then try again"
-        case IssuerUnavailable():
+        case IssuerUnavailable(retry_seconds=seconds):
             detail = "The keys of the token's issuer cannot be read now; try again"
+            return Problem("unavailable", detail, headers=(_retry_after(seconds),))
         case DatabaseUnavailable(sqlstate=sqlstate) if sqlstate:
             detail = f"The database cannot do this now (SQLSTATE {sqlstate}); {_AGAIN}"
         case _:

@@ -160,7 +160,16 @@ class ClusterUnavailable(Unavailable):
 
 
 class IssuerUnavailable(Unavailable):
-    """The keys that would tell whether a token is right cannot be had from its issuer now."""
+    """The keys that would tell whether a token is right cannot be had from its issuer now.
+
+    ``retry_seconds``: when it may be asked again. ``held_up``: somebody waited for it in vain, or was turned away
+    because too many do.
+    """
+
+    def __init__(self, message: str, *, retry_seconds: int = 1, held_up: bool = False) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+        self.held_up = held_up
 
 
 class FiguresUnknown(Unavailable):

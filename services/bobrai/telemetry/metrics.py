@@ -146,6 +146,19 @@ OIDC_KEYS_AGE_LIMIT = gauge(
     ["issuer", "limit"],
     by=_API,
 )
+OIDC_WAITING = gauge(
+    "bobrai_oidc_waiting_requests",
+    "Requests that wait for the keys of an identity provider, because their tokens name one that is not known.",
+    ["issuer"],
+    by=_API,
+)
+OIDC_UNVERIFIED = counter(
+    "bobrai_oidc_unverified_total",
+    "Tokens that nobody could verify for want of their issuer's keys, by cause: unreadable; crowded, as many wait for"
+    " them as may; hanging, reading them takes long. Answered with 503, or 429 where one address shows too many.",
+    ["issuer", "cause"],
+    by=_API,
+)
 ACCESS_THROTTLED = counter(
     "bobrai_access_throttled_total",
     "Requests that were answered with 429 for their number, by kind: key, oidc; anonymous and refused (credentials that"
