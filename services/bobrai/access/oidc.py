@@ -30,12 +30,11 @@ _IDLE_SECONDS: Final = 3_600.0
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 # What a token that opens an API is called; one made for something else, as a logout, is no credential.
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+_LIKE_A_KEY: Final = "bobrai_"
 _END_OF_TIME: Final = 1 << 53  # seconds; more is no exact number in JSON
+_MAX_SAID: Final = 200  # characters of what settings say
 _TIMES: Final = ("exp", "nbf", "iat")
 _REASONS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
-    (jwt.ExpiredSignatureError, refusals.EXPIRED),
-    (jwt.ImmatureSignatureError, refusals.NOT_YET),
-    (jwt.InvalidAudienceError, refusals.AUDIENCE),
     (jwt.InvalidIssuerError, refusals.ISSUER),
     (jwt.InvalidSignatureError, refusals.SIGNATURE),
     (jwt.InvalidAlgorithmError, refusals.ALGORITHM),
@@ -141,8 +140,16 @@ class OidcVerifier:
 
 def _parts(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return header and claims, of which nothing is verified."""
+    if token.startswith(_LIKE_A_KEY):
+        raise refusals.refused(
+            refusals.MALFORMED, "this looks like an API key and is none: those are bobrai_<id>_<secret>"
+        )
     if _COMPACT.fullmatch(token) is None:
-        raise refusals.refused(refusals.MALFORMED, "the token is no signed JWT: three parts of base64url between dots")
+        raise refusals.refused(
+            refusals.MALFORMED,
+            "the token is no signed JWT, which is three parts of base64url between dots: have the provider issue JWT "
+            "access tokens, not opaque ones",
+        )
     try:
         parts = jwt.decode_complete(token, options={"verify_signature": False})
     except jwt.PyJWTError as error:
@@ -181,9 +188,17 @@ def _verified_claims(token: str, key: Key, settings: IssuerSettings) -> Mapping[
             leeway=settings.leeway_seconds,
             options={"require": ["iss", "aud", "exp", "sub"]},
         )
-    except jwt.MissingRequiredClaimError as error:
-        reason = refusals.AUDIENCE if error.claim == "aud" else refusals.MALFORMED
-        raise refusals.refused(reason, f"the token has no claim {error.claim}") from None
+    except jwt.ExpiredSignatureError:
+        raise refusals.refused(refusals.EXPIRED, "the token has expired") from None
+    except jwt.ImmatureSignatureError:
+        raise refusals.refused(refusals.NOT_YET, "the token is not valid yet: look at the clocks") from None
+    except (jwt.MissingRequiredClaimError, jwt.InvalidAudienceError) as error:
+        if not isinstance(error, jwt.MissingRequiredClaimError) or error.claim == "aud":
+            wanted = " or ".join(map(repr, settings.audiences))[:_MAX_SAID]
+            raise refusals.refused(
+                refusals.AUDIENCE, f"the token is for somebody else: its claim aud must have {wanted}"
+            ) from None
+        raise refusals.refused(refusals.MALFORMED, f"the token has no claim {error.claim}") from None
     except jwt.PyJWTError as error:
         reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), refusals.MALFORMED)
         raise refusals.refused(reason, f"the token is refused: {_said(error)}") from None

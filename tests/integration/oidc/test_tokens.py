@@ -240,3 +240,26 @@ async def test_a_right_token_that_grants_nothing_is_told_apart(
     assert await refusal(verifier, provider.token()) == refusals.CLAIMS
     token = provider.token(claims={"realm_access": {"roles": ["operator"]}})
     assert (await verifier.principal(token)).grant.scopes == {Scope.QUEUES_CONTROL}
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("opaque", "have the provider issue JWT access tokens, not opaque ones"),
+        ("bobrai_x", "this looks like an API key and is none"),
+        ({"claims": {"exp": 1}}, "the token has expired"),
+        ({"claims": {"nbf": NOW + 3600}}, "the token is not valid yet"),
+        ({"claims": {"aud": "somebody-else"}}, "its claim aud must have 'bobrai'"),
+        ({"claims": {"aud": None}}, "its claim aud must have 'bobrai'"),
+        ({"claims": {"aud": []}}, "its claim aud must have 'bobrai'"),
+        ({"claims": {"aud": {}}}, "its claim aud must have 'bobrai'"),
+        ({"claims": {"sub": None}}, "the token has no claim sub"),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_said_so_that_somebody_can_mend_it(
+    provider: IdentityProvider, verifier_of: MakeVerifier, token: str | dict[str, Any], told: str
+) -> None:
+    shown = token if isinstance(token, str) else provider.token(**token)
+    with pytest.raises(CredentialRefused) as caught:
+        await verifier_of(provider).principal(shown)
+    assert told in str(caught.value)
