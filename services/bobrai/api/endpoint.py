@@ -23,7 +23,7 @@ from bobrai.api.operations import Operation
 from bobrai.api.web import ClientGone, Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.access import Principal, PrincipalKind, Scope
-from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable, RateLimited
 from bobrai.runtime import problem
 from bobrai.runtime.outage import Outage
 from bobrai.telemetry import logs, metrics, traces
@@ -195,7 +195,13 @@ class Endpoint:
         if isinstance(error, DatabaseUnavailable) and (error.sqlstate or error.perhaps_one_row):
             method = request.method
             self._outages.setdefault(method, Outage(f"{method} {self._route}")).failed(error)
+        # An address that has shown too many credentials that prove nothing is told so, and the log why.
+        cause = error.__context__ if isinstance(error, RateLimited) else error
         found = problems.of(error)
+        if isinstance(cause, CredentialRefused):
+            request.refused = cause.reason
+        elif found is not None:
+            request.refused = found.reason
         if found is None:
             log.error("http.failed", route=self._route, exc_info=error)
             found = problems.Problem("internal", "The server failed; its log tells more under this request_id")
@@ -214,6 +220,8 @@ class Endpoint:
         fields = {"method": method, "route": self._route, "status": status, "seconds": round(seconds, 6)}
         if request.principal.id:
             fields["principal"] = request.principal.id
+        if request.refused:
+            fields["refused"] = request.refused
         if request.task_id is not None:
             fields["task_id"] = request.task_id
         if quiet:

@@ -50,7 +50,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "unauthorized": (
         401,
         "Unauthorized",
-        "The request needs an API key or a token, as `Authorization: Bearer …`, or the one that it has is not valid.",
+        "The request needs an API key or a token (`Authorization: Bearer …`), or its own is not valid, as `reason` says.",
     ),
     "forbidden": (403, "Forbidden", "The credential lacks the scope that `scope` names."),
     "outside-grant": (403, "Outside of the grant", "The credential is narrowed, and does not reach what was named."),
@@ -137,6 +137,7 @@ class Problem(Exception):
         faults: Sequence[Fault] = (),
         headers: tuple[Header, ...] = (),
         scope: Scope | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -145,10 +146,13 @@ class Problem(Exception):
         self.faults = faults
         self.headers = headers
         self.scope = scope
+        self.reason = reason
 
     def body(self, request_id: str) -> bytes:
         """Return the JSON of the problem."""
         more: dict[str, Any] = {} if self.scope is None else {"scope": self.scope}
+        if self.reason:
+            more["reason"] = self.reason
         if self.faults:
             more["errors"] = [fault._asdict() for fault in self.faults[:MAX_FAULTS]]
         return problem.document(self.kind, self.status, self.title, self.detail, request_id, **more)
@@ -169,7 +173,13 @@ def invalid(faults: Sequence[Fault]) -> Problem:
 def no_credential(scope: Scope) -> Problem:
     """A request without a credential, where one is wanted."""
     detail = f"Show an API key or a token that has the scope {scope}: Authorization: Bearer …"
-    return Problem("unauthorized", detail, headers=((b"www-authenticate", b'Bearer realm="bobrai"'),), scope=scope)
+    return Problem(
+        "unauthorized",
+        detail,
+        headers=((b"www-authenticate", b'Bearer realm="bobrai"'),),
+        scope=scope,
+        reason="missing",
+    )
 
 
 def bad_credential(error: CredentialRefused) -> Problem:
@@ -177,7 +187,8 @@ def bad_credential(error: CredentialRefused) -> Problem:
     challenge = f'Bearer realm="bobrai", error="invalid_token", error_description="{error}"'.encode(
         "latin-1", "replace"
     )
-    return Problem("unauthorized", str(error), headers=((b"www-authenticate", challenge),))
+    headers = ((b"www-authenticate", challenge),)
+    return Problem("unauthorized", str(error), headers=headers, reason=error.reason)
 
 
 def lacks_scope(scope: Scope) -> Problem:

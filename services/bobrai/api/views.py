@@ -212,6 +212,9 @@ class ProblemView(msgspec.Struct, omit_defaults=True):
     detail: str
     request_id: str
     scope: Annotated[str | msgspec.UnsetType, Meta(description="The scope that is missing.")] = msgspec.UNSET
+    reason: Annotated[
+        str | msgspec.UnsetType, Meta(description="Why the credential is refused, in one of a few words.")
+    ] = msgspec.UNSET
     errors: list[ProblemFault] | msgspec.UnsetType = msgspec.UNSET
 
 

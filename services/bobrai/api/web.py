@@ -70,7 +70,8 @@ class Reply:
 class Request:
     """What a handler may know of a request.
 
-    ``principal`` is set by the endpoint, ``task_id`` by the handler for the log line.
+    ``principal`` is set by the endpoint, ``task_id`` by the handler for the log line, ``refused`` by the
+    endpoint, for it too.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class Request:
         "params",
         "principal",
         "query_string",
+        "refused",
         "request_id",
         "room",
         "route",
@@ -115,6 +117,7 @@ class Request:
         self.principal = ANYBODY
         self.standing: Standing | None = None  # None: nothing bounds it
         self.task_id: int | None = None
+        self.refused = ""  # why its credential was refused
         self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):

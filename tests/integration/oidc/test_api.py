@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from bobrai.access import secrets
 from bobrai.store.pool import Database
+from bobrai.telemetry import logs
 from tests.integration.access.conftest import Keys, bearer, closed_api, keys
 from tests.integration.api.conftest import Api, store
 from tests.support.databases import Database as OwnDatabase
@@ -87,3 +89,32 @@ async def test_keys_of_an_issuer_that_were_never_had_make_no_token_wrong(
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:bobrai:problem:unavailable")
         assert "issuer" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_why_a_credential_is_refused_stands_in_the_answer_and_in_the_log(
+    api: Api, provider: IdentityProvider
+) -> None:
+    shown = {
+        "expired": provider.token(claims={"exp": 1}),
+        "signature": provider.token(signed="by_another"),
+        "audience": provider.token(claims={"aud": "somebody-else"}),
+        "claims": provider.token(claims={"scope": "stranger"}),
+        "malformed": "an-opaque-token",
+        "unknown": secrets.new_secret(secrets.new_id()),
+    }
+    with logs.captured() as lines:
+        answers = {reason: await api.get(TASKS, headers=bearer(text)) for reason, text in shown.items()}
+        answers["missing"] = await api.get(TASKS)
+    assert {reason: answer.json()["reason"] for reason, answer in answers.items()} == {each: each for each in answers}
+    assert [line["refused"] for line in lines if line["event"] == "http.request"] == [*shown, "missing"]
+
+
+async def test_the_reason_is_in_the_log_where_an_address_shows_too_many(
+    database: OwnDatabase, store: Database, provider: IdentityProvider, free_port: Callable[[], int]
+) -> None:
+    issuer = {"name": "idp", "issuer": provider.url, "audiences": [AUDIENCE], "roles": ROLES}
+    async with closed_api(database.url, free_port(), oidc=json.dumps([issuer]), refused_rate="1/h") as api:
+        expired = bearer(provider.token(claims={"exp": 1}))
+        with logs.captured() as lines:
+            assert [(await api.get(TASKS, headers=expired)).status_code for _ in range(2)] == [401, 429]
+    assert [line["refused"] for line in lines if line["event"] == "http.request"] == ["expired", "expired"]
