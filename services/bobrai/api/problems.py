@@ -50,7 +50,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "unauthorized": (
         401,
         "Unauthorized",
-        "The request needs an API key or a token (`Authorization: Bearer …`), or its own is not valid, as `reason` says.",
+        "It needs an API key or a token (`Authorization: Bearer …`), or its own is not valid, as `reason` says.",
     ),
     "forbidden": (403, "Forbidden", "The credential lacks the scope that `scope` names."),
     "outside-grant": (403, "Outside of the grant", "The credential is narrowed, and does not reach what was named."),
