@@ -69,6 +69,8 @@ def test_keys_are_made_listed_rotated_and_revoked_on_the_command_line(bobrai: Ru
     assert "tasks:read,tasks:submit" in table
     assert bobrai("keys", "revoke", listed["id"]).returncode == 0
     eventually_sync(lambda: httpx.get(path, headers=bearer(rotated)).status_code == 401, timeout=10)
+    refused = [each for each in api.log_events() if each.get("refused") == "revoked"]
+    assert (refused[-1]["refused_id"], refused[-1]["address"]) == (f"key:{listed['id']}", "127.0.0.1")
     for each in (secret, rotated):
         assert each not in table
         assert each not in api.log_text()
@@ -86,7 +88,13 @@ def test_changes_are_listed_on_the_command_line_with_who_made_them(bobrai: Run, 
     assert newest == httpx.get(f"{api.url}/api/v1/audit", params={"limit": 1}).json()["entries"][0]
     table = bobrai("audit", "--actor", "cli:alice", "--limit", "5").stdout.splitlines()
     assert len(table) == 2
-    assert table[0].split() == ["AT", "ACTOR", "NAME", "ACTION", "TARGET", "FROM", "BEFORE", "AFTER"]
+    assert table[0].split() == ["AT", "ACTOR", "NAME", "ACTION", "TARGET", "FROM", "REQUEST", "CHANGE"]
+    assert "name: ci" in table[1]
+    assert httpx.patch(f"{api.url}/api/v1/queues/mail", json={"paused": True}).status_code == 200
+    changed, made = bobrai("audit", "--target", "queue:mail").stdout.splitlines()[1:]
+    assert "paused: false -> true" in changed
+    assert "max_backlog" not in changed
+    assert " r1 " in made
     assert bobrai("audit", "--action", "task.dance").returncode == 2
 
 
@@ -98,6 +106,7 @@ def test_changes_are_listed_on_the_command_line_with_who_made_them(bobrai: Run, 
         (["create", "--name", "-", "--scopes", "admin"], "--name"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--queues", "a b"], "'a b' is not a pattern"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--expires", "soon"], "'soon' is not a period"),
+        (["create", "--name", "x", "--scopes", "tasks:read", "--expires", "90"], "has no unit"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--queues", ""], "is empty"),
         (["create", "--name", "x", "--scopes", "tasks:read", "--types", " , "], "is empty"),
         (["rotate", "nobody"], "no key has the id or the name 'nobody'"),

@@ -34,11 +34,8 @@ class Declarations:
         self._declared = declared
         self._interval = refresh_seconds
         self._made: dict[str, Shown] = {}
-
-    @property
-    def made(self) -> bool:
-        """Whether all of them were made once."""
-        return len(self._made) == len(self._declared)
+        self.tried = not declared
+        """Whether all were tried once, so that those that can be made are: one that cannot keeps nobody else out."""
 
     async def run_once(self) -> float:
         """Make or change what is not made as its file says; returns the seconds until the next look.
@@ -57,6 +54,7 @@ class Declarations:
                     self._made[key.name] = shown
             except ConfigurationError as error:
                 faults.append(str(error))
+        self.tried = True
         if faults:
             raise ConfigurationError("; ".join(faults))
         return self._interval

@@ -77,8 +77,8 @@ class Gate:
 
     @property
     def loaded(self) -> bool:
-        """Whether keys can be told from what is none, and those that were declared are made."""
-        return self.keyring.loaded and self._declarations.made
+        """Whether keys can be told from what is none, and those that were declared are made, if they can be."""
+        return self.keyring.loaded and self._declarations.tried
 
     async def principal(self, header: bytes | None, address: str) -> Principal:
         """Return whom a request with this header is from.
@@ -149,7 +149,7 @@ class Gate:
             await self.keyring.look_for_more()
             principal = self.keyring.principal(shown)
             if principal is None:
-                raise CredentialRefused("unknown", "This key is not known")
+                raise CredentialRefused("unknown", "This key is not known", credential=f"key:{shown.key_id}")
         return principal
 
 

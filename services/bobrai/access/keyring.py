@@ -87,9 +87,9 @@ class Keyring:
             return None
         now = time.monotonic()
         if found.revoked:
-            raise CredentialRefused("revoked", "This key was revoked")
+            raise CredentialRefused("revoked", "This key was revoked", credential=found.principal.id)
         if now >= found.expires_at:
-            raise CredentialRefused("expired", "This key has expired")
+            raise CredentialRefused("expired", "This key has expired", credential=found.principal.id)
         if now - self._read_at > self._stale_seconds:
             # A revocation may be waiting for us in a database that we cannot read.
             raise DatabaseUnavailable(f"keys were not read for {self._stale_seconds:g} s")

@@ -199,7 +199,7 @@ class Endpoint:
         cause = error.__context__ if isinstance(error, RateLimited) else error
         found = problems.of(error)
         if isinstance(cause, CredentialRefused):
-            request.refused = cause.reason
+            request.refused, request.credential = cause.reason, cause.credential
         elif found is not None:
             request.refused = found.reason
         if found is None:
@@ -221,7 +221,9 @@ class Endpoint:
         if request.principal.id:
             fields["principal"] = request.principal.id
         if request.refused:
-            fields["refused"] = request.refused
+            fields |= {"refused": request.refused, "address": request.address}
+            if request.credential:
+                fields["refused_id"] = request.credential
         if request.task_id is not None:
             fields["task_id"] = request.task_id
         if quiet:

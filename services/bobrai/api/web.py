@@ -80,6 +80,7 @@ class Request:
         "bodies",
         "body",
         "confirm",
+        "credential",
         "deadline",
         "deadlines",
         "headers",
@@ -118,6 +119,7 @@ class Request:
         self.standing: Standing | None = None  # None: nothing bounds it
         self.task_id: int | None = None
         self.refused = ""  # why its credential was refused
+        self.credential = ""  # which one it was, as it says itself
         self.span: ServerSpan | None = None  # None: traces are off
         given = self.headers.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):

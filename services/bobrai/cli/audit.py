@@ -1,6 +1,6 @@
 """``bobrai audit``: who changed what, for whoever reaches the database.
 
-In: filters. Out: the newest rows, as a table or as the JSON that the API answers with.
+In: filters. Out: the newest rows, as a table of what has changed, or as the JSON that the API answers with.
 """
 
 import click
@@ -25,7 +25,7 @@ def show(wanted: AuditFilter, *, limit: int, as_json: bool) -> None:
 
         click.echo(msgspec.json.encode([audit_view.entry(row) for row in rows]).decode())
         return
-    tables.show([("AT", "ACTOR", "NAME", "ACTION", "TARGET", "FROM", "BEFORE", "AFTER"), *map(_line, rows)])
+    tables.show([("AT", "ACTOR", "NAME", "ACTION", "TARGET", "FROM", "REQUEST", "CHANGE"), *map(_line, rows)])
 
 
 def _line(row: Record) -> tuple[str, ...]:
@@ -36,6 +36,26 @@ def _line(row: Record) -> tuple[str, ...]:
         row["action"],
         row["target"],
         row["source"] or "-",
-        row["before"] or "-",
-        row["after"] or "-",
+        row["request_id"] or "-",
+        _change(row["before"], row["after"]) or "-",
     )
+
+
+def _change(before: str | None, after: str | None) -> str:
+    """Return what is different afterwards, member by member; of something new what it has."""
+    if after is None:
+        return ""
+    old, new = _members(before), _members(after)
+    different = [name for name in new if new[name] != old.get(name)]
+    return ", ".join(
+        f"{name}: {_text(old[name])} -> {_text(new[name])}" if name in old else f"{name}: {_text(new[name])}"
+        for name in different
+    )
+
+
+def _members(text: str | None) -> dict[str, object]:
+    return {} if text is None else msgspec.json.decode(text, type=dict[str, object])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -37,6 +37,8 @@ class _Period(click.ParamType[float]):
         found = _PERIOD.fullmatch(str(value).strip())
         if found is None:
             self.fail(f"{value!r} is not a period: a number, and s, m, h, d or w, such as 90d", param, ctx)
+        if not found[2] and float(found[1]):
+            self.fail(f"{value!r} has no unit: s, m, h, d or w, such as 90d", param, ctx)
         seconds = float(found[1]) * _UNITS[found[2] or "s"]
         if not self._least <= seconds <= self._most:
             self.fail(f"{value!r} is not between {self._least:g} s and {self._most / 86_400:g} d", param, ctx)

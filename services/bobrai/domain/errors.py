@@ -82,11 +82,15 @@ class TooManyWaiting(SubmissionRefused):
 
 
 class CredentialRefused(BobraiError):
-    """A credential that proves nothing; ``reason`` is one of a few words, for metrics: unknown, expired, revoked, …"""
+    """A credential that proves nothing; ``reason`` is one of a few words, for metrics: unknown, expired, revoked, …
 
-    def __init__(self, reason: str, message: str) -> None:
+    ``credential``: which one it says to be, such as ``key:k7x2m9q4w1ab``, for the log; empty: it does not say so.
+    """
+
+    def __init__(self, reason: str, message: str, *, credential: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.credential = credential
 
 
 class KeyNameTaken(BobraiError):

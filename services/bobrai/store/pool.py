@@ -76,9 +76,10 @@ _SUSPECT_SECONDS = 0.3
 # A server that only reads, or ends, or does not know the statement yet, says so instead of running it. (One that
 # crashes, 57P02, may have committed.)
 _NOT_RUN = frozenset({"25006", "26000", "57P01", "57P03"})
-# PgBouncer's words to a client for which it found no server. Their SQLSTATE, 08P01, it also gives to one whose server
-# was lost in the middle of a statement.
-_NO_SERVER_FOUND = ("server login has been failing", "query_wait_timeout")
+# PgBouncer's words to a client for which it found no server, or one that ended while it was made ready for this client,
+# before anything of the client's was sent to it. Their SQLSTATE, 08P01, it also gives to one whose server was lost in
+# the middle of a statement.
+_NO_SERVER_FOUND = ("server login has been failing", "query_wait_timeout", "invalid server parameter")
 
 
 @contextmanager

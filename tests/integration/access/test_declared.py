@@ -15,7 +15,7 @@ from bobrai.domain.errors import ConfigurationError
 from bobrai.settings import load
 from bobrai.store import keys as rows
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import bearer, closed_api
+from tests.integration.access.conftest import Keys, bearer, closed_api
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -144,6 +144,26 @@ async def test_one_bad_file_keeps_no_other_key_from_being_made(api: Api, store: 
     with pytest.raises(ConfigurationError, match=r"bad: .*cannot be read"):
         await made(store, text)
     assert await status(api, secret) == 200
+
+
+async def test_a_declaration_that_cannot_be_made_keeps_no_process_from_serving(
+    database: OwnDatabase, store: Database, keys: Keys, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    other, secret = await keys.make(), new_secret("b2")
+    (tmp_path / "bad").write_text("hunter2")
+    (tmp_path / "good").write_text(secret)
+    text = json.dumps(
+        [{"name": name, "file": str(tmp_path / name), "scopes": ["queues:read"]} for name in ("bad", "good")]
+    )
+    async with closed_api(database.url, free_port(), keys=text, refresh_seconds=0.2) as api:  # once it is ready
+        assert [await status(api, each) for each in (secret, other.secret)] == [200, 200]
+        mended = new_secret("b3")
+        (tmp_path / "bad").write_text(mended)
+
+        async def is_made() -> bool:
+            return await status(api, mended) == 200
+
+        await eventually(is_made)
 
 
 async def test_one_key_is_not_declared_under_two_names(store: Database, tmp_path: Path) -> None:

@@ -160,5 +160,20 @@ async def test_what_was_never_run_is_told_from_what_may_have_been(
         await direct.close()
 
 
+async def test_what_a_pooler_could_not_make_a_server_ready_for_was_never_run(
+    private_pgbouncer: PgBouncerServer,
+) -> None:
+    # it fails as when the server ends meanwhile: the pooler sets what a client wants before it sends the statement
+    wants = {"DateStyle": "no such style"}
+    connection = await asyncpg.connect(private_pgbouncer.url("postgres"), server_settings=wants)
+    with pytest.raises(DatabaseUnavailable, match="invalid server parameter") as raised, driver_errors():
+        await connection.fetch("CREATE TABLE made ()")
+    assert raised.value.without_effect
+    connection.terminate()
+    direct = await opened(private_pgbouncer.url("postgres"))
+    assert not (await direct.fetch("SELECT to_regclass('made') AS made"))[0]["made"]
+    await direct.close()
+
+
 async def _sleeps(store: Database) -> bool:
     return bool(await store.fetch("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
