@@ -1,7 +1,8 @@
 """Reads an issuer's keys over HTTP, where its discovery document says that they are.
 
-In: one issuer's settings. Out: the body of its JSON Web Key Set, or IssuerUnavailable. Every answer is limited in time
-and size; redirects are not followed and proxies of the environment not used. Next: ``issuer_keys.py``.
+In: one issuer's settings. Out: the body of its JSON Web Key Set, or IssuerUnavailable that names the address. Every
+answer is limited in time and size; redirects are not followed and proxies of the environment not used. Next:
+``issuer_keys.py``.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from bobrai.domain.errors import IssuerUnavailable
+from bobrai.domain.errors import ConfigurationError, IssuerUnavailable
 from bobrai.settings.oidc import DISCOVERY, IssuerSettings, fault_of_url
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
@@ -26,27 +27,36 @@ class KeyReader:
         self._settings = settings
         self._client: httpx.AsyncClient | None = None
         self._keys_url = settings.jwks_url
+        self._discovery_url = settings.issuer.rstrip("/") + DISCOVERY
+        self._context()
+
+    @property
+    def address(self) -> str:
+        """Where the keys are read, as far as that is known."""
+        return self._keys_url or self._discovery_url
 
     async def read(self) -> bytes:
         """Return the key set; raises IssuerUnavailable that says why there is none.
 
         After a failure nothing is kept of what was known: where the keys are, connections, the file of authorities.
         """
+        asked = self.address
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 if self._client is None:
                     self._client = self._open()
                 if not self._keys_url:
-                    self._keys_url = await self._discovered(self._client)
+                    asked = self._keys_url = await self._discovered(self._client)
                 return await _get(self._client, self._keys_url)
         except TimeoutError:
             await self._forget()
-            raise IssuerUnavailable(f"no answer within {self._settings.timeout_seconds:g} s") from None
+            raise IssuerUnavailable(f"{asked}: no answer within {self._settings.timeout_seconds:g} s") from None
         except IssuerUnavailable:
             raise
         except Exception as error:  # whatever an answer made of the libraries
             await self._forget()
-            raise IssuerUnavailable(str(error) or type(error).__name__) from error
+            told = str(error) or type(error).__name__
+            raise IssuerUnavailable(told if told.startswith(asked) else f"{asked}: {told}") from error
 
     def look_again(self) -> None:
         """Ask anew where the keys are, with the next read."""
@@ -62,15 +72,30 @@ class KeyReader:
         self.look_again()
         await self.close()
 
+    def _context(self) -> ssl.SSLContext | bool:
+        """Return what certificates are verified with; raises ConfigurationError for a file that cannot be used."""
+        if not self._settings.ca_file:
+            return True
+        # Not the library's default: from Python 3.13 on it refuses authorities as some installers make them.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(cafile=self._settings.ca_file)
+        except ssl.SSLError as error:
+            told = (error.reason or "it cannot be read").lower().replace("_", " ")
+        except OSError as error:
+            told = error.strerror or type(error).__name__
+        else:
+            return context
+        raise ConfigurationError(
+            f"BOBRAI_AUTH_OIDC: ca_file {self._settings.ca_file!r} of the issuer {self._settings.name} must be a PEM"
+            f" file of certificates that this process can read: {told}"
+        )
+
     def _open(self) -> httpx.AsyncClient:
-        verify: ssl.SSLContext | bool = True
-        if self._settings.ca_file:
-            # Not the library's default: from Python 3.13 on it refuses authorities as some installers make them.
-            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            try:
-                verify.load_verify_locations(cafile=self._settings.ca_file)
-            except OSError as error:
-                raise IssuerUnavailable(f"ca_file {self._settings.ca_file}: {error}") from error
+        try:
+            verify = self._context()
+        except ConfigurationError as error:  # by now
+            raise IssuerUnavailable(str(error)) from error
         return httpx.AsyncClient(
             verify=verify,
             timeout=self._settings.timeout_seconds,
@@ -80,7 +105,7 @@ class KeyReader:
         )
 
     async def _discovered(self, client: httpx.AsyncClient) -> str:
-        url = self._settings.issuer.rstrip("/") + DISCOVERY
+        url = self._discovery_url
         try:
             document = json.loads(await _get(client, url))
         except RecursionError:

@@ -71,10 +71,12 @@ EVENTS: Final[dict[str, Event]] = {
     ),
     "oidc.keys_read": Event("info", "The keys of an `issuer` were read, and are others than before, or could not be."),
     "oidc.keys_unreadable": Event(
-        "warning", "The keys of an `issuer` cannot be read, `error` says why; said once, until they can."
+        "warning", "The keys of an `issuer` cannot be read; `error` says from where and why; said once, until they can."
     ),
     "oidc.keys_unusable": Event(
-        "warning", "An `issuer` publishes no key that can be used: every token of it is refused."
+        "warning",
+        "An `issuer` publishes no key that can be used for one of `algorithms`, `left_out` says why: every"
+        " token of it is refused.",
     ),
     "queues.made": Event("info", "A submission named queues that did not exist yet."),
     # --- dispatcher
