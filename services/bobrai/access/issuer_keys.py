@@ -7,7 +7,8 @@ when nobody can tell. Next: ``oidc.py``.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from math import ceil, inf
 from typing import Final
 
@@ -24,6 +25,7 @@ _LONGEST_PAUSE_SECONDS: Final = 30.0
 # A read that takes longer hangs: who comes then waits a short while only, so that it holds few requests up.
 _HANGING_SECONDS: Final = 0.5
 _SHORT_SECONDS: Final = 0.25
+_MAX_TOLD: Final = 10  # reasons why keys are left out
 
 Look = Callable[[], None]
 
@@ -58,6 +60,12 @@ class IssuerKeys:
     def age(self) -> float | None:
         """Seconds since the keys were last read; None: never."""
         return None if self._read_at == -inf else time.monotonic() - self._read_at
+
+    @property
+    def usable(self) -> int:
+        """How many keys there are that tokens can be verified with now."""
+        now = time.monotonic()
+        return sum(key.good_until > now for key in self._all())
 
     async def find(self, key_id: str | None, algorithm: str, look: Look = nothing) -> jwks.Key:
         """Return the key that a token names; without a name the only one there is for its algorithm.
@@ -153,7 +161,8 @@ class IssuerKeys:
 
     def _begin(self) -> "asyncio.Task[None]":
         self._fetch_began = time.monotonic()
-        self._fetch = asyncio.ensure_future(self._read())
+        # It is no request's, whose id its lines would have, and in which every line of the libraries would be printed.
+        self._fetch = asyncio.get_running_loop().create_task(self._read(), context=Context())
         return self._fetch
 
     async def _joined(self) -> None:
@@ -163,18 +172,20 @@ class IssuerKeys:
     async def _read(self) -> None:
         try:
             found = jwks.parsed(await self._reader.read(), self.settings.algorithms)
-        except (IssuerUnavailable, ValueError) as error:
+        except IssuerUnavailable as error:
             self._failed(str(error))
+        except ValueError as error:
+            self._failed(f"{self._reader.address}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this issuer, and is tried again
             self._failed(f"{type(error).__name__}: {error}")
         else:
-            self._succeeded(found)
+            self._succeeded(*found)
         finally:
             self._fetch = None
             if self._asked_at == inf:
                 self._asked_at = time.monotonic()
 
-    def _succeeded(self, found: Sequence[jwks.Key]) -> None:
+    def _succeeded(self, found: Sequence[jwks.Key], left_out: Mapping[str, int]) -> None:
         now = time.monotonic()
         before = {key.material: key for key in self._all()}
         # What is known of a key stays, so that the tokens that it signed need not be verified again.
@@ -192,7 +203,13 @@ class IssuerKeys:
         if is_news and kept:
             log.info("oidc.keys_read", issuer=self.settings.name, keys=len(kept))
         elif is_news:
-            log.warning("oidc.keys_unusable", issuer=self.settings.name)
+            told = ", ".join(f"{count} {why}" for why, count in list(left_out.items())[:_MAX_TOLD])
+            log.warning(
+                "oidc.keys_unusable",
+                issuer=self.settings.name,
+                algorithms=list(self.settings.algorithms),
+                left_out=told or "it publishes none",
+            )
 
     def _failed(self, error: str) -> None:
         if not self._failures:

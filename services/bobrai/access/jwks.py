@@ -1,13 +1,15 @@
 """The keys that an issuer publishes, of which those are kept that may verify a token.
 
-In: the bytes of a JSON Web Key Set. Out: keys by id and algorithm, or ValueError. No I/O. Next: ``issuer_keys.py``.
+In: the bytes of a JSON Web Key Set. Out: keys, and why others are left out; or ValueError. No I/O. Next:
+``issuer_keys.py``.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,6 +26,11 @@ _ALGORITHM_OF: Final[dict[tuple[object, object], str]] = {
 }
 
 
+# The same algorithm by the name that says its curve too (RFC 9864).
+_NAMED_FULLY: Final = {"EdDSA": "Ed25519"}
+_MAX_SHOWN: Final = 20  # characters of a name in a key
+
+
 @dataclass(slots=True, eq=False)
 class Key:
     """One key of an issuer. ``good_until``, by the monotonic clock, is when nothing that it signed counts any more."""
@@ -38,7 +45,14 @@ class Key:
 Keys: TypeAlias = Mapping[tuple[str | None, str], Key]
 
 
-def parsed(body: bytes, algorithms: Collection[str]) -> list[Key]:
+class Parsed(NamedTuple):
+    """The keys of a set that can be used, and why how many of the others cannot."""
+
+    keys: list[Key]
+    left_out: Mapping[str, int]
+
+
+def parsed(body: bytes, algorithms: Collection[str]) -> Parsed:
     """Return the keys of a set that can be used, the first of those with the same id and algorithm.
 
     Raises ValueError when it is none. Keys for other things than signatures, or of other kinds, are left out.
@@ -54,48 +68,58 @@ def parsed(body: bytes, algorithms: Collection[str]) -> list[Key]:
     if len(items) > MAX_KEYS:
         raise ValueError(f"it has more than {MAX_KEYS} keys")
     found: dict[tuple[str | None, str], Key] = {}
-    for key in _usable(items):
-        # Two keys without an id cannot be told apart, and are both kept, so that neither is taken for the only one.
-        name = (key.id, key.algorithm) if key.id is not None else (f"\0{len(found)}", key.algorithm)
-        if key.algorithm in algorithms:
-            found.setdefault(name, key)
-    return list(found.values())
-
-
-def _usable(items: list[Any]) -> Iterator[Key]:
+    left_out: Counter[str] = Counter()
     for item in items:
-        if isinstance(item, dict) and (key := _key(item)) is not None:
-            yield key
+        key = _key(item) if isinstance(item, dict) else "no object"
+        if isinstance(key, str):
+            left_out[key] += 1
+        elif key.algorithm not in algorithms:
+            left_out[f"for {key.algorithm}, which the settings do not allow"] += 1
+        else:
+            # Two keys without an id cannot be told apart, and are both kept, so that neither is taken for the only one.
+            name = (key.id, key.algorithm) if key.id is not None else (f"\0{len(found)}", key.algorithm)
+            found.setdefault(name, key)
+    return Parsed(list(found.values()), left_out)
 
 
-def _key(item: dict[str, Any]) -> Key | None:
-    kind, curve = item.get("kty"), item.get("crv")
+def _key(item: dict[str, Any]) -> Key | str:
+    """Return the key, or why it cannot be used, in words of which there are few."""
+    kind, curve, key_id = item.get("kty"), item.get("crv"), item.get("kid")
     if not isinstance(kind, str) or not isinstance(curve, str | None):
-        return None
+        return "malformed"
     algorithm = _ALGORITHM_OF.get((kind, None if kind == "RSA" else curve))
-    key_id = item.get("kid")
-    if algorithm is None or not _is_for_signatures(item, algorithm):
-        return None
+    if algorithm is None:
+        return f"of another kind ({_shown(kind)}{f' {_shown(curve)}' if curve else ''})"
+    if fault := _fault_of_use(item, algorithm):
+        return fault
     if key_id is not None and not (isinstance(key_id, str) and 0 < len(key_id) <= MAX_KEY_ID):
-        return None
+        return "malformed"
     material = {name: item.get(name) for name in ("kty", "crv", "n", "e", "x", "y")}
     if not all(value is None or (isinstance(value, str) and len(value) <= _MAX_NUMBER) for value in material.values()):
-        return None
+        return "malformed"
     try:
         public = jwt.PyJWK({name: value for name, value in material.items() if value is not None}, algorithm)
     except Exception:  # noqa: BLE001 - whatever the libraries say of it, the other keys are good
-        return None
+        return "malformed"
     if isinstance(public.key, RSAPublicKey) and public.key.key_size not in _RSA_BITS:
-        return None
+        return f"RSA of {public.key.key_size} bits"
     return Key(key_id, algorithm, public, (key_id, *material.values()))
 
 
-def _is_for_signatures(item: dict[str, Any], algorithm: str) -> bool:
-    operations = item.get("key_ops")
-    return (
-        # Tuples, because what came need not be hashable.
-        item.get("alg") in (None, algorithm)
-        and item.get("use") in (None, "sig")
-        and (operations is None or (isinstance(operations, list) and "verify" in operations))
-        and "d" not in item  # a private key that was published is anybody's
-    )
+def _fault_of_use(item: dict[str, Any], algorithm: str) -> str:
+    """Return why a key is not for signatures of the algorithm; empty: it is."""
+    named, use, operations = item.get("alg"), item.get("use"), item.get("key_ops")
+    if "d" in item:
+        return "published with its private half"  # so that it is anybody's
+    # No sets here, because what came need not be hashable.
+    if named is not None and named not in (algorithm, _NAMED_FULLY.get(algorithm)):
+        return f"for {_shown(named)}" if isinstance(named, str) else "malformed"
+    if use not in (None, "sig") or not (
+        operations is None or (isinstance(operations, list) and "verify" in operations)
+    ):
+        return "for something else than signatures"
+    return ""
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:_MAX_SHOWN])[1:-1]

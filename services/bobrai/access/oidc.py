@@ -11,6 +11,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -33,6 +34,7 @@ _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+j
 _LIKE_A_KEY: Final = "bobrai_"
 _END_OF_TIME: Final = 1 << 53  # seconds; more is no exact number in JSON
 _MAX_SAID: Final = 200  # characters of what settings say
+_SHORT_NAMES: Final = {"Ed25519": "EdDSA"}  # RFC 9864 names the curve too
 _TIMES: Final = ("exp", "nbf", "iat")
 _REASONS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
     (jwt.InvalidIssuerError, refusals.ISSUER),
@@ -102,6 +104,10 @@ class OidcVerifier:
         """Return for each issuer's name how many requests wait for its keys."""
         return {each.settings.name: each.keys.waiting for each in self._issuers.values()}
 
+    def usable(self) -> dict[str, int]:
+        """Return for each issuer's name how many of its keys tokens can be verified with now."""
+        return {each.settings.name: each.keys.usable for each in self._issuers.values()}
+
     def ages(self) -> dict[str, float | None]:
         """Return for each issuer's name the seconds since its keys were last read; None: never."""
         return {each.settings.name: each.keys.age for each in self._issuers.values()}
@@ -113,7 +119,8 @@ class OidcVerifier:
 
     async def _verify(self, token: str, look: Look) -> _Verified:
         header, unverified = _parts(token)
-        algorithm, key_id = _checked(header)
+        named, key_id = _checked(header)
+        algorithm = _SHORT_NAMES.get(named, named)
         # Which issuer to ask is all that is taken from a token before its signature was verified.
         name = unverified.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
@@ -124,7 +131,7 @@ class OidcVerifier:
         key = await issuer.keys.find(key_id, algorithm, look)
         self.verifications += 1
         try:
-            claims = _verified_claims(token, key, issuer.settings)
+            claims = _verified_claims(token, key, named, issuer.settings)
         except CredentialRefused as error:
             newer = None
             if error.reason == refusals.SIGNATURE:
@@ -133,7 +140,7 @@ class OidcVerifier:
                 raise
             key = newer
             self.verifications += 1
-            claims = _verified_claims(token, key, issuer.settings)
+            claims = _verified_claims(token, key, named, issuer.settings)
         _check_times(claims, issuer.settings)
         return _Verified(issuer.claims.principal(claims), key, int(claims["exp"]) + issuer.settings.leeway_seconds)
 
@@ -160,7 +167,7 @@ def _parts(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def _checked(header: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return algorithm and key id of a header in which nothing is unexpected."""
     algorithm, key_id, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or _SHORT_NAMES.get(algorithm, algorithm) not in ALGORITHMS:
         raise _algorithm_refused(ALGORITHMS)
     if "crit" in header or "b64" in header:
         raise refusals.refused(refusals.MALFORMED, "the token's header has crit or b64, which is not supported")
@@ -170,19 +177,23 @@ def _checked(header: Mapping[str, Any]) -> tuple[str, str | None]:
         )
     if key_id is not None and not (isinstance(key_id, str) and 0 < len(key_id) <= MAX_KEY_ID):
         raise refusals.refused(refusals.MALFORMED, f"the token's kid must be text of 1 to {MAX_KEY_ID} characters")
-    return str(algorithm), key_id
+    return algorithm, key_id
 
 
 def _algorithm_refused(allowed: Sequence[str]) -> CredentialRefused:
     return refusals.refused(refusals.ALGORITHM, f"the token must be signed by {' or '.join(allowed)}")
 
 
-def _verified_claims(token: str, key: Key, settings: IssuerSettings) -> Mapping[str, Any]:
+def _verified_claims(token: str, key: Key, named: str, settings: IssuerSettings) -> Mapping[str, Any]:
+    jwk = key.jwk
+    if named != key.algorithm:  # the library knows one name only, of which the other is a synonym
+        jwk = copy(jwk)
+        jwk.algorithm_name = named
     try:
         return jwt.decode(
             token,
-            key.jwk,
-            algorithms=[key.algorithm],
+            jwk,
+            algorithms=[named],
             audience=settings.audiences,
             issuer=settings.issuer,
             leeway=settings.leeway_seconds,

@@ -263,3 +263,17 @@ async def test_what_is_wrong_is_said_so_that_somebody_can_mend_it(
     with pytest.raises(CredentialRefused) as caught:
         await verifier_of(provider).principal(shown)
     assert told in str(caught.value)
+
+
+async def test_ed25519_by_its_full_name_is_eddsa(make_provider: MakeProvider, verifier_of: MakeVerifier) -> None:
+    provider = make_provider("EdDSA")
+    verifier = verifier_of(provider, algorithms=["EdDSA"])
+    fully = provider.make_key("EdDSA", "fully", alg="Ed25519")
+    for kid in (fully, provider.key_ids["EdDSA"]):
+        for alg in ("Ed25519", "EdDSA"):
+            assert await verifier.principal(provider.token(kid=kid, header={"alg": alg}))
+    forged = provider.token(kid=fully, header={"alg": "Ed25519"}, signed="by_another")
+    assert await refusal(verifier, forged) == refusals.SIGNATURE
+    assert await refusal(
+        verifier_of(provider, algorithms=["RS256"]), provider.token("EdDSA", header={"alg": "Ed25519"})
+    ) == (refusals.ALGORITHM)
