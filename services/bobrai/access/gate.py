@@ -163,6 +163,7 @@ def _verifier(settings: AuthSettings, max_requests: int) -> OidcVerifier | None:
     verifier = OidcVerifier(settings.oidc, max_waiting=most)
     for issuer in settings.oidc:
         metrics.OIDC_KEYS_AGE.labels(issuer.name).set_function(partial(_age, verifier, issuer.name))
+        metrics.OIDC_USABLE_KEYS.labels(issuer.name).set_function(partial(_usable, verifier, issuer.name))
         metrics.OIDC_WAITING.labels(issuer.name).set_function(partial(_waiting, verifier, issuer.name))
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "refresh").set(issuer.refresh_seconds)
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "keep").set(issuer.keep_keys_seconds)
@@ -176,3 +177,7 @@ def _age(verifier: OidcVerifier, name: str) -> float:
 
 def _waiting(verifier: OidcVerifier, name: str) -> float:
     return verifier.waiting()[name]
+
+
+def _usable(verifier: OidcVerifier, name: str) -> float:
+    return verifier.usable()[name]

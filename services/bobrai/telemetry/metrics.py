@@ -146,6 +146,12 @@ OIDC_KEYS_AGE_LIMIT = gauge(
     ["issuer", "limit"],
     by=_API,
 )
+OIDC_USABLE_KEYS = gauge(
+    "bobrai_oidc_usable_keys",
+    "Keys of an identity provider that tokens can be verified with now; with none, every token of it is refused.",
+    ["issuer"],
+    by=_API,
+)
 OIDC_WAITING = gauge(
     "bobrai_oidc_waiting_requests",
     "Requests that wait for the keys of an identity provider, because their tokens name one that is not known.",

@@ -12,6 +12,7 @@ from tests.support.databases import Database
 from tests.support.eventually import eventually
 from tests.support.identity_provider import KEYS, IdentityProvider
 
+USABLE = "bobrai_oidc_usable_keys"
 AGE, LIMIT = "bobrai_oidc_keys_age_seconds", "bobrai_oidc_keys_age_limit_seconds"
 
 
@@ -33,6 +34,7 @@ async def test_keys_that_were_read_have_an_age_and_the_limits_of_the_settings(
 
         await eventually(is_read)
         assert (await figures(api, AGE, "read"))[""] < 120
+        assert await figures(api, USABLE, "read") == {"": 3}
         assert await figures(api, LIMIT, "read") == {"refresh": 120, "keep": 1800}
 
 
@@ -46,4 +48,5 @@ async def test_keys_that_were_never_read_are_infinitely_old(
             return provider.fetches() > 1
 
         await eventually(is_tried_again)
+        assert await figures(api, USABLE, "unread") == {"": 0}
         assert await figures(api, AGE, "unread") == {"": math.inf}
