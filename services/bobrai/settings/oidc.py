@@ -19,6 +19,19 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = ("RS256", "ES256", "EdDSA")
 MAX_ISSUERS: Final = 20
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
+# What pydantic calls in Python's words.
+_WORDS: Final = (
+    ("Tuple should", "Array should"),
+    ("a valid tuple", "an array"),
+    ("a valid dictionary", "an object"),
+    ("a valid list", "an array"),
+    (" after validation", ""),
+    (
+        "String should match pattern '^[a-z0-9][a-z0-9._-]{0,31}$'",
+        "must be 1 to 32 of a-z 0-9 . _ -, and begin with one of a-z 0-9",
+    ),
+)
+
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -55,6 +68,11 @@ class IssuerSettings(BaseModel):
     def _check(self) -> "IssuerSettings":
         if fault := fault_of_url(self.issuer, allow_http=self.allow_http):
             raise ValueError(f"issuer {fault}")
+        if self.issuer.rstrip("/").endswith(DISCOVERY):
+            raise ValueError(
+                f"issuer is what tokens have as iss, not the address of the discovery document: write "
+                f"{self.issuer.rstrip('/').removesuffix(DISCOVERY)!r}"
+            )
         if urlsplit(self.issuer).query:
             raise ValueError("issuer must be a URL without a query")
         if self.jwks_url and (fault := fault_of_url(self.jwks_url, allow_http=self.allow_http)):
@@ -129,11 +147,17 @@ def _issuer(number: int, item: object, faults: list[str]) -> IssuerSettings | No
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_input=False):
             where = ".".join(map(str, fault["loc"]))
-            message = fault["msg"].removeprefix("Value error, ")
+            message = _in_words_of_json(fault["msg"].removeprefix("Value error, "))
             if fault["type"] == "extra_forbidden":
                 message = f"is not known; known are {', '.join(_known(fault['loc']))}"
             faults.append(f"{place}: {where}: {message}" if where else f"{place}: {message}")
         return None
+
+
+def _in_words_of_json(message: str) -> str:
+    for ours, theirs in _WORDS:
+        message = message.replace(ours, theirs)
+    return message
 
 
 def _known(place: tuple[int | str, ...]) -> list[str]:

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from contextvars import copy_context
+
+import pytest
 
 from bobrai.access import refusals
+from bobrai.telemetry import logs
 from tests.integration.access.conftest import bearer, closed_api
 from tests.integration.api.conftest import Api
 from tests.integration.oidc.conftest import MakeVerifier, settings_of
@@ -137,3 +142,24 @@ async def test_a_read_that_a_token_caused_and_that_failed_is_tried_again_soon(
             return provider.fetches() >= before + 3
 
         await eventually(is_tried_again)
+
+
+async def test_what_a_library_says_of_a_read_is_in_no_requests_log(
+    provider: IdentityProvider, verifier_of: MakeVerifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    carried: list[object] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        carried.extend(value for variable, value in copy_context().items() if variable.name == "bobrai_said_in")
+        return True
+
+    library = logging.getLogger("httpx")
+    logs.carry(lambda: {"request_id": "somebody's"})
+    library.addFilter(note)
+    try:
+        with caplog.at_level(logging.INFO, "httpx"):
+            assert await outcome(verifier_of(provider), provider.token()) == "taken"
+    finally:
+        library.removeFilter(note)
+    assert [record for record in caplog.records if record.name == "httpx"]
+    assert carried == []
