@@ -23,8 +23,8 @@ log = logs.get_logger(__name__)
 MAX_WAITING: Final = 100  # requests that wait for the keys of one issuer at once
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 # A read that takes longer hangs: who comes then waits a short while only, so that it holds few requests up.
-_HANGING_SECONDS: Final = 0.5
-_SHORT_SECONDS: Final = 0.25
+_HANGING_SECONDS: Final = 1.0
+_SHORT_SECONDS: Final = 0.5
 _MAX_TOLD: Final = 10  # reasons why keys are left out
 
 Look = Callable[[], None]
@@ -153,11 +153,14 @@ class IssuerKeys:
     def _unavailable(self, cause: str, *, held_up: bool = False) -> IssuerUnavailable:
         """Return the error to raise; its pause ends when asking again has a sense."""
         metrics.OIDC_UNVERIFIED.labels(self.settings.name, cause).inc()
-        pause = self.settings.unknown_key_pause_seconds
-        at = self._asked_at if self._asked_at < inf else time.monotonic()
-        left = at + pause - time.monotonic() if at > -inf else 0.0
+        now = time.monotonic()
+        if self._fetch is None:
+            left = self._asked_at + self.settings.unknown_key_pause_seconds - now
+        else:
+            taken = now - self._fetch_began
+            left = self.settings.timeout_seconds - taken if taken > _HANGING_SECONDS else 0.0
         text = f"the keys of the issuer {self.settings.name} cannot be read now"
-        return IssuerUnavailable(text, retry_seconds=max(1, ceil(left)), held_up=held_up)
+        return IssuerUnavailable(text, retry_seconds=ceil(max(1.0, left)), held_up=held_up)
 
     def _begin(self) -> "asyncio.Task[None]":
         self._fetch_began = time.monotonic()
