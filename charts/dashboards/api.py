@@ -115,6 +115,29 @@ ACCESS = Row(
                    "{{issuer}}: end")),
             empty="no identity provider", runbook="BobraiOidcKeysStale",
         ),
+        Panel(
+            "Usable keys of identity providers",
+            "What the API process that has the fewest can verify tokens with. Good: 1 or more; without any, each token"
+            " of the provider is refused.",
+            "short",
+            (Query(total("bobrai_oidc_usable_keys", "issuer", function="min"), "{{issuer}}"),),
+            empty="no identity provider", runbook="BobraiOidcKeysStale",
+        ),
+        Panel(
+            "Tokens that nobody could verify",
+            "For want of the provider's keys. unreadable; crowded: too many requests wait for them; hanging: reading"
+            " them takes long. Good: 0.",
+            "reqps",
+            (Query(or_zero(rate("bobrai_oidc_unverified_total", "cause"), cause="none"), "{{cause}}"),),
+            runbook="BobraiOidcKeysStale",
+        ),
+        Panel(
+            "Requests that wait for identity providers",
+            "Their tokens name a key that is not known, so that the provider is asked. Good: 0, but for a moment.",
+            "short",
+            (Query(total("bobrai_oidc_waiting_requests", "issuer"), "{{issuer}}"),),
+            empty="no identity provider", runbook="BobraiOidcKeysStale",
+        ),
     ),
 )  # fmt: skip
 

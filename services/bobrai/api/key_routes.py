@@ -105,12 +105,10 @@ def _checked(wish: schemas.KeyWish) -> tuple[Grant, Allowance]:
 def _check_end(expires_at: datetime) -> None:
     left = (expires_at - datetime.now(UTC)).total_seconds()
     if left <= 0:
-        raise problems.invalid([Fault("/expires_at", "must be in the future")])
+        raise Problem("key-refused", "expires_at must be in the future")
     if left > limits.MAX_KEY_LIFE_SECONDS:
         years = limits.MAX_KEY_LIFE_SECONDS // (366 * 86_400)
-        raise problems.invalid(
-            [Fault("/expires_at", f"must be within {years} years; leave it out for a key without end")]
-        )
+        raise Problem("key-refused", f"expires_at must be within {years} years, or left out for a key without end")
 
 
 def _id_of(request: Request) -> str:

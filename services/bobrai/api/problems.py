@@ -81,7 +81,7 @@ KINDS: Final[Mapping[str, tuple[int, str, str]]] = {
     "key-refused": (
         409,
         "Key refused",
-        "The name is taken, there are as many keys as there may be, or the grace of the last rotation lasts.",
+        "The name is taken, the end is not ahead, there are as many keys as may be, or a grace lasts.",
     ),
     "body-too-large": (413, "Body too large", "The body has more bytes than this path accepts."),
     "wrong-media-type": (415, "Unsupported media type", "The body must be application/json in UTF-8."),

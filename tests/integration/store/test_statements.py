@@ -11,7 +11,7 @@ import bobrai
 from bobrai.domain import task
 from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.audit import Author
-from bobrai.domain.errors import KeyNameTaken
+from bobrai.domain.errors import KeyNameTaken, RotationTooSoon
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
 from bobrai.store import (
@@ -197,7 +197,9 @@ async def _keys(store: Database, key_id: str) -> None:
     await keys.create(store, key_id, name=key_id, secret_hash=bytes(32), **bounds, **life, by=SOMEBODY)
     with pytest.raises(KeyNameTaken):
         await keys.create(store, f"{key_id}b", name=key_id, secret_hash=bytes(32), **bounds, **life, by=SOMEBODY)
-    assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=5.0, by=SOMEBODY)
+    assert await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=600.0, by=SOMEBODY)
+    with pytest.raises(RotationTooSoon):
+        await keys.rotate(store, key_id, secret_hash=bytes(range(32)), grace_seconds=600.0, by=SOMEBODY)
     await keys.touch(store, [key_id])
     (known,) = [row for row in await keys.known(store) if row["id"] == key_id]
     assert (known["secret_hash"], known["previous_hash"]) == (bytes(range(32)), bytes(32))
