@@ -57,8 +57,8 @@ def test_notes_say_the_next_three_steps(shape: Path, rendered: Rendered) -> None
     said = notes({"validation": {"customResources": False}}, files=[shape])
     assert "helm --namespace bobrai test bobrai" in said
     https = shape.name == "tls-values.yaml"
-    to = "--insecure -X POST https://localhost" if https else "-X POST localhost"
-    assert f"curl {to}:8001/api/v1/tasks" in said
+    to = "--resolve bobrai-api:8001:127.0.0.1 -X POST https://bobrai-api" if https else "-X POST localhost"
+    assert f"{to}:8001/api/v1/tasks" in said
     assert "kubectl --namespace bobrai" in said
     assert "%!" not in said
     assert "<no value>" not in said
@@ -67,6 +67,22 @@ def test_notes_say_the_next_three_steps(shape: Path, rendered: Rendered) -> None
         assert "replicas" not in deployment.spec, (
             "Helm 4 would refuse the next upgrade: somebody else changed a number of its own"
         )
+
+
+def test_kubectl_enters_a_pod_of_several_containers_without_being_told_which(rendered: Rendered) -> None:
+    for item in rendered.pods():
+        if len(item.containers) > 1:
+            named = (item.pod_metadata.get("annotations") or {})["kubectl.kubernetes.io/default-container"]
+            assert named in [container["name"] for container in item.pod["containers"]], item
+    for item in rendered.all("RabbitmqCluster"):
+        template = item.spec["override"]["statefulSet"]["spec"]["template"]
+        assert template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == "rabbitmq"
+
+
+def test_another_container_may_be_the_one_that_kubectl_enters() -> None:
+    wished = {"kubectl.kubernetes.io/default-container": "proxy"}
+    api = render({"api": {"pod": {"annotations": wished}}}).one("Deployment", "bobrai-api")
+    assert api.pod_metadata["annotations"].items() >= wished.items()
 
 
 def test_notes_name_services_that_exist() -> None:
@@ -88,7 +104,7 @@ def test_every_helper_is_used() -> None:
 
 def test_only_the_connections_know_how_the_servers_are_had() -> None:
     """Elsewhere the mode is asked only to leave a whole file out, to refuse, or for the credentials of that mode."""
-    knowing = {"_connections.tpl", "validate.yaml", "NOTES.txt"}
+    knowing = {"_connections.tpl", "validate.yaml", "validate-settings.yaml", "NOTES.txt"}
     for template in TEMPLATES:
         lines = template.read_text().splitlines()
         body = lines[1:] if lines[0].startswith("{{- if") else lines

@@ -28,14 +28,17 @@ automountServiceAccountToken: false
 {{- end -}}
 
 {{/*
-Annotations of a pod: where it is scraped, unless PodMonitors say so, and the wished ones.
-dict "ctx" . "pod" (the merged pod values) "port" (number; none: not scraped) "more" (a map, checksums for example)
+Annotations of a pod: where it is scraped, unless PodMonitors say so, which of its containers is meant when none is named, and the
+wished ones.
+dict "ctx" . "pod" (the merged pod values) "port" (number; none: not scraped) "container" (a name, where there are several) "more" (a
+map, checksums for example)
 */}}
-{{- define "bobrai.scrapeAnnotations" -}}
+{{- define "bobrai.podAnnotations" -}}
 {{- $found := dict -}}
 {{- if and .port (eq .ctx.Values.monitoring.scrape "annotations") -}}
 {{- $found = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .port) "prometheus.io/path" "/metrics" -}}
 {{- end -}}
 {{- $found = merge $found (.more | default dict) (.pod.annotations | default dict) -}}
+{{- with .container -}}{{- $found = merge $found (dict "kubectl.kubernetes.io/default-container" .) -}}{{- end -}}
 {{- if $found -}}{{- toYaml $found -}}{{- end -}}
 {{- end -}}

@@ -6,7 +6,7 @@
 metadata:
   labels:
     {{- include "bobrai.podLabels" $part | nindent 4 }}
-  {{- with include "bobrai.scrapeAnnotations" (dict "ctx" .ctx "pod" $pod) }}
+  {{- with include "bobrai.podAnnotations" (dict "ctx" .ctx "pod" $pod) }}
   annotations:
     {{- . | nindent 4 }}
   {{- end }}
