@@ -10,6 +10,7 @@ import pytest
 
 from bobrai import settings
 from tests.charts.helm import CHART, CI, CRD_APIS, Body, Rendered, render
+from tests.charts.test_config import DECIDED
 from tests.charts.test_life import OWN, environment, own_deployments
 
 KNOWN = set(settings.variables())
@@ -41,8 +42,8 @@ def test_every_setting_that_the_values_name_exists() -> None:
 
 
 def test_every_setting_can_be_set_by_a_value() -> None:
-    # these have values that grace periods, autoscalers or ports follow too
-    others = {"BOBRAI_WORKER_QUEUES", "BOBRAI_WORKER_CONCURRENCY"}
+    # these have values of their own, which grace periods, autoscalers, ports, mounts or checks follow too
+    others = {*DECIDED, "BOBRAI_WORKER_QUEUES", "BOBRAI_WORKER_CONCURRENCY"}
     others |= {f"BOBRAI_{part.upper()}_DRAIN_SECONDS" for part in OWN}
     wanted = {
         name: default
