@@ -8,7 +8,7 @@ import pytest
 
 from bobrai.access import secrets
 from bobrai.settings import load
-from tests.charts.helm import CI, CRD_APIS, HelmError, Rendered, notes, render
+from tests.charts.helm import CI, CRD_APIS, HelmError, Rendered, notes, refusal, render
 from tests.charts.test_life import environment
 from tests.charts.test_secrets import _secrets
 
@@ -68,6 +68,12 @@ def test_what_is_open_is_shown_to_others_only_when_that_is_meant(way: dict[str, 
     assert _api(render(way, api_versions=CRD_APIS))["BOBRAI_AUTH_ANONYMOUS_SCOPES"] == "none"
 
 
+@pytest.mark.parametrize("scopes", [["admin"], ["tasks:read", "admin"]], ids=str)
+def test_nobody_without_a_key_may_make_keys(scopes: list[str]) -> None:
+    message = refusal({"auth": {"anonymous": {"scopes": scopes, "exposed": True}}})
+    assert "auth.anonymous.scopes has admin, with which anybody could make keys" in message
+
+
 def test_inside_of_the_cluster_clients_of_the_first_version_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     auth = _settings(render(ANONYMOUS), monkeypatch)
     assert auth.anonymous("0.0.0.0:8001") == {"tasks:submit", "tasks:read"}
@@ -94,24 +100,65 @@ def test_declared_keys_rates_and_issuers_come_to_the_api_as_it_reads_them(monkey
     assert files[ci.file] == ("bobrai-ci", "key")
 
 
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ({"name": "ci", "scopes": ["tasks:read"]}, "needs name, secretName and scopes"),
-        ({"name": "ci", "secretName": "s", "scopes": ["tasks:read"], "own_tasks": True}, "own_tasks is not known"),
-    ],
-)
-def test_a_wrong_key_is_refused(key: dict[str, Any], words: str) -> None:
-    with pytest.raises(HelmError, match=words):
-        render({"auth": {"keys": [key]}})
-
-
 def test_the_notes_read_the_key_and_show_it() -> None:
     text = notes()
     assert "get secret bobrai-api-keys --output jsonpath='{.data.admin}' | base64 --decode" in text
     assert 'localhost:8001/api/v1/tasks -H "Authorization: Bearer $BOBRAI_API_KEY"' in text
     assert "Every request needs a key" in text
     assert "Requests without a key may: tasks:submit, tasks:read" in notes(ANONYMOUS)
+
+
+def _commands(text: str) -> list[str]:
+    """What the notes say to type, in order."""
+    return [
+        line.strip() for line in text.splitlines() if line.startswith("     ") and not line.startswith("     pool ")
+    ]
+
+
+def test_the_notes_are_copied_line_by_line_and_what_goes_on_stands_before_another_terminal() -> None:
+    text = notes()
+    said = _commands(text)
+    assert [line.split()[0] for line in said] == [
+        "kubectl", "helm", "kubectl", "export", "curl", "kubectl", "kubectl",
+    ]  # fmt: skip
+    assert not re.search(r"--watch\b|--follow\b| -[wf] ", text), "it would never come to the next line"
+    before, _, after = text.partition("port-forward service/bobrai-api 8001:8001\n")
+    assert "into another terminal:\n     kubectl --namespace bobrai " in before[-120:]
+    assert after.startswith("\n3. In the other terminal, ")
+    assert "export BOBRAI_API_KEY=$(kubectl" in after
+
+
+SERVED = {"secretName": "api-tls"}
+ASKED = {**SERVED, "clientCaSecret": "clients"}
+
+
+@pytest.mark.parametrize(
+    ("tls", "options", "lines"),
+    [
+        ({**SERVED, "caKey": ""}, "", []),
+        (SERVED, "--cacert bobrai-ca.crt ", ["ca.crt"]),
+        ({**SERVED, "caKey": "root"}, "--cacert bobrai-ca.crt ", ["root"]),
+        ({**ASKED, "clientCertificates": "optional"}, "--cacert bobrai-ca.crt ", ["ca.crt"]),
+        (ASKED, "--cert CLIENT.crt --key CLIENT.key --cacert bobrai-ca.crt ", ["ca.crt"]),
+        (
+            {**ASKED, "clientSecret": "machine"},
+            "--cert bobrai-client.crt --key bobrai-client.key --cacert bobrai-ca.crt ",
+            ["ca.crt", "tls.crt", "tls.key"],
+        ),
+    ],
+    ids=str,
+)
+def test_the_notes_show_the_certificates_that_the_api_asks_for(
+    tls: dict[str, Any], options: str, lines: list[str]
+) -> None:
+    text = notes({"api": {"tls": tls}})
+    at = "--resolve bobrai-api:8001:127.0.0.1 -X POST https://bobrai-api:8001/api/v1/tasks "
+    assert f"     curl {options}{at}" in text
+    read = re.findall(r"get secret (\S+) --output jsonpath='{\.data\.(\S+)}' \| base64 --decode > (\S+?)\)?\n", text)
+    assert [key.replace("\\.", ".") for _, key, _ in read] == lines
+    assert {name for _, _, name in read} == set(re.findall(r"bobrai-\w+\.(?:crt|key)", options))
+    assert ("a client certificate of an authority in the Secret clients" in text) is ("CLIENT" in options)
+    assert "--insecure" not in text
 
 
 def test_the_api_hears_of_changes_past_the_pooler() -> None:

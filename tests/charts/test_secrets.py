@@ -14,7 +14,7 @@ GIVEN: dict[str, Any] = {
     "secrets": {
         "postgresql": {"password": "given-1", "postgresPassword": "given-2", "replicationPassword": "given-3"},
         "rabbitmq": {"password": "given-4", "erlangCookie": "given-5"},
-        "apiKeys": {"admin": "given-6", "smoke": "given-7", "scaling": "given-8"},
+        "apiKeys": {name: f"bobrai_{name}_given-{'6' * 40}" for name in ("admin", "smoke", "scaling")},
     }
 }
 GENERATED = {
@@ -49,7 +49,7 @@ def test_given_values_are_used() -> None:
     assert found["bobrai-postgresql"]["replication-password"] == "given-3"
     assert found["bobrai-rabbitmq"]["password"] == "given-4"
     assert found["bobrai-rabbitmq"]["erlang-cookie"] == "given-5"
-    assert found["bobrai-api-keys"] == {"admin": "given-6", "smoke": "given-7", "scaling": "given-8"}
+    assert found["bobrai-api-keys"] == GIVEN["secrets"]["apiKeys"]
 
 
 def test_generated_ones_are_long_different_and_free_of_special_characters() -> None:

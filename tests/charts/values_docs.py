@@ -6,7 +6,8 @@ tests.charts.values_docs` writes the files; with `--check` it only says whether 
 
 A type follows from the default: a boolean, a number, a string, a list, a map in braces with just its keys, any other
 map as free. Where that is not enough, the comment starts with the type in parentheses: `# -- (soft|hard|none) …` for
-fixed words, `(integer|null)`, `(list of string)`, `(map of string)`, `(like pod)` for the keys of another value.
+fixed words, `(integer|null)`, `(list of string)`, `(map of string)`, `(like pod)` for the keys of another value. What
+`access_schema.py` knows needs none.
 """
 
 import json
@@ -22,6 +23,7 @@ import yaml
 
 from bobrai import settings
 from bobrai.domain import limits
+from tests.charts import access_schema
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "bobrai"
 VALUES = CHART / "values.yaml"
@@ -162,6 +164,8 @@ def _schema(value: Value, known: dict[str, Value]) -> Schema:
 
 
 def _type(value: Value, known: dict[str, Value]) -> Schema:
+    if value.path in access_schema.BY_PATH:
+        return access_schema.BY_PATH[value.path]
     if value.type:
         return _named_type(value.type, value.path, known)
     if value.name in BY_NAME:
