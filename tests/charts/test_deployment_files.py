@@ -1,6 +1,7 @@
 """k8s/ and skaffold.yaml: each file is valid for the tool that reads it, and what it names exists."""
 
 import copy
+import json
 import re
 import shlex
 import subprocess
@@ -231,6 +232,17 @@ def test_forwarded_ports_and_the_smoke_test_lead_to_services_of_the_chart() -> N
     assert job.pod_metadata["labels"].items() <= test.labels.items(), "network policies know it"
     assert job.pod["securityContext"].items() <= test.pod["securityContext"].items()
     assert job.container(verify["container"]["name"])["securityContext"] == test.container("smoke")["securityContext"]
+
+
+def test_the_smoke_test_runs_without_skaffold_as_the_page_says() -> None:
+    (text,) = re.findall(r"--patch '(.*?)' \| kubectl create", (K8S / "README.md").read_text(), re.DOTALL)
+    (patch,) = json.loads(text)["spec"]["template"]["spec"]["containers"]
+    job = Manifest(yaml.safe_load((K8S / "smoke-job.yaml").read_text()), "smoke-job.yaml")
+    made = render()
+    test = made.one("Pod", "bobrai-smoke").container("smoke")
+    assert job.container(patch["name"])
+    assert patch["image"] == test["image"]
+    assert patch["args"] == test["args"][:2]
 
 
 def test_the_smoke_test_is_told_which_image_was_built() -> None:
