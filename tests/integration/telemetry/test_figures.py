@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bobrai.telemetry.metrics import CATALOGUE
@@ -73,6 +74,7 @@ def freeze_between_rounds(dispatcher: Process, database: Database) -> None:
     eventually_sync(frozen_well, message="frozen between two rounds")
 
 
+@pytest.mark.timeout(150)
 def test_a_dispatcher_that_is_cut_off_stops_to_show_before_the_other_begins(
     service: Service, database: Database, tcp_proxy: Callable[[str, int], TcpProxy]
 ) -> None:
@@ -85,7 +87,7 @@ def test_a_dispatcher_that_is_cut_off_stops_to_show_before_the_other_begins(
     freeze_between_rounds(other, database)
     through = {"BOBRAI_DATABASE_URL": proxy.url(database.url), "BOBRAI_DATABASE_DIRECT_URL": proxy.url(database.url)}
     cut_off = service.processes.start("dispatcher", environment=through)
-    eventually_sync(lambda: shows(cut_off), 20, message="it takes over from the frozen one")
+    eventually_sync(lambda: shows(cut_off), 45, message="it takes over from the frozen one")
     other.thaw()
     service.dispatchers.append(cut_off)
     assert owner(service) is cut_off
@@ -96,7 +98,7 @@ def test_a_dispatcher_that_is_cut_off_stops_to_show_before_the_other_begins(
         assert both != (True, True), "counted twice"
         return both == (True, False)
 
-    eventually_sync(handed_over, 20, message="the other one shows them")
+    eventually_sync(handed_over, 45, message="the other one shows them")
 
 
 def test_what_came_in_and_what_ended_adds_up(service: Service) -> None:
