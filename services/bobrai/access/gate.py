@@ -7,7 +7,7 @@ without any would be let in: whoever shows one wants to know.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,7 +18,8 @@ from bobrai.access.replicas import Replicas
 from bobrai.access.throttle import Throttle
 from bobrai.domain.access import Principal, Standing, anonymous
 from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable, IssuerUnavailable
-from bobrai.settings.auth import AuthSettings
+from bobrai.settings import Settings
+from bobrai.settings.oidc import IssuerSettings
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 _AWAY_SECONDS: Final = 1.0  # until the next look at a database that does not answer
-_MAX_REQUESTS: Final = 5_000
 _BEARER: Final = b"bearer"
 _KEY: Final = secrets.PREFIX.encode("ascii")
 _NO_BEARER: Final = "A key is shown as Authorization: Bearer bobrai_…, with the word Bearer and a space before it"
@@ -47,33 +47,26 @@ class Duty(NamedTuple):
 
 
 class Gate:
-    """What an API process knows of principals; ``bind`` is where it listens, HOST:PORT, ``max_requests`` how many
-    requests it takes at once, of which those that wait for keys of issuers are at most half."""
+    """What an API process knows of principals."""
 
-    def __init__(
-        self,
-        database: Database,
-        patient: PatientDatabase,
-        settings: AuthSettings,
-        bind: str,
-        max_requests: int = _MAX_REQUESTS,
-    ) -> None:
-        self.anonymous = anonymous(settings.anonymous(bind))
+    def __init__(self, database: Database, patient: PatientDatabase, settings: Settings) -> None:
+        auth = settings.auth
+        self.anonymous = anonymous(auth.anonymous(settings.api.bind))
         self.keyring = Keyring(
-            database, patient, refresh_seconds=settings.refresh_seconds, stale_seconds=settings.stale_seconds
+            database, patient, refresh_seconds=auth.refresh_seconds, stale_seconds=auth.stale_seconds
         )
         self.is_away = False  # the database, for this room
-        self._throttle = Throttle(settings)
-        self._replicas = Replicas(database, self._throttle, refresh_seconds=settings.refresh_seconds)
-        self._tokens = _verifier(settings, max_requests)
-        self._declarations = Declarations(patient, settings.keys, refresh_seconds=settings.refresh_seconds)
+        self._throttle = Throttle(auth)
+        self._replicas = Replicas(database, self._throttle, refresh_seconds=auth.refresh_seconds)
+        self._tokens = _verifier(auth.oidc, settings.api.max_requests)
+        self._declarations = Declarations(patient, auth.keys, refresh_seconds=auth.refresh_seconds)
         self.duties = [
-            Duty("declared_keys", settings.refresh_seconds, self._unless_away(self._declarations.run_once)),
-            Duty("keys", settings.refresh_seconds, self._unless_away(self.keyring.run_once)),
-            Duty("replicas", settings.refresh_seconds, self._unless_away(self._replicas.run_once)),
+            Duty("declared_keys", auth.refresh_seconds, self._unless_away(self._declarations.run_once)),
+            Duty("keys", auth.refresh_seconds, self._unless_away(self.keyring.run_once)),
+            Duty("replicas", auth.refresh_seconds, self._unless_away(self._replicas.run_once)),
         ]
         if self._tokens is not None:
-            self.duties.append(Duty("oidc", settings.refresh_seconds, self._tokens.run_once))
+            self.duties.append(Duty("oidc", auth.refresh_seconds, self._tokens.run_once))
 
     @property
     def loaded(self) -> bool:
@@ -153,31 +146,24 @@ class Gate:
         return principal
 
 
-def _verifier(settings: AuthSettings, max_requests: int) -> OidcVerifier | None:
-    if not settings.oidc:
+def _verifier(issuers: Sequence[IssuerSettings], max_requests: int) -> OidcVerifier | None:
+    """Return the verifier of tokens, if any are taken; of all requests at most half wait for keys of issuers."""
+    if not issuers:
         return None
     from bobrai.access.issuer_keys import MAX_WAITING
     from bobrai.access.oidc import OidcVerifier  # which takes its time to load
 
-    most = max(1, min(MAX_WAITING, max_requests // (2 * len(settings.oidc))))
-    verifier = OidcVerifier(settings.oidc, max_waiting=most)
-    for issuer in settings.oidc:
-        metrics.OIDC_KEYS_AGE.labels(issuer.name).set_function(partial(_age, verifier, issuer.name))
-        metrics.OIDC_USABLE_KEYS.labels(issuer.name).set_function(partial(_usable, verifier, issuer.name))
-        metrics.OIDC_WAITING.labels(issuer.name).set_function(partial(_waiting, verifier, issuer.name))
+    most = max(1, min(MAX_WAITING, max_requests // (2 * len(issuers))))
+    verifier = OidcVerifier(issuers, max_waiting=most)
+    for issuer in issuers:
+        metrics.OIDC_KEYS_AGE.labels(issuer.name).set_function(partial(_figure, verifier.ages, issuer.name))
+        metrics.OIDC_USABLE_KEYS.labels(issuer.name).set_function(partial(_figure, verifier.usable, issuer.name))
+        metrics.OIDC_WAITING.labels(issuer.name).set_function(partial(_figure, verifier.waiting, issuer.name))
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "refresh").set(issuer.refresh_seconds)
         metrics.OIDC_KEYS_AGE_LIMIT.labels(issuer.name, "keep").set(issuer.keep_keys_seconds)
     return verifier
 
 
-def _age(verifier: OidcVerifier, name: str) -> float:
-    age = verifier.ages()[name]
-    return float("inf") if age is None else age
-
-
-def _waiting(verifier: OidcVerifier, name: str) -> float:
-    return verifier.waiting()[name]
-
-
-def _usable(verifier: OidcVerifier, name: str) -> float:
-    return verifier.usable()[name]
+def _figure(figures: Callable[[], Mapping[str, float | None]], name: str) -> float:
+    found = figures()[name]
+    return float("inf") if found is None else found

@@ -70,8 +70,7 @@ class Browsers:
 
 def _name(host: bytes) -> str:
     """Return the name, or the address without brackets, that a Host header has."""
-    name = _PORT.sub("", host.decode("latin-1").lower()) if not host.endswith(b"]") else host.decode("latin-1")
-    return name.strip("[]").rstrip(".")
+    return _PORT.sub("", host.decode("latin-1").lower()).strip("[]").rstrip(".")
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -100,7 +100,6 @@ class Endpoint:
         deadline = request.deadline = self._deadlines.start(_BODY_SECONDS)
         request.deadlines = self._deadlines
         room = None
-        admitted = time.monotonic()
         try:
             if operation.scope is not None or not operation.quiet:
                 await self._admit(operation, request)
@@ -111,8 +110,8 @@ class Endpoint:
                 request.bodies = self._bodies
                 await self._read(operation, request)
             # A body may take 30 s to come, and an answer that waits for a task takes 60 s.
-            admitted = await self._still(operation, request, admitted)
-            request.confirm = still = partial(self._still, operation, request, admitted, changed=problems.grant_changed)
+            await self._still(operation, request)
+            request.confirm = still = partial(self._still, operation, request, changed=problems.grant_changed)
             request.allow(ANSWER_SECONDS)
             reply = await operation.handler(request)
             # What was changed stays so, and is answered as it is; but nothing is shown, such as a secret.
@@ -131,29 +130,30 @@ class Endpoint:
     async def _admit(self, operation: Operation, request: Request) -> None:
         """Find out whom the request is from, and whether they may; before anything of its body is read."""
         request.refuse_repeated()
-        principal = request.principal = await self._principal(request)
+        principal = await self._identify(request)
         request.standing = self._gate.count(principal, request.address)
         self._deadlines.count(request.deadline, principal)
         self._check(operation, request)
 
     async def _still(
-        self, operation: Operation, request: Request, since: float, changed: Callable[[], Exception] | None = None
-    ) -> float:
-        """Look again whom a request is from, if it has taken a while; returns when that was known last.
+        self, operation: Operation, request: Request, changed: Callable[[], Exception] | None = None
+    ) -> None:
+        """Look again whom a request is from, if it has taken a while since that was known.
 
         Raises what ``_admit`` raises, and ``changed`` when the handler was told of another grant than holds by now.
         """
-        now = time.monotonic()
-        if now - since < _BELIEVED_SECONDS or operation.quiet:
-            return since
-        before, request.principal = request.principal, await self._principal(request)
+        if operation.quiet or time.monotonic() - request.known_at < _BELIEVED_SECONDS:
+            return
+        before = request.principal
+        principal = await self._identify(request)
         self._check(operation, request)
-        if changed is not None and request.principal.grant != before.grant:
+        if changed is not None and principal.grant != before.grant:
             raise changed()
-        return now
 
-    async def _principal(self, request: Request) -> Principal:
-        return await self._gate.principal(request.headers.get(b"authorization"), request.address)
+    async def _identify(self, request: Request) -> Principal:
+        request.known_at = time.monotonic()
+        request.principal = await self._gate.principal(request.headers.get(b"authorization"), request.address)
+        return request.principal
 
     def _check(self, operation: Operation, request: Request) -> None:
         """Raise a 401 or 403 problem unless the principal may have the operation done."""

@@ -62,7 +62,7 @@ async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], No
     listener = listen(settings.api.bind, "BOBRAI_API_BIND")
     catalog = Catalog(database, settings.api)
     patient = PatientDatabase(database, _PATIENCE_SECONDS)
-    gate = Gate(database, patient, settings.auth, settings.api.bind, settings.api.max_requests)
+    gate = Gate(database, patient, settings)
     allowances = Allowances(patient)
     waiters = Waiters(database, settings.api.wait_tick_seconds)
     submissions = Submissions(patient, catalog, allowances)

@@ -84,6 +84,7 @@ class Request:
         "deadline",
         "deadlines",
         "headers",
+        "known_at",
         "method",
         "params",
         "principal",
@@ -116,6 +117,7 @@ class Request:
         self.answering = False  # the body is complete, the handler runs
         self.unread = False  # the handler has not looked at all of the body, so that nothing can have been done
         self.principal = ANYBODY
+        self.known_at = 0.0  # when it was looked at whom it is from, by the monotonic clock
         self.standing: Standing | None = None  # None: nothing bounds it
         self.task_id: int | None = None
         self.refused = ""  # why its credential was refused
