@@ -9,11 +9,10 @@ import pytest
 from bobrai.access import issuing
 from bobrai.domain.access import ALL_SCOPES, UNBOUNDED, Allowance, Grant, Scope
 from bobrai.store.pool import Database
-from tests.integration.api.conftest import Api, _is_ready, serving
+from tests.integration.api.conftest import Api, client_of
 from tests.integration.api.conftest import store as store
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
-from tests.support.eventually import eventually
 
 CLOSED = {"anonymous_scopes": "none"}
 WORKING = tuple(sorted(ALL_SCOPES - {Scope.ADMIN}))
@@ -49,11 +48,7 @@ def bearer(secret: str) -> dict[str, str]:
 @asynccontextmanager
 async def closed_api(url: str, port: int, **auth: Any) -> AsyncIterator[Api]:
     """A client of an API that wants a credential."""
-    async with (
-        serving(url, port, auth={**CLOSED, **auth}),
-        Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
-    ):
-        await eventually(lambda: _is_ready(client))
+    async with client_of(url, port, auth={**CLOSED, **auth}) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 
@@ -27,6 +28,14 @@ async def is_waited_for(api: Api) -> bool:
 async def are_under_way(api: Api, number: int) -> bool:
     """Whether so many requests are, beside the one that asks."""
     return f"bobrai_http_requests_in_progress {number + 1}.0" in (await api.get("/metrics")).text
+
+
+@asynccontextmanager
+async def held(database: OwnDatabase, table: str) -> AsyncIterator[None]:
+    """Whoever wants a table waits until the end of the block."""
+    async with database.connect() as connection, connection.transaction():
+        await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
 
 
 async def a_while() -> None:
@@ -116,17 +125,13 @@ async def test_a_batch_whose_turn_comes_late_is_not_stored_for_a_key_that_has_en
     large = "x" * 9_000
     batch = {"tasks": [{"type": "echo", "payload": large}] * 200}
     unknown = {"tasks": [{"type": "no-such-type", "payload": large}] * 200}
-    async with database.connect() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE task_types IN ACCESS EXCLUSIVE MODE")
+    async with held(database, "task_types"):
         first = asyncio.create_task(api.post(f"{TASKS}/batch", json=unknown, headers=bearer(other.secret)))
         await eventually(lambda: are_under_way(api, 1))
         second = asyncio.create_task(api.post(f"{TASKS}/batch", json=batch, headers=bearer(key.secret)))
         await eventually(lambda: are_under_way(api, 2))
         await a_while()
         await revoked(api, store, key.key_id, key.secret)
-        await transaction.rollback()
     assert (await first).status_code == 422
     answer = await second
     assert (answer.status_code, answer.json()["detail"]) == (401, "This key was revoked")
@@ -137,10 +142,7 @@ async def test_a_new_key_is_not_shown_to_an_administrator_who_has_ended(
     api: Api, database: OwnDatabase, store: Database, keys: Keys
 ) -> None:
     admin = await keys.make("admin")
-    async with database.connect() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE audit IN ACCESS EXCLUSIVE MODE")
+    async with held(database, "audit"):
         wish = {"name": "a way back", "scopes": ["admin"]}
         making = asyncio.create_task(api.post("/api/v1/keys", json=wish, headers=bearer(admin.secret)))
         await eventually(lambda: are_under_way(api, 1))
@@ -152,7 +154,6 @@ async def test_a_new_key_is_not_shown_to_an_administrator_who_has_ended(
             return (await api.get("/api/openapi.json", headers=bearer(admin.secret))).status_code == 401
 
         await eventually(is_known)
-        await transaction.rollback()
     answer = await making
     assert answer.status_code == 401
     assert "key" not in answer.json()

@@ -1,36 +1,23 @@
 """Where no credential is needed, a page in somebody's browser may still not act for them."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from bobrai.store.pool import Database
 from tests.integration.access.conftest import CLOSED, Keys, bearer
-from tests.integration.api.conftest import Api, _is_ready, serving
+from tests.integration.api.conftest import Api, client_of
 from tests.support.databases import Database as OwnDatabase
-from tests.support.eventually import eventually
 
 TASKS = "/api/v1/tasks"
 PAGE = "https://app.example.org"
 
 
-@asynccontextmanager
-async def open_api(url: str, port: int, auth: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Api]:
-    """A client of an API that is served on the loopback."""
-    async with (
-        serving(url, port, auth=auth, **settings),
-        Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
-    ):
-        await eventually(lambda: _is_ready(client))
-        yield client
-
-
 @pytest.fixture
 async def opened(database: OwnDatabase, store: Database, free_port: Callable[[], int]) -> AsyncIterator[Api]:
     """A client of an API as `make run` has it: open, on the loopback."""
-    async with open_api(database.url, free_port()) as client:
+    async with client_of(database.url, free_port()) as client:
         yield client
 
 
@@ -82,7 +69,7 @@ async def test_programs_and_our_own_pages_go_on_as_they_are(opened: Api) -> None
 async def test_a_page_whose_origin_is_named_may_do_what_needs_no_credential(
     database: OwnDatabase, store: Database, free_port: Callable[[], int], origins: str, status: int
 ) -> None:
-    async with open_api(database.url, free_port(), cors_origins=origins) as api:
+    async with client_of(database.url, free_port(), cors_origins=origins) as api:
         sent = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
         assert (await api.post(TASKS, json={"payload": 1, "type": "echo"}, headers=sent)).status_code == status
 
@@ -132,7 +119,7 @@ async def test_the_names_of_an_open_service_are_a_setting(
     served: list[str],
     refused: list[str],
 ) -> None:
-    async with open_api(database.url, free_port(), **settings) as api:
+    async with client_of(database.url, free_port(), **settings) as api:
         assert [(await api.get(TASKS, headers={"Host": each})).status_code for each in served] == [200] * len(served)
         assert [(await api.get(TASKS, headers={"Host": each})).status_code for each in refused] == [403] * len(refused)
         scraped = [(await api.get("/metrics", headers={"Host": each})).status_code for each in (*served, *refused)]
@@ -142,7 +129,7 @@ async def test_the_names_of_an_open_service_are_a_setting(
 async def test_a_closed_service_asks_for_a_credential_under_every_name(
     database: OwnDatabase, store: Database, free_port: Callable[[], int]
 ) -> None:
-    async with open_api(database.url, free_port(), auth=CLOSED) as api:
+    async with client_of(database.url, free_port(), auth=CLOSED) as api:
         answer = await api.post(TASKS, json={}, headers={"Host": "evil.example", "Sec-Fetch-Site": "cross-site"})
         assert (answer.status_code, answer.json()["scope"]) == (401, "tasks:submit")
         for path in ("/docs", "/api/openapi.json", "/metrics"):

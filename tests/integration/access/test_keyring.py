@@ -143,8 +143,7 @@ async def test_unknown_keys_are_looked_for_a_few_times_a_second_however_many_com
     pool = CountingDatabase(load(database={"url": database.url}).database)
     await pool.open()
     patient = PatientDatabase(pool, 1.0)
-    auth = load(auth={"anonymous_scopes": "none", "refused_rate": "none"}).auth
-    gate = Gate(pool, patient, auth, "127.0.0.1:8001")
+    gate = Gate(pool, patient, load(auth={"anonymous_scopes": "none", "refused_rate": "none"}))
     forged = [f"Bearer {good.secret[:-6]}{number:06}".encode() for number in range(500)]
     began = time.monotonic()
     answers = await asyncio.gather(*(gate.principal(each, "127.0.0.1") for each in forged), return_exceptions=True)

@@ -76,8 +76,19 @@ async def store(database: OwnDatabase) -> AsyncIterator[Database]:
 @pytest.fixture
 async def api(database: OwnDatabase, store: Database, free_port: Callable[[], int]) -> AsyncIterator[Api]:
     """A client of an API on the test's own database."""
-    port = free_port()
-    async with serving(database.url, port), Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+    async with client_of(database.url, free_port()) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of(
+    url: str, port: int, *, auth: Mapping[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Api]:
+    """A client of an API with these settings, once it is ready."""
+    async with (
+        serving(url, port, auth=auth, **settings),
+        Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+    ):
         await eventually(lambda: _is_ready(client))
         yield client
 

@@ -1,16 +1,13 @@
 """What the API tells browsers of pages of other origins: nothing unless it is set, and then in every answer."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
 
 from bobrai.store.pool import Database
-from tests.integration.api.conftest import Api, _is_ready, serving
+from tests.integration.api.conftest import Api, client_of
 from tests.support.databases import Database as OwnDatabase
-from tests.support.eventually import eventually
 
 PAGE = "https://app.example.org"
 STRANGER = "https://evil.example.org"
@@ -27,22 +24,11 @@ def told(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
-@asynccontextmanager
-async def sharing(url: str, port: int, origins: str, **settings: Any) -> AsyncIterator[Api]:
-    """A client of an API that pages of these origins may use."""
-    async with (
-        serving(url, port, cors_origins=origins, **settings),
-        Api(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
-    ):
-        await eventually(lambda: _is_ready(client))
-        yield client
-
-
 @pytest.fixture
 async def shared(database: OwnDatabase, store: Database, free_port: Callable[[], int]) -> AsyncIterator[Api]:
     """A client of an API for the pages of two origins, which wants a credential."""
     auth = {"anonymous_scopes": "tasks:submit,tasks:read", "anonymous_rate": "30/h"}
-    async with sharing(database.url, free_port(), f"{PAGE},http://localhost:3000", auth=auth) as client:
+    async with client_of(database.url, free_port(), cors_origins=f"{PAGE},http://localhost:3000", auth=auth) as client:
         yield client
 
 
@@ -121,7 +107,7 @@ async def test_a_known_page_may_read_every_answer_refusals_too_and_the_headers_t
 async def test_a_star_lets_every_page_in_without_what_a_browser_keeps(
     database: OwnDatabase, store: Database, free_port: Callable[[], int]
 ) -> None:
-    async with sharing(database.url, free_port(), "*") as api:
+    async with client_of(database.url, free_port(), cors_origins="*") as api:
         asked = await api.options(TASKS, headers={"Origin": STRANGER, **ask()})
         assert (asked.status_code, told(asked)["access-control-allow-origin"]) == (200, "*")
         answer = await api.get(TASKS, headers={"Origin": STRANGER, "Cookie": "a=b"})
@@ -132,7 +118,7 @@ async def test_a_star_lets_every_page_in_without_what_a_browser_keeps(
 async def test_it_is_the_same_under_a_path_whether_a_gateway_strips_it_or_not(
     database: OwnDatabase, store: Database, free_port: Callable[[], int]
 ) -> None:
-    async with sharing(database.url, free_port(), PAGE, root_path="/bobrai") as api:
+    async with client_of(database.url, free_port(), cors_origins=PAGE, root_path="/bobrai") as api:
         for path in (TASKS, f"/bobrai{TASKS}"):
             asked = await api.options(path, headers={"Origin": PAGE, **ask()})
             assert (asked.status_code, told(asked)["access-control-allow-origin"]) == (200, PAGE)
