@@ -44,6 +44,7 @@ class Duty(NamedTuple):
     name: str
     seconds: float
     run_once: Callable[[], Awaitable[float]]
+    wake_with: Callable[[Callable[[], None]], None] = lambda _: None  # takes what has a round done before its time
 
 
 class Gate:
@@ -66,7 +67,7 @@ class Gate:
             Duty("replicas", auth.refresh_seconds, self._unless_away(self._replicas.run_once)),
         ]
         if self._tokens is not None:
-            self.duties.append(Duty("oidc", auth.refresh_seconds, self._tokens.run_once))
+            self.duties.append(Duty("oidc", auth.refresh_seconds, self._tokens.run_once, self._tokens.wake_with))
 
     @property
     def loaded(self) -> bool:
@@ -102,11 +103,6 @@ class Gate:
             if error.held_up:  # which costs others more than a refusal
                 self._throttle.refused(address)
             raise
-
-    def wake_tokens_with(self, wake: Callable[[], None]) -> None:
-        """Have this called when the duty ``oidc`` is to do a round before its time."""
-        if self._tokens is not None:
-            self._tokens.wake_with(wake)
 
     def count(self, principal: Principal, address: str) -> Standing | None:
         """Count a request; returns what is left, None where there is no bound. Raises RateLimited."""

@@ -103,11 +103,10 @@ def _loops(
 
     waiting = periodic("waiters", settings.api.wait_tick_seconds, waiters.run_once)
     waiters.wake = waiting.wake
-    of_gate = [periodic(*duty) for duty in gate.duties]
-
-    for loop in of_gate:
-        if loop.name == "oidc":
-            gate.wake_tokens_with(loop.wake)
+    of_gate: list[PeriodicLoop] = []
+    for duty in gate.duties:
+        of_gate.append(periodic(duty.name, duty.seconds, duty.run_once))
+        duty.wake_with(of_gate[-1].wake)
 
     def changed() -> None:
         for loop in of_gate:
