@@ -7,8 +7,10 @@ that is away refuses nobody by mistake: known keys go on for a while, of others 
 
 import hmac
 import time
+from hashlib import sha256
 from typing import Final
 
+from bobrai.access import secrets
 from bobrai.access.secrets import Shown
 from bobrai.domain.access import Allowance, Grant, Principal, PrincipalKind
 from bobrai.domain.errors import CredentialRefused, DatabaseUnavailable
@@ -24,11 +26,17 @@ _TOUCH_SECONDS: Final = 60.0
 
 
 class _Key:
-    """A key as it was read last; moments are of the monotonic clock."""
+    """A key as it was read last; moments are of the monotonic clock.
 
-    __slots__ = ("expires_at", "previous_hash", "previous_until", "principal", "revoked", "secret_hash")
+    Before ``sure_until`` nothing but the secret need be looked at.
+    """
 
-    def __init__(self, row: Record, now: float) -> None:
+    __slots__ = (
+        "expires_at", "key_id", "previous_hash", "previous_until", "principal", "revoked", "secret_hash", "sure_until",
+    )  # fmt: skip
+
+    def __init__(self, row: Record, now: float, stale_at: float) -> None:
+        self.key_id: str = row["id"]
         grant = Grant.of(row["scopes"], queues=row["queues"], types=row["types"], own_tasks=row["own_tasks"])
         allowance = Allowance.of(rate=row["rate"], burst=row["burst"], max_waiting=row["max_waiting"])
         self.principal = Principal(PrincipalKind.KEY, f"key:{row['id']}", row["name"], grant, allowance)
@@ -37,6 +45,7 @@ class _Key:
         self.previous_until = now + (row["previous_ends_in"] or 0.0)
         self.expires_at = float("inf") if row["expires_in"] is None else now + row["expires_in"]
         self.revoked: bool = row["revoked"]
+        self.sure_until = now if self.revoked else min(self.expires_at, stale_at)
 
     def fits(self, digest: bytes, now: float) -> bool:
         """Whether this is its secret, or the one before within its grace."""
@@ -56,7 +65,7 @@ class Keyring:
         self._patient = patient
         self._interval = refresh_seconds
         self._stale_seconds = stale_seconds
-        self._keys: dict[str, _Key] = {}
+        self._keys: dict[bytes, _Key] = {}  # by what a secret begins with
         self._read_at = float("-inf")  # the latest read that went well began then
         self._rereading = Rereading(self._read)
         self._used: set[str] = set()  # since the last note of it
@@ -76,6 +85,19 @@ class Keyring:
     async def look_for_more(self) -> None:
         """Read the keys again, because one that is not known may be new; raises DatabaseUnavailable."""
         await self._patient.outlast(self._rereading.soon)
+
+    def known(self, token: bytes) -> Principal | None:
+        """Return whom a key is of that is surely in order, None for all that deserves the closer look of ``principal``.
+
+        This is the hot path: what it costs, every request does.
+        """
+        key = self._keys.get(token.rpartition(b"_")[0])
+        if key is None or time.monotonic() >= key.sure_until:
+            return None
+        if not hmac.compare_digest(sha256(token).digest(), key.secret_hash):
+            return None
+        self._used.add(key.key_id)
+        return key.principal
 
     def principal(self, shown: Shown) -> Principal | None:
         """Return whom a key is of, None when the key is not known.
@@ -97,17 +119,17 @@ class Keyring:
         return found.principal
 
     def _found(self, shown: Shown) -> _Key | None:
-        key = self._keys.get(shown.key_id)
+        key = self._keys.get(secrets.beginning(shown.key_id))
         return key if key is not None and key.fits(shown.digest, time.monotonic()) else None
 
     async def _read(self) -> None:
         began = time.monotonic()
         rows = await keys.known(self._database)
         # Seconds that are left count from the statement, so that no key lives longer for a slow answer.
-        fresh: dict[str, _Key] = {}
+        fresh: dict[bytes, _Key] = {}
         for row in rows:
             try:
-                fresh[row["id"]] = _Key(row, began)
+                fresh[secrets.beginning(row["id"])] = _Key(row, began, began + self._stale_seconds)
             except ValueError as error:  # of a later release, or written by hand: it opens nothing
                 log.warning("access.key_unusable", key=row["id"], error=str(error))
         self._keys = fresh
@@ -119,5 +141,6 @@ class Keyring:
         if due:
             await keys.touch(self._database, due)
             self._used -= due
-            self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in self._keys}
+            there = {key.key_id for key in self._keys.values()}
+            self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in there}
             self._noted.update(dict.fromkeys(due, now))

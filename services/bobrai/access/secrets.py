@@ -33,6 +33,11 @@ def new_secret(key_id: str) -> str:
     return f"{PREFIX}{key_id}_{_random(_SECRET_ALPHABET, SECRET_LENGTH)}"
 
 
+def beginning(key_id: str) -> bytes:
+    """Return what the key's secrets have before their last ``_``."""
+    return f"{PREFIX}{key_id}".encode()
+
+
 def digest(secret: str) -> bytes:
     """Return what is kept of a secret: SHA-256 of all its characters."""
     return hashlib.sha256(secret.encode()).digest()
@@ -43,7 +48,7 @@ def read(token: bytes) -> Shown | None:
     if len(token) > _LONGEST or not token.startswith(b"bobrai_"):
         return None
     key_id, _, secret = token[len(PREFIX) :].partition(b"_")
-    if not secret or not key_id.isalnum() or not key_id.isascii():
+    if not secret or not key_id.isalnum():  # of bytes that means: in ASCII
         return None
     return Shown(key_id.decode("ascii"), hashlib.sha256(token).digest())
 
