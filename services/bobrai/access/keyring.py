@@ -7,7 +7,6 @@ that is away refuses nobody by mistake: known keys go on for a while, of others 
 
 import hmac
 import time
-from hashlib import sha256
 from typing import Final
 
 from bobrai.access import secrets
@@ -26,10 +25,7 @@ _TOUCH_SECONDS: Final = 60.0
 
 
 class _Key:
-    """A key as it was read last; moments are of the monotonic clock.
-
-    Before ``sure_until`` nothing but the secret need be looked at.
-    """
+    """A key as it was read last; moments are of the monotonic clock. Before ``sure_until`` its secret is enough."""
 
     __slots__ = (
         "expires_at", "key_id", "previous_hash", "previous_until", "principal", "revoked", "secret_hash", "sure_until",
@@ -65,7 +61,8 @@ class Keyring:
         self._patient = patient
         self._interval = refresh_seconds
         self._stale_seconds = stale_seconds
-        self._keys: dict[bytes, _Key] = {}  # by what a secret begins with
+        self._keys: dict[str, _Key] = {}
+        self._recognised: dict[bytes, _Key] = {}  # since the keys were read, by the mark of their newest secret
         self._read_at = float("-inf")  # the latest read that went well began then
         self._rereading = Rereading(self._read)
         self._used: set[str] = set()  # since the last note of it
@@ -87,14 +84,12 @@ class Keyring:
         await self._patient.outlast(self._rereading.soon)
 
     def known(self, token: bytes) -> Principal | None:
-        """Return whom a key is of that is surely in order, None for all that deserves the closer look of ``principal``.
+        """Return whom a key is of that ``principal`` has recognised lately, and that has surely not ended since.
 
-        This is the hot path: what it costs, every request does.
+        On the hot path: None for all that deserves a closer look.
         """
-        key = self._keys.get(token.rpartition(b"_")[0])
+        key = self._recognised.get(secrets.mark(token))
         if key is None or time.monotonic() >= key.sure_until:
-            return None
-        if not hmac.compare_digest(sha256(token).digest(), key.secret_hash):
             return None
         self._used.add(key.key_id)
         return key.principal
@@ -116,23 +111,26 @@ class Keyring:
             # A revocation may be waiting for us in a database that we cannot read.
             raise DatabaseUnavailable(f"keys were not read for {self._stale_seconds:g} s")
         self._used.add(shown.key_id)
+        if shown.digest == found.secret_hash:  # the one before has an end of its own
+            self._recognised[shown.mark] = found
         return found.principal
 
     def _found(self, shown: Shown) -> _Key | None:
-        key = self._keys.get(secrets.beginning(shown.key_id))
+        key = self._keys.get(shown.key_id)
         return key if key is not None and key.fits(shown.digest, time.monotonic()) else None
 
     async def _read(self) -> None:
         began = time.monotonic()
         rows = await keys.known(self._database)
         # Seconds that are left count from the statement, so that no key lives longer for a slow answer.
-        fresh: dict[bytes, _Key] = {}
+        fresh: dict[str, _Key] = {}
         for row in rows:
             try:
-                fresh[secrets.beginning(row["id"])] = _Key(row, began, began + self._stale_seconds)
+                fresh[row["id"]] = _Key(row, began, began + self._stale_seconds)
             except ValueError as error:  # of a later release, or written by hand: it opens nothing
                 log.warning("access.key_unusable", key=row["id"], error=str(error))
         self._keys = fresh
+        self._recognised = {}
         self._read_at = began
 
     async def _note_used(self) -> None:
@@ -141,6 +139,5 @@ class Keyring:
         if due:
             await keys.touch(self._database, due)
             self._used -= due
-            there = {key.key_id for key in self._keys.values()}
-            self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in there}
+            self._noted = {key_id: at for key_id, at in self._noted.items() if key_id in self._keys}
             self._noted.update(dict.fromkeys(due, now))

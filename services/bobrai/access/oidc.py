@@ -6,7 +6,6 @@ is withdrawn. Keys are the work of ``issuer_keys.py``, what claims mean that of 
 """
 
 import asyncio
-import hashlib
 import re
 import time
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 
-from bobrai.access import refusals
+from bobrai.access import refusals, secrets
 from bobrai.access.claims import ClaimsReader
 from bobrai.access.issuer_keys import MAX_WAITING, IssuerKeys, Look, nothing
 from bobrai.access.jwks import MAX_KEY_ID, Key
@@ -75,14 +74,14 @@ class OidcVerifier:
         IssuerUnavailable when the keys that would tell cannot be had. ``look`` is called before it waits for keys."""
         if len(token) > MAX_TOKEN:
             raise refusals.refused(refusals.MALFORMED, f"the token is longer than {MAX_TOKEN} characters")
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        if (known := self._verified.get(digest)) is not None:
+        mark = secrets.mark(token.encode("utf-8", "surrogatepass"))
+        if (known := self._verified.get(mark)) is not None:
             if known.ends_at > time.time() and known.key.good_until > time.monotonic():
-                self._verified.move_to_end(digest)
+                self._verified.move_to_end(mark)
                 return known.principal
-            del self._verified[digest]
+            del self._verified[mark]
         verified = await self._verify(token, look)
-        self._verified[digest] = verified
+        self._verified[mark] = verified
         if len(self._verified) > self._max_cached:
             self._verified.popitem(last=False)
         return verified.principal
