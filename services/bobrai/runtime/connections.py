@@ -23,6 +23,7 @@ class Limits(NamedTuple):
     rest_seconds: float = 10.0  # for what is left of a body after its answer
     close_seconds: float = 10.0  # for a client to take its last answer
     stall_seconds: float = 30.0  # without taking any byte of an answer
+    last_call_seconds: float = 1.0  # for one more request of who is idle when the server ends
     head_bytes: int = 32 * 1024
     head_lines: int = 100
     all_heads_bytes: int = 16 * 1024 * 1024  # of large or unfinished heads, in the whole server

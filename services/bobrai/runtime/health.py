@@ -20,7 +20,7 @@ from bobrai.runtime.server import HttpConfig, QuietServer, listen
 from bobrai.telemetry import exposition
 
 # A kubelet and a Prometheus or two are all who should come.
-_LIMITS: Final = Limits(connections=256, keep_alive_seconds=30, all_heads_bytes=1024 * 1024)
+_LIMITS: Final = Limits(connections=256, keep_alive_seconds=30, last_call_seconds=0, all_heads_bytes=1024 * 1024)
 
 
 class HealthServer:

@@ -79,6 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._lines = 0
         self._offers = False  # the request whose head was parsed offers another protocol
         self._retold = False  # its head is parsed once more
+        self._last_call = False  # the next request is the last
         self._running: RequestResponseCycle | None = None
         self._why: Refusal | None = None
         self.address = ""
@@ -112,6 +113,19 @@ class HttpProtocol(HttpToolsProtocol):
         self.waits.flowing(self)
 
     def shutdown(self) -> None:
+        """Close after one more answer, which says so; who is idle may ask for it a while longer.
+
+        A request that is on its way here meets no closed connection then, and the next one goes elsewhere.
+        """
+        seconds = self._limits.last_call_seconds
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if seconds and is_idle and not self.transport.is_closing():
+            self._last_call = True
+            self.loop.call_later(seconds, self._end_last_call)
+        else:
+            self.close_soon()
+
+    def close_soon(self) -> None:
         """Close once the request under way, if any, is answered; who is answered and still sends is cut off."""
         if self.transport.is_closing():
             self.transport.abort()
@@ -120,6 +134,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._writer.is_tls and self.transport.is_closing():
             # Saying goodbye in TLS takes two; who does not answer would hold up the end.
             self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
+
+    def _end_last_call(self) -> None:
+        if not self._head_begun and not self.transport.is_closing():
+            self.close_soon()
 
     @property
     def sends(self) -> bool:
@@ -273,6 +291,8 @@ class HttpProtocol(HttpToolsProtocol):
             if not self.waits.hold(more):
                 self._refuse_in_parser(TOO_MANY_HEADS)
         super().on_headers_complete()
+        if self._last_call and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""

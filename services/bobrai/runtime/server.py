@@ -110,7 +110,7 @@ class QuietServer(uvicorn.Server):
     def renew_connections(self) -> None:
         """Close connections that are idle, and the others once they are answered."""
         for connection in list(self.server_state.connections):
-            connection.shutdown()
+            connection.close_soon()  # type: ignore[union-attr]
 
     def _connection(self) -> asyncio.Protocol:
         config = self.config
