@@ -2,7 +2,8 @@
 
 In: statements for a Database (`pool.py`). Out: their rows, or its error once the outage has lasted longer than patience
 does. Only what certainly took no effect is tried again. While the database is away one task asks whether it is back,
-whoever waits for it.
+whoever waits for it; for those whose writes it refuses, whether it takes them again: a server that is about to end
+refuses writes first, and one that was sent once more would be lost with it.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ log = logs.get_logger(__name__)
 Result = TypeVar("Result")
 
 _LOOK_SECONDS: Final = 0.1
+_READS_ONLY: Final = "25006"
 
 
 class PatientDatabase:
@@ -37,7 +39,7 @@ class PatientDatabase:
         self._seconds = seconds
         self._away_since = 0.0
         self._failed_at: float | None = None  # None: the last call went well
-        self._return: asyncio.Task[None] | None = None
+        self._returns: dict[bool, asyncio.Task[None]] = {}  # by whether it is to take writes
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
         """Run one statement in its own transaction; raises what ``Database.fetch`` does."""
@@ -65,9 +67,10 @@ class PatientDatabase:
 
     async def close(self) -> None:
         """Stop looking whether the database is back."""
-        if self._return is not None:
-            self._return.cancel()
-            await asyncio.gather(self._return, return_exceptions=True)
+        looks = list(self._returns.values())
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
 
     async def _wait(self, error: DatabaseUnavailable, began: float) -> None:
         """Return when the database is back; raises the error when patience with it or with this call is over."""
@@ -78,22 +81,24 @@ class PatientDatabase:
         left = min(self._away_since, began) + self._seconds - now
         if left <= 0:
             raise error
-        if self._return is None:
-            self._return = asyncio.create_task(self._wait_until_back(), name="database-return")
-        back, _ = await asyncio.wait({self._return}, timeout=left)
+        writing = error.sqlstate == _READS_ONLY
+        look = self._returns.get(writing)
+        if look is None:
+            look = self._returns[writing] = asyncio.create_task(self._wait_until_back(writing), name="database-return")
+        back, _ = await asyncio.wait({look}, timeout=left)
         if not back:
             self._failed_at = time.monotonic()
             raise error
 
-    async def _wait_until_back(self) -> None:
+    async def _wait_until_back(self, writing: bool) -> None:
         try:
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
                 try:
-                    await self._database.ping()
+                    await self._database.ping(writing=writing)
                 except DatabaseUnavailable as error:
                     log.debug("database.silent", error=str(error))  # a loop says so, once
                 else:
                     return
         finally:
-            self._return = None
+            del self._returns[writing]

@@ -76,6 +76,7 @@ _SUSPECT_SECONDS = 0.3
 # A server that only reads, or ends, or does not know the statement yet, says so instead of running it. (One that
 # crashes, 57P02, may have committed.)
 _NOT_RUN = frozenset({"25006", "26000", "57P01", "57P03"})
+_READS_ONLY = "SELECT current_setting('transaction_read_only')::bool"
 # PgBouncer's words to a client for which it found no server, or one that ended while it was made ready for this client,
 # before anything of the client's was sent to it. Their SQLSTATE, 08P01, it also gives to one whose server was lost in
 # the middle of a statement.
@@ -287,9 +288,13 @@ class Database:
                     raise
                 await connection.execute("COMMIT")
 
-    async def ping(self) -> None:
-        """Ask the database for a sign of life; raises DatabaseUnavailable."""
-        await self.fetch("SELECT 1", timeout=2.0)
+    async def ping(self, *, writing: bool = False) -> None:
+        """Ask the database for a sign of life, or whether it takes writes now; raises DatabaseUnavailable."""
+        with self._errors():
+            async with self._connection() as connection:
+                reads_only = await connection.fetchval(_READS_ONLY, timeout=2.0)
+                if writing and reads_only:
+                    raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
 
 
 async def _give_up(connection: PoolConnectionProxy[Record]) -> None:

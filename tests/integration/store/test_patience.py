@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.settings import DatabaseSettings
 from bobrai.store.patience import PatientDatabase
-from bobrai.store.pool import Database
+from bobrai.store.pool import Database, Record
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
@@ -116,6 +117,41 @@ async def test_who_has_waited_in_vain_is_told_and_later_calls_fail_at_once(pool:
     proxy.pass_through()
     await patient.fetch("SELECT 1")
     await patient.close()
+
+
+class CountingDatabase(Database):
+    """The product's pool, which counts what it is to write."""
+
+    writes = 0
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
+        """Run one statement."""
+        self.writes += query.startswith("INSERT")
+        return await super().fetch(query, *args, timeout=timeout)
+
+
+async def test_a_refused_write_is_sent_again_once_the_database_takes_writes_and_not_before(
+    database: OwnDatabase,
+) -> None:
+    """The server may be about to end: what it is sent then may be lost with it, nobody knows with which effect."""
+    await database.execute("CREATE TABLE seen (n int)")
+    name = await database.fetchval("SELECT current_database()")
+    only_reads = f'ALTER DATABASE "{name}" SET default_transaction_read_only = '
+    await database.execute(f"{only_reads}on")
+    pool = CountingDatabase(DatabaseSettings(url=database.url))  # type: ignore[arg-type]
+    await pool.open()
+    patient = PatientDatabase(pool, LONG)
+    try:
+        call = asyncio.create_task(patient.fetch("INSERT INTO seen VALUES (1)"))
+        assert (await asyncio.wait({call}, timeout=1.0))[1]
+        assert pool.writes == 1
+        assert await patient.fetch("SELECT 1 AS one") == [(1,)], "who reads does not wait"
+        await database.execute(f"BEGIN READ WRITE; {only_reads}off; COMMIT")
+        await call
+        assert pool.writes == 2
+    finally:
+        await patient.close()
+        await pool.close()
 
 
 async def test_a_database_that_answers_and_still_refuses_is_not_asked_for_longer_than_patience_lasts(

@@ -16,7 +16,7 @@ ALTER SYSTEM SET default_transaction_read_only = on;
 SELECT pg_reload_conf();
 -- this session hears of it when the others do, give or take a moment
 SELECT WHERE current_setting('default_transaction_read_only') = 'off' \watch interval=0.01 count=100 min_rows=1
-SELECT pg_sleep(0.05);
+SELECT pg_sleep(0.3); -- and whoever writes has been refused once, and only asks from then on
 -- who began earlier may write yet, whether it has or not
 SELECT clock_timestamp() AS refusing \gset
 SELECT FROM pg_stat_get_activity(NULL)
