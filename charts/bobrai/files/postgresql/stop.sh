@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs before the server is told to end. A fast shutdown cuts off whatever statement runs, and who sent it through a pooler cannot
-# know whether it took effect. So first the server refuses to write, which says that it did not, and what began before comes to its
-# end, for two seconds at most.
+# know whether it took effect. So first the server refuses to write, which says that it did not, and what writes already comes to
+# its end, for two seconds at most.
 # In: PGDATA. Out: a server that is shutting down, whatever went wrong here; SIGTERM alone would wait for clients.
 set -u
 
@@ -14,14 +14,19 @@ SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_onl
 \! touch "$MARK"
 ALTER SYSTEM SET default_transaction_read_only = on;
 SELECT pg_reload_conf();
--- this session hears of it when the others do, give or take a moment
-SELECT WHERE current_setting('default_transaction_read_only') = 'off' \watch interval=0.01 count=100 min_rows=1
-SELECT pg_sleep(0.3); -- and whoever writes has been refused once, and only asks from then on
--- who began earlier may write yet, whether it has or not
-SELECT clock_timestamp() AS refusing \gset
-SELECT FROM pg_stat_get_activity(NULL)
-  WHERE client_port IS NOT NULL AND xact_start < :'refusing' AND clock_timestamp() < timestamptz :'refusing' + interval '2 seconds'
-  \watch interval=0.01 count=200 min_rows=1
+DO $$
+DECLARE
+  over timestamptz := clock_timestamp() + interval '2 seconds';
+BEGIN
+  PERFORM pg_sleep(0.05); -- until every session has heard of it
+  WHILE clock_timestamp() < over AND EXISTS (
+    SELECT FROM pg_stat_get_activity(NULL) WHERE client_port IS NOT NULL AND backend_xid IS NOT NULL)
+  LOOP
+    PERFORM pg_sleep(0.01);
+    PERFORM pg_stat_clear_snapshot();
+  END LOOP;
+END
+$$;
 -- in the file alone: this server goes on to refuse, the next one does not
 ALTER SYSTEM RESET default_transaction_read_only;
 \! rm -f "$MARK"
