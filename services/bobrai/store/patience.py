@@ -24,7 +24,7 @@ log = logs.get_logger(__name__)
 Result = TypeVar("Result")
 
 _LOOK_SECONDS: Final = 0.1
-_READS_ONLY: Final = "25006"
+_WRITE_REFUSED: Final = "25006"
 
 
 class PatientDatabase:
@@ -81,7 +81,7 @@ class PatientDatabase:
         left = min(self._away_since, began) + self._seconds - now
         if left <= 0:
             raise error
-        writing = error.sqlstate == _READS_ONLY
+        writing = error.sqlstate == _WRITE_REFUSED
         look = self._returns.get(writing)
         if look is None:
             look = self._returns[writing] = asyncio.create_task(self._wait_until_back(writing), name="database-return")

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,10 +14,11 @@ from bobrai.domain.errors import CredentialRefused
 from bobrai.settings import load
 from bobrai.store import keys as keys_of_store
 from bobrai.store.patience import PatientDatabase
-from bobrai.store.pool import Database, Record
+from bobrai.store.pool import Database
 from tests.integration.access.conftest import Keys, bearer, closed_api
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
+from tests.support.counting import CountingDatabase
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
@@ -125,22 +125,11 @@ async def test_a_key_ends_at_its_moment_without_anybody_saying_so(api: Api, keys
     assert answer.json()["detail"] == "This key has expired"
 
 
-class CountingDatabase(Database):
-    """The product's pool, which counts how often the keys were read."""
-
-    reads = 0
-
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
-        """Run one statement."""
-        self.reads += "known_keys" in query
-        return await super().fetch(query, *args, timeout=timeout)
-
-
 async def test_unknown_keys_are_looked_for_a_few_times_a_second_however_many_come(
     database: OwnDatabase, keys: Keys
 ) -> None:
     good = await keys.make()
-    pool = CountingDatabase(load(database={"url": database.url}).database)
+    pool = CountingDatabase(load(database={"url": database.url}).database, "known_keys")
     await pool.open()
     patient = PatientDatabase(pool, 1.0)
     gate = Gate(pool, patient, load(auth={"anonymous_scopes": "none", "refused_rate": "none"}))
@@ -149,7 +138,7 @@ async def test_unknown_keys_are_looked_for_a_few_times_a_second_however_many_com
     answers = await asyncio.gather(*(gate.principal(each, "127.0.0.1") for each in forged), return_exceptions=True)
     seconds = time.monotonic() - began
     assert [type(each) for each in answers] == [CredentialRefused] * 500
-    assert 1 <= pool.reads <= seconds / 0.2 + 2
+    assert 1 <= pool.count <= seconds / 0.2 + 2
     principal = await gate.principal(f"Bearer {good.secret}".encode(), "127.0.0.1")
     assert principal.id == f"key:{good.key_id}"
     await patient.close()

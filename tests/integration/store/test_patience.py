@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +10,8 @@ import pytest
 from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.settings import DatabaseSettings
 from bobrai.store.patience import PatientDatabase
-from bobrai.store.pool import Database, Record
+from bobrai.store.pool import Database
+from tests.support.counting import CountingDatabase
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
@@ -119,17 +119,6 @@ async def test_who_has_waited_in_vain_is_told_and_later_calls_fail_at_once(pool:
     await patient.close()
 
 
-class CountingDatabase(Database):
-    """The product's pool, which counts what it is to write."""
-
-    writes = 0
-
-    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Record]:
-        """Run one statement."""
-        self.writes += query.startswith("INSERT")
-        return await super().fetch(query, *args, timeout=timeout)
-
-
 async def test_a_refused_write_is_sent_again_once_the_database_takes_writes_and_not_before(
     database: OwnDatabase,
 ) -> None:
@@ -138,17 +127,17 @@ async def test_a_refused_write_is_sent_again_once_the_database_takes_writes_and_
     name = await database.fetchval("SELECT current_database()")
     only_reads = f'ALTER DATABASE "{name}" SET default_transaction_read_only = '
     await database.execute(f"{only_reads}on")
-    pool = CountingDatabase(DatabaseSettings(url=database.url))  # type: ignore[arg-type]
+    pool = CountingDatabase(DatabaseSettings(url=database.url), "INSERT")  # type: ignore[arg-type]
     await pool.open()
     patient = PatientDatabase(pool, LONG)
     try:
         call = asyncio.create_task(patient.fetch("INSERT INTO seen VALUES (1)"))
         assert (await asyncio.wait({call}, timeout=1.0))[1]
-        assert pool.writes == 1
+        assert pool.count == 1
         assert await patient.fetch("SELECT 1 AS one") == [(1,)], "who reads does not wait"
         await database.execute(f"BEGIN READ WRITE; {only_reads}off; COMMIT")
         await call
-        assert pool.writes == 2
+        assert pool.count == 2
     finally:
         await patient.close()
         await pool.close()
