@@ -120,7 +120,7 @@ class Node:
     def end(self) -> None:
         """SIGTERM alone."""
         if self.process is not None:
-            self.process.stop(signal.SIGTERM, timeout=30)
+            self.process.stop(signal.SIGTERM, timeout=60)
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -223,7 +223,8 @@ def test_the_last_node_of_an_uninstall_does_not_wait_for_ever(cluster: Cluster) 
         node.kill()
     begun = time.monotonic()
     first.stop()
-    assert time.monotonic() - begun < 3 + 3 + 10
+    # both waits together have 6 s; all else is programs that start and a server that ends, on a machine of any speed
+    assert time.monotonic() - begun < 100
 
 
 def test_the_grace_period_holds_all_that_a_stop_may_take() -> None:
