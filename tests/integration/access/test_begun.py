@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 
+from bobrai.api.catalog import Catalog
 from bobrai.store import keys as keys_of_store
 from bobrai.store.pool import Database
 from tests.integration.access.conftest import Keys, bearer
@@ -119,15 +121,22 @@ async def test_a_body_that_comes_slowly_is_not_stored_for_a_key_that_has_ended(
 
 
 async def test_a_batch_whose_turn_comes_late_is_not_stored_for_a_key_that_has_ended(
-    api: Api, database: OwnDatabase, store: Database, keys: Keys
+    api: Api, database: OwnDatabase, store: Database, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    its_turn, reread = asyncio.Event(), Catalog.reread
+
+    async def watched(catalog: Catalog) -> None:
+        its_turn.set()
+        await reread(catalog)
+
+    monkeypatch.setattr(Catalog, "reread", watched)
     key, other = await keys.make(), await keys.make()
     large = "x" * 9_000
     batch = {"tasks": [{"type": "echo", "payload": large}] * 200}
     unknown = {"tasks": [{"type": "no-such-type", "payload": large}] * 200}
     async with held(database, "task_types"):
         first = asyncio.create_task(api.post(f"{TASKS}/batch", json=unknown, headers=bearer(other.secret)))
-        await eventually(lambda: are_under_way(api, 1))
+        await its_turn.wait()  # whole, and looking for a type that nobody knows
         second = asyncio.create_task(api.post(f"{TASKS}/batch", json=batch, headers=bearer(key.secret)))
         await eventually(lambda: are_under_way(api, 2))
         await a_while()
