@@ -14,6 +14,7 @@ from tests.integration.api.conftest import store as store
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 
+QUEUES = "/api/v1/queues"
 CLOSED = {"anonymous_scopes": "none"}
 WORKING = tuple(sorted(ALL_SCOPES - {Scope.ADMIN}))
 
@@ -43,6 +44,21 @@ class Keys:
 def bearer(secret: str) -> dict[str, str]:
     """The header that shows a key."""
     return {"Authorization": f"Bearer {secret}"}
+
+
+async def status(api: Api, secret: str, path: str = QUEUES) -> int:
+    """What a request with this key is answered."""
+    return (await api.get(path, headers=bearer(secret))).status_code
+
+
+async def refused(api: Api, secret: str, path: str = QUEUES) -> bool:
+    """Whether the API knows that this key proves nothing, or no longer."""
+    return await status(api, secret, path) == 401
+
+
+async def notify(store: Database) -> None:
+    """Tell every process that keys have changed, as the product does with a change of its own."""
+    await store.fetch("SELECT pg_notify('bobrai_access', '')")
 
 
 @asynccontextmanager

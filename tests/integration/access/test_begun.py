@@ -11,7 +11,7 @@ import pytest
 from bobrai.api.catalog import Catalog
 from bobrai.store import keys as keys_of_store
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import Keys, bearer
+from tests.integration.access.conftest import Keys, bearer, notify, refused
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -49,11 +49,7 @@ async def a_while() -> None:
 async def revoked(api: Api, store: Database, key_id: str, secret: str) -> None:
     """End a key, and wait until the API knows."""
     assert await keys_of_store.revoke(store, key_id, by=SOMEBODY)
-
-    async def is_known() -> bool:
-        return (await api.get(TASKS, headers=bearer(secret))).status_code == 401
-
-    await eventually(is_known)
+    await eventually(lambda: refused(api, secret, TASKS))
 
 
 async def test_who_waits_for_a_task_with_a_key_that_ends_is_not_shown_it(api: Api, store: Database, keys: Keys) -> None:
@@ -81,7 +77,7 @@ async def test_who_waits_for_a_task_that_leaves_the_grant_is_not_shown_it(
     await eventually(lambda: is_waited_for(api))
     await a_while()
     await store.fetch("UPDATE api_keys SET types = '{demo}' WHERE id = $1", key.key_id)
-    await store.fetch("SELECT pg_notify('bobrai_access', '')")
+    await notify(store)
 
     async def is_known() -> bool:
         return (await api.get(path, headers=bearer(key.secret))).status_code == 404
@@ -157,12 +153,8 @@ async def test_a_new_key_is_not_shown_to_an_administrator_who_has_ended(
         await eventually(lambda: are_under_way(api, 1))
         await a_while()
         await store.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", admin.key_id)
-        await store.fetch("SELECT pg_notify('bobrai_access', '')")
-
-        async def is_known() -> bool:
-            return (await api.get("/api/openapi.json", headers=bearer(admin.secret))).status_code == 401
-
-        await eventually(is_known)
+        await notify(store)
+        await eventually(lambda: refused(api, admin.secret, "/api/openapi.json"))
     answer = await making
     assert answer.status_code == 401
     assert "key" not in answer.json()

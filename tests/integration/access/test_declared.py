@@ -15,7 +15,7 @@ from bobrai.domain.errors import ConfigurationError
 from bobrai.settings import load
 from bobrai.store import keys as rows
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import Keys, bearer, closed_api
+from tests.integration.access.conftest import Keys, closed_api, refused, status
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -47,14 +47,6 @@ class Declared:
 @pytest.fixture
 def declared(store: Database, tmp_path: Path) -> Declared:
     return Declared(store, tmp_path)
-
-
-async def status(api: Api, secret: str) -> int:
-    return (await api.get("/api/v1/queues", headers=bearer(secret))).status_code
-
-
-async def refused(api: Api, secret: str) -> bool:
-    return await status(api, secret) == 401
 
 
 async def test_a_declared_key_works_and_saying_it_again_changes_nothing(

@@ -15,7 +15,7 @@ from bobrai.settings import load
 from bobrai.store import keys as keys_of_store
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import Keys, bearer, closed_api
+from tests.integration.access.conftest import QUEUES, Keys, bearer, closed_api, notify, refused, status
 from tests.integration.api.conftest import Api
 from tests.support.authors import SOMEBODY
 from tests.support.counting import CountingDatabase
@@ -23,13 +23,7 @@ from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy
 
-PATH = "/api/v1/queues"
 KEYS = "/api/v1/keys"
-
-
-async def status(api: Api, secret: str) -> int:
-    """What a request with this key is answered."""
-    return (await api.get(PATH, headers=bearer(secret))).status_code
 
 
 async def test_a_new_key_works_at_once_on_every_replica(
@@ -50,9 +44,9 @@ async def test_a_revocation_reaches_every_replica_within_two_seconds(
         assert [await status(api, key.secret), await status(other, key.secret)] == [200, 200]
         began = time.monotonic()
         assert (await keys_of_store.revoke(store, key.key_id, by=SOMEBODY)) is True
-        await eventually(lambda: _refused(other, key.secret), timeout=2.0)
+        await eventually(lambda: refused(other, key.secret), timeout=2.0)
         assert time.monotonic() - began < 2.0
-        await eventually(lambda: _refused(api, key.secret), timeout=2.0)
+        await eventually(lambda: refused(api, key.secret), timeout=2.0)
 
 
 async def test_without_notifications_a_revocation_is_found_by_reading_again(
@@ -63,11 +57,7 @@ async def test_without_notifications_a_revocation_is_found_by_reading_again(
         assert await status(api, key.secret) == 200
         # no notification goes with this one
         await store.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", key.key_id)
-        await eventually(lambda: _refused(api, key.secret), timeout=10.0)
-
-
-async def _refused(api: Api, secret: str) -> bool:
-    return await status(api, secret) == 401
+        await eventually(lambda: refused(api, key.secret), timeout=10.0)
 
 
 async def test_a_revoked_key_is_gone_but_for_the_list(api: Api, keys: Keys) -> None:
@@ -88,8 +78,8 @@ async def test_both_secrets_work_in_the_grace_of_a_rotation_and_then_the_new_one
     assert second is not None
     assert [await status(api, each.secret) for each in (key, second)] == [200, 200]
     await store.fetch("UPDATE api_keys SET previous_until = now()")
-    await store.fetch("SELECT pg_notify('bobrai_access', '')")
-    await eventually(lambda: _refused(api, key.secret), message="the grace is over")
+    await notify(store)
+    await eventually(lambda: refused(api, key.secret), message="the grace is over")
     assert await status(api, second.secret) == 200
 
 
@@ -101,9 +91,9 @@ async def test_no_rotation_ends_a_secret_that_another_one_has_promised_a_grace(
     at_once = await asyncio.gather(*(api.post(path, json={"grace_seconds": 600}, headers=admin) for _ in range(4)))
     assert sorted(each.status_code for each in at_once) == [200, 409, 409, 409]
     second = next(each.json()["key"] for each in at_once if each.status_code == 200)
-    refused = next(each for each in at_once if each.status_code == 409)
-    assert refused.json()["type"] == "urn:bobrai:problem:key-refused"
-    assert "grace of 0" in refused.json()["detail"]
+    conflict = next(each for each in at_once if each.status_code == 409)
+    assert conflict.json()["type"] == "urn:bobrai:problem:key-refused"
+    assert "grace of 0" in conflict.json()["detail"]
     assert [await status(api, each) for each in (key.secret, second)] == [200, 200]
     third = await api.post(path, json={"grace_seconds": 0}, headers=admin)
     assert third.status_code == 200
@@ -121,8 +111,8 @@ async def test_a_grace_of_nothing_ends_the_secret_so_far(api: Api, store: Databa
 
 async def test_a_key_ends_at_its_moment_without_anybody_saying_so(api: Api, keys: Keys) -> None:
     key = await keys.make(expires_seconds=1.0)
-    await eventually(lambda: _refused(api, key.secret))
-    answer = await api.get(PATH, headers=bearer(key.secret))
+    await eventually(lambda: refused(api, key.secret))
+    answer = await api.get(QUEUES, headers=bearer(key.secret))
     assert answer.json()["detail"] == "This key has expired"
 
 
@@ -203,7 +193,7 @@ async def test_the_name_of_a_key_that_has_expired_is_free(api: Api, keys: Keys) 
     wish = {"name": "ci", "scopes": ["tasks:read"]}
     first = (await api.post(KEYS, json={**wish, "expires_seconds": 0.5}, headers=admin)).json()
     assert (await api.post(KEYS, json=wish, headers=admin)).status_code == 409
-    await eventually(lambda: _refused(api, first["key"]))
+    await eventually(lambda: refused(api, first["key"]))
     second = await api.post(KEYS, json=wish, headers=admin)
     assert second.status_code == 201
     assert (await api.post(KEYS, json=wish, headers=admin)).status_code == 409
@@ -227,7 +217,7 @@ async def test_a_key_ends_in_the_future_and_within_ten_years(api: Api, keys: Key
 async def test_one_credential_is_shown_and_in_one_way(api: Api, keys: Keys) -> None:
     good = (await keys.make()).secret
     for several in ([f"Bearer {good}", "Bearer letmein"], ["Bearer letmein", f"Bearer {good}"], ["Basic eA==", good]):
-        answer = await api.get(PATH, headers=[("Authorization", each) for each in several])
+        answer = await api.get(QUEUES, headers=[("Authorization", each) for each in several])
         assert (answer.status_code, answer.json()["type"]) == (400, "urn:bobrai:problem:bad-header")
         assert "Authorization" in answer.json()["detail"]
     said = {f"Bearer\t{good}": 200, f"bEARER   {good}": 200, "Bearer": 401, good: 401, f"Token {good}": 401}

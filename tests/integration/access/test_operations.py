@@ -7,7 +7,7 @@ import pytest
 
 from bobrai.domain.access import Scope
 from bobrai.store.pool import Database
-from tests.integration.access.conftest import Keys, bearer
+from tests.integration.access.conftest import Keys, bearer, notify, refused
 from tests.integration.api.conftest import Api
 from tests.support.eventually import eventually
 
@@ -89,7 +89,7 @@ async def bad_secrets(keys: Keys, store: Database) -> dict[str, str]:
     good, revoked, expired = await keys.make(), await keys.make(), await keys.make()
     await store.fetch("UPDATE api_keys SET revoked_at = now() WHERE id = $1", revoked.key_id)
     await store.fetch("UPDATE api_keys SET expires_at = now() WHERE id = $1", expired.key_id)
-    await store.fetch("SELECT pg_notify('bobrai_access', '')")
+    await notify(store)
     return {
         "unknown": good.secret[:-1] + ("a" if good.secret[-1] != "a" else "b"),
         "of an id that nobody has": good.secret.replace(good.key_id, "nobodyhasit0"),
@@ -99,15 +99,11 @@ async def bad_secrets(keys: Keys, store: Database) -> dict[str, str]:
     }
 
 
-async def is_refused(api: Api, secret: str) -> bool:
-    return (await api.get("/api/v1/tasks", headers=bearer(secret))).status_code == 401
-
-
 async def test_without_a_credential_or_with_one_that_proves_nothing_every_operation_answers_401(
     api: Api, operations: list[Operation], bad_secrets: dict[str, str]
 ) -> None:
     for secret in bad_secrets.values():
-        await eventually(lambda secret=secret: is_refused(api, secret))
+        await eventually(lambda secret=secret: refused(api, secret, "/api/v1/tasks"))
     for each in operations:
         if each.scope is None:
             continue

@@ -9,12 +9,11 @@ import httpx
 from bobrai.domain.access import Allowance
 from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
-from tests.integration.access.conftest import CLOSED, Keys, bearer, closed_api
+from tests.integration.access.conftest import CLOSED, QUEUES, Keys, bearer, closed_api
 from tests.integration.api.conftest import Api, serving
 from tests.support.databases import Database as OwnDatabase
 from tests.support.eventually import eventually
 
-QUEUES = "/api/v1/queues"
 TASKS = "/api/v1/tasks"
 LIMITED = "urn:bobrai:problem:rate-limited"
 
