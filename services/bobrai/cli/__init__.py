@@ -11,7 +11,7 @@ from typing import NoReturn
 from bobrai.cli import streams
 from bobrai.runtime import first_process, forks, signals
 
-_SERVING = frozenset({"api", "dispatcher", "worker", "external-metrics", "dev", "isolated"})
+_SERVING = frozenset({"api", "dispatcher", "worker", "external-metrics", "dev", "isolated", "fork-server"})
 
 
 def main() -> NoReturn:

@@ -113,15 +113,39 @@ def worker(handlers: str | None, queues: str | None, concurrency: int | None) ->
 
 @commands.command(hidden=True)
 @click.argument("descriptor", type=int)
-def isolated(descriptor: int) -> None:
-    """Run tasks alone, for the worker that has started this process with an open socket."""
+@click.argument("output", type=int)
+def isolated(descriptor: int, output: int) -> None:
+    """Run attempts for the worker that has started this process, with an open socket and a pipe to print to."""
     from bobrai.worker import channel
-    from bobrai.worker.isolated import end_with_worker, serve
+    from bobrai.worker.isolated import connection_of, end_with_parent, serve
+    from bobrai.worker.output import print_to
 
-    connection = end_with_worker(descriptor)
+    end_with_parent()
+    connection = connection_of(descriptor)
     settings = channel.receive_settings(connection)
     process.prepare(settings, "worker")
+    print_to(output)
     registry = process.registry(settings)
+    process.run(lambda _stop: serve(connection, settings, registry))
+
+
+@commands.command("fork-server", hidden=True)
+@click.argument("descriptor", type=int)
+def fork_server(descriptor: int) -> None:
+    """Fork processes that run attempts, for the worker that has started this one with an open socket."""
+    from bobrai.worker import channel, fork_server
+    from bobrai.worker.isolated import connection_of, end_with_parent, serve
+    from bobrai.worker.output import print_to
+
+    end_with_parent()
+    connection = connection_of(descriptor)
+    settings = channel.receive_settings(connection)
+    process.prepare(settings, "worker", traced=False)
+    registry = process.registry(settings)
+    connection, output = fork_server.serve(connection, begin=lambda: process.begin_forked(end_with_parent))
+    # In a child from here on.
+    print_to(output)
+    process.trace("worker")
     process.run(lambda _stop: serve(connection, settings, registry))
 
 

@@ -17,7 +17,7 @@ from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
 from bobrai.handlers.registry import load as load_handlers
-from bobrai.runtime import checkpoint, event_loop, forks, lag, strays, verbosity
+from bobrai.runtime import checkpoint, event_loop, forks, lag, signals, strays, verbosity
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import (
     DatabaseSettings,
@@ -73,7 +73,7 @@ def _check_tls(name: str, group: DatabaseSettings | RabbitMQSettings) -> None:
         tls.client_context(f"BOBRAI_{name.upper()}_TLS_", group.tls_ca, group.tls_certificate, group.tls_key)
 
 
-def prepare(loaded: Settings, process: str, *, has_result: bool = False) -> None:
+def prepare(loaded: Settings, process: str, *, has_result: bool = False, traced: bool = True) -> None:
     """Set up logs, metrics and traces of a process; raises ConfigurationError."""
     masking.hide(*credentials.of(loaded, environment()))
     logs.configure(
@@ -84,13 +84,18 @@ def prepare(loaded: Settings, process: str, *, has_result: bool = False) -> None
         stream=sys.stderr if has_result else sys.stdout,
     )
     exposition.export_as(process, __version__)
-    if process in _TRACED:
-        traces.start(process, __version__, environment())
-        forks.own_from(traces.descriptors)
+    if traced and process in _TRACED:
+        trace(process)
     try:
         checkpoint.arm(loaded.crash_point)
     except ValueError as error:
         raise ConfigurationError(f"BOBRAI_CRASH_POINT: {error}") from error
+
+
+def trace(process: str) -> None:
+    """Make traces of a process, when the environment asks for them."""
+    traces.start(process, __version__, environment())
+    forks.own_from(traces.descriptors)
 
 
 def _log_format(settings: Settings) -> logs.Format:
@@ -101,10 +106,10 @@ def _log_format(settings: Settings) -> logs.Format:
 
 def registry(settings: Settings) -> Registry:
     """Import the handler modules; like ``python -m``, modules in the current folder are found."""
-    from bobrai.worker import isolation
+    from bobrai.worker import starting
 
     here = Path.cwd()
-    isolation.start_in(here)  # they may leave it
+    starting.start_in(here)  # they may leave it
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
     return load_handlers(settings.handlers)
@@ -174,6 +179,13 @@ async def unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
         return False
     await task
     return True
+
+
+def begin_forked(bind: Callable[[], None]) -> None:
+    """Begin as a process of the service in a child that one of us has forked; ``bind`` is called first."""
+    bind()
+    forks.become_one_of_us()
+    signals.install(serves=True)
 
 
 def _run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:

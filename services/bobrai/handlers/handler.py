@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import PydanticUserError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -20,11 +20,15 @@ from bobrai.handlers import signature
 from bobrai.handlers.codec import PayloadCodec, ResultCodec
 from bobrai.handlers.context import Context
 
+_MIB: Final = 1024 * 1024
+
 
 class Handler:
     """A function that runs the tasks of one type.
 
-    Raises ConfigurationError for a name, queue, timeout, retry policy, signature or type that cannot work.
+    ``runs_in`` is ``"process"``, or None: an async function in the event loop, a plain one in a thread.
+    ``memory_mb`` is the most resident memory, in MiB, of such a process; None is what the container has.
+    Raises ConfigurationError for a name, queue, timeout, retry policy, place, signature or type that cannot work.
     """
 
     def __init__(
@@ -35,13 +39,18 @@ class Handler:
         queue: str = DEFAULT_QUEUE,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         retry: Retry | None = None,
+        runs_in: Literal["process"] | None = None,
+        memory_mb: int | None = None,
     ) -> None:
         _check(name, queue, timeout, retry)
+        _check_place(name, runs_in, memory_mb)
         self.function = function
         self.name = name
         self.queue = queue
         self.timeout_seconds = float(timeout)
         self.retry = retry or Retry()
+        self.runs_in = runs_in
+        self.memory_bytes = None if memory_mb is None else memory_mb * _MIB
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
         self.where = signature.where(function)
@@ -126,3 +135,21 @@ def _check(name: object, queue: object, timeout: object, retry: object) -> None:
         )
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry of type {name!r} must be a bobrai.Retry, not {retry!r}")
+
+
+def _check_place(name: str, runs_in: object, memory_mb: object) -> None:
+    if runs_in not in {None, "process"}:
+        raise ConfigurationError(
+            f'runs_in of type {name!r} must be "process", not {runs_in!r}; without it an async function runs in the '
+            "event loop and a plain one in a thread"
+        )
+    if memory_mb is None:
+        return
+    if runs_in is None:
+        raise ConfigurationError(f'memory_mb of type {name!r} needs runs_in="process": only a process has a limit')
+    if isinstance(memory_mb, bool) or not isinstance(memory_mb, int):
+        raise ConfigurationError(f"memory_mb of type {name!r} must be a whole number of MiB, not {memory_mb!r}")
+    if not limits.MIN_MEMORY_MIB <= memory_mb <= limits.MAX_MEMORY_MIB:
+        raise ConfigurationError(
+            f"memory_mb of type {name!r} must be {limits.MIN_MEMORY_MIB} to {limits.MAX_MEMORY_MIB}, not {memory_mb}"
+        )

@@ -10,7 +10,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
@@ -37,15 +37,20 @@ class Registry:
         queue: str = DEFAULT_QUEUE,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         retry: Retry | None = None,
+        runs_in: Literal["process"] | None = None,
+        memory_mb: int | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as the handler of a type; the function itself stays as it is.
 
         ``timeout`` is in seconds per attempt. ``queue``, ``timeout`` and ``retry`` hold for tasks that do not say
-        otherwise. Raises ConfigurationError for what cannot work.
+        otherwise. ``runs_in="process"`` gives each attempt a process, which may use ``memory_mb`` MiB. Raises
+        ConfigurationError for what cannot work.
         """
 
         def declare(function: Function) -> Function:
-            self.add(Handler(function, name, queue=queue, timeout=timeout, retry=retry))
+            self.add(
+                Handler(function, name, queue=queue, timeout=timeout, retry=retry, runs_in=runs_in, memory_mb=memory_mb)
+            )
             return function
 
         if not isinstance(name, str):  # a bare @task

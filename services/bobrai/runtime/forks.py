@@ -67,6 +67,12 @@ def end_if_child(error: BaseException | None) -> None:
         _end_as_program(error)
 
 
+def become_one_of_us() -> None:
+    """Go on in a forked child as a process of the service, which looks after its own children."""
+    global _is_child
+    _is_child = False
+
+
 def _end_as_program(error: BaseException | None) -> NoReturn:
     code = 0
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):

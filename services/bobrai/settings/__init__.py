@@ -125,6 +125,14 @@ class WorkerSettings(Group):
         description="Tasks that were lost with a worker and now run each in a process of its own: at most so many at "
         "once, fewer when the container's memory is short. 0: they run like all others.",
     )
+    process_max_tasks: Annotated[int, Field(ge=0)] = Field(
+        1_000, description="A process that runs handlers is replaced after this many attempts. 0: never."
+    )
+    process_max_memory_mib: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="A process that runs handlers is replaced when an attempt leaves it with more MiB of resident "
+        "memory. 0: never.",
+    )
 
 
 class ExternalMetricsSettings(Group):

@@ -127,11 +127,22 @@ EVENTS: Final[dict[str, Event]] = {
     "task.failed": Event("warning", "An attempt failed and no other follows; the message is in the task's `errors`."),
     "task.cancelled": Event("info", "A running task was cancelled by its user."),
     "task.interrupted": Event("info", "A running task was given back because the worker ends."),
-    "isolation.started": Event("info", "A process `pid` is up, for tasks that were lost with a worker before."),
+    "isolation.started": Event(
+        "info", "A process `pid` is up, for types that run in processes, or tasks that were lost with a worker before."
+    ),
+    "isolation.spawning": Event(
+        "info",
+        "A module of handlers starts `threads` when it is imported, so that processes cannot be forked: each is "
+        "started and imports the modules by itself.",
+    ),
+    "isolation.not_warm": Event("warning", "A spare process did not come up, `error` says why."),
     "isolation.failed": Event(
-        "error", "Such a process did not come up, `error` says why; its task runs in the worker itself."
+        "error",
+        "Such a process did not come up, `error` says why. A task whose type runs in processes is given back, another "
+        "runs in the worker itself.",
     ),
     "isolation.died": Event("warning", "The process died, `error` says how; a task that ran in it is the culprit."),
+    "handler.output": Event("info", "What was printed in a process of an attempt: `text`, of some lines."),
     "task.type_unknown": Event("warning", "No handler module of this worker declares the type; said once per type."),
     "task.result_refused": Event("warning", "PostgreSQL refused a result; the task fails."),
     "task.error_refused": Event("error", "PostgreSQL refused the text of an error; it is stored without."),

@@ -208,7 +208,17 @@ TASKS_ISOLATED = gauge(
 )
 ISOLATION_FAILURES = counter(
     "bobrai_isolation_failures_total",
-    "Processes for such tasks that did not come up; the task ran in the worker itself.",
+    "Processes for attempts that did not come up. A task whose type runs in processes waits for one, another runs in"
+    " the worker itself.",
+    by=_WORKER,
+)
+WORKER_PROCESSES = gauge(
+    "bobrai_worker_processes", "Processes of this worker in which attempts run, or may run next.", by=_WORKER
+)
+PROCESS_DEATHS = counter(
+    "bobrai_worker_process_deaths_total",
+    "Processes that ended under the attempt of a type which runs in processes, by reason: crashed, memory_limit.",
+    ["queue", "type", "reason"],
     by=_WORKER,
 )
 EXECUTOR_CALLS_LONG = gauge(

@@ -1,23 +1,24 @@
 """The way of one attempt that runs in a process of its own.
 
 In: an attempt with its place. Out: how it ended, or None when no process comes up. The death of a process, or
-its silence, is its fault only when nothing else has run in there.
+its silence, is its fault only when nothing else that has run in there may be to blame.
 """
 
 import asyncio
 import time
 from typing import Final
 
+from bobrai.domain.task import Outcome
 from bobrai.telemetry import logs, metrics
 from bobrai.worker import outcomes
 from bobrai.worker.attempt import Attempt, StopCause
 from bobrai.worker.channel import Ended
-from bobrai.worker.child import ProcessDied
-from bobrai.worker.isolation import Place, ProcessProvesNothing
+from bobrai.worker.child import ProcessDied, ProcessProvesNothing
+from bobrai.worker.place import Place
 
 log = logs.get_logger(__name__)
 
-ANSWER_SECONDS: Final = 1.0  # for a process to say that its attempt has ended
+ANSWER_SECONDS: Final = 0.5  # for a process to say that its attempt has ended
 
 
 async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | None:
@@ -40,13 +41,20 @@ async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | N
             again = isinstance(error, ProcessProvesNothing)
             log.warning("isolation.died", error=str(error), runs_again=again, **attempt.fields())
             if not again:
-                metrics.TASK_LOSSES.labels(attempt.claim.queue, attempt.claim.type, "process_died").inc()
-                return Ended(outcomes.died(attempt.claim, str(error)))
+                return Ended(_died(attempt, place, error))
     return None
 
 
+def _died(attempt: Attempt, place: Place, error: ProcessDied) -> Outcome:
+    claim = attempt.claim
+    if place.is_declared:
+        return outcomes.crashed(claim, str(error), error.reason, error.traceback)
+    metrics.TASK_LOSSES.labels(claim.queue, claim.type, "process_died").inc()
+    return outcomes.died(claim, str(error), error.traceback)
+
+
 def _kill(attempt: Attempt, place: Place) -> None:
-    if attempt.cause is None and place.is_used:
+    if attempt.cause is None and place.others_ran:
         place.kill_unanswering()
         return
     attempt.cause = attempt.cause or StopCause.TIMEOUT

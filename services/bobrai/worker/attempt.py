@@ -6,14 +6,16 @@ In: a claim and the delivery that brought its hint. The executor changes its sta
 import asyncio
 import time
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bobrai.domain.task import Claim
 from bobrai.handlers.context import Context, Services
 from bobrai.handlers.handler import Handler
 from bobrai.telemetry.spans import AttemptSpan
-from bobrai.worker.isolation import Place
 from bobrai.worker.transaction import AttemptTransaction
+
+if TYPE_CHECKING:  # it says whose lines are whose
+    from bobrai.worker.place import Place
 
 
 class StopCause(Enum):

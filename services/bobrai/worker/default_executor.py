@@ -38,6 +38,11 @@ class DefaultExecutor(ThreadPoolExecutor):
         before = time.monotonic() - LONG_SECONDS
         return sum(since < before for since in tuple(self._running.values()))
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._running)
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Call a function in a thread, in the caller's context: its lines say whose they are."""
         return super().submit(contextvars.copy_context().run, self._call, fn, args, kwargs)

@@ -2,7 +2,7 @@
 
 In: claims. Out: outcomes, to ``completions``. An async handler is an asyncio task, a plain one runs in a thread. What
 does not end when it is told to loses its slot and its say: another attempt takes the place, and what it returns later
-is dropped. A task that was lost with a worker runs in a process of its own (`isolation.py`).
+is dropped. Some run in a process of their own (`isolation.py`).
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from bobrai.worker import alone, meters, outcomes, telling
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.channel import Ended
 from bobrai.worker.child import ProcessDied
-from bobrai.worker.isolation import Isolation, Place
+from bobrai.worker.isolation import Isolation
+from bobrai.worker.place import Place
 from bobrai.worker.ports import Reports, Results
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.threads import HandlerThreads
@@ -34,6 +35,7 @@ from bobrai.worker.transaction import AttemptTransaction
 log = logs.get_logger(__name__)
 
 GRACE_SECONDS = 5.0  # for a handler to end after it was told to
+PROCESS_GRACE_SECONDS = 1.0  # the same where the handler's process is ended then
 INTERRUPT_GRACE_SECONDS = 2.0  # the same when the process is about to exit
 
 
@@ -100,8 +102,7 @@ class Executor:
 
     def has(self, task_id: int, attempt: int) -> bool:
         """Whether this attempt is in our hands."""
-        there = self._attempts.get(task_id)
-        return there is not None and there.claim.attempt == attempt
+        return (there := self._attempts.get(task_id)) is not None and there.claim.attempt == attempt
 
     def admit(self, claim: Claim, held: Settleable, worker_id: int) -> None:
         """Start a claimed task, or let it wait for a slot; give it back when no handler is known."""
@@ -111,8 +112,8 @@ class Executor:
             return
         attempt = Attempt(claim, held, worker_id, handler)
         self._attempts[claim.task_id] = attempt
-        if claim.losses and self._isolation is not None and not self.draining:
-            attempt.place = self._isolation.place_for(claim)
+        if self._isolation is not None and not self.draining and self._isolation.isolates(claim, handler):
+            attempt.place = self._isolation.place_for(claim, handler)
             if attempt.place is None:
                 attempt.finished = True
                 self.completions.write(attempt, outcomes.no_place(claim))
@@ -248,17 +249,24 @@ class Executor:
     async def _run_isolated(self, attempt: Attempt, place: Place) -> None:
         """Let a process of its own run the attempt, or this one when none comes up."""
         try:
-            ended = await alone.run(attempt, place, self._grace_seconds)
+            ended = await alone.run(attempt, place, self._grace_of(attempt))
         except ProcessDied:
             ended = Ended(self._ended_by(attempt, None))
         if ended is not None:
             outcome = None if attempt.cause is StopCause.LOST else ended.outcome
             self._finish(attempt, outcome, written=ended.written)
             return
+        if place.is_declared:  # it may not hurt those that run here
+            self._finish(attempt, self._ended_by(attempt, None) if attempt.cause else outcomes.no_place(attempt.claim))
+            return
         attempt.place = None
         place.leave()
         self._set_timer(attempt)
         await self._run(attempt)
+
+    def _grace_of(self, attempt: Attempt) -> float:
+        in_process = attempt.handler.runs_in == "process"
+        return min(self._grace_seconds, PROCESS_GRACE_SECONDS) if in_process else self._grace_seconds
 
     def _set_timer(self, attempt: Attempt) -> None:
         timeout = attempt.claim.timeout_seconds
@@ -349,7 +357,7 @@ class Executor:
             elif cause is StopCause.LOST:
                 attempt.place.kill()
             else:
-                grace = self._grace_seconds + alone.ANSWER_SECONDS
+                grace = self._grace_of(attempt) + alone.ANSWER_SECONDS
                 attempt.place.stop(cancelled=cause is StopCause.CANCELLED, grace_seconds=grace)
             return
         if already_told:
@@ -360,7 +368,7 @@ class Executor:
         elif cause is StopCause.TIMEOUT:
             self._abandon(attempt)
             return
-        self._loop.call_later(self._grace_seconds, self._abandon, attempt)
+        self._loop.call_later(self._grace_of(attempt), self._abandon, attempt)
 
     def _task_ended(self, attempt: Attempt, task: "asyncio.Task[None]") -> None:
         """Finish an attempt that has not come to it, as when it was cancelled before its first step."""

@@ -22,7 +22,7 @@ from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
 from bobrai.store.pool import Database
 from bobrai.telemetry import traces
-from bobrai.worker import memory, unanswered
+from bobrai.worker import memory, output, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
 from bobrai.worker.default_executor import DefaultExecutor
@@ -33,14 +33,18 @@ from bobrai.worker.transaction import AttemptTransaction
 
 _PR_SET_PDEATHSIG: Final = 1
 _TEND_SECONDS: Final = 0.25
+_OUR_THREADS: Final = ("handler-", "to-thread")
 
 
-def end_with_worker(descriptor: int) -> socket.socket:
-    """Bind this process to its worker's life; returns the socket that leads there."""
+def end_with_parent() -> None:
+    """Bind this process to the life of the one that has started it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def connection_of(descriptor: int) -> socket.socket:
+    """Return the socket that leads to the worker, which programs that are started here do not get."""
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no keywords
-    memory.offer_first()
     return socket.socket(fileno=descriptor)
 
 
@@ -49,7 +53,8 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     channel = await Channel.over(connection)
     database = Database(settings.database, pool_size=2, name="bobrai-isolated")
     await database.open()
-    results = _Results(channel, database)
+    threads = DefaultExecutor(settings.worker.concurrency)
+    results = _Results(channel, database, Leftovers(threads))
     places = asyncio.Semaphore(1)
     executor = Executor(
         registry,
@@ -61,16 +66,18 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     )
     executor.completions = results
     results.on_settled = executor.settled
+    memory.offer_first()
     # As in the worker: handlers that use threads of asyncio need as many, and ones that heal.
-    threads = DefaultExecutor(settings.worker.concurrency)
     asyncio.get_running_loop().set_default_executor(threads)
     tending = asyncio.create_task(_tend(threads))
+    results.leftovers.expect_threads()
     channel.send(Ready())
     task_id = 0
     while (message := await channel.receive()) is not None:
         match message:
             case Run(claim, worker_id, spare_bytes):
                 memory.allow(spare_bytes)
+                memory.begin_peak()
                 task_id, results.lease.worker_id = claim.task_id, worker_id
                 executor.admit(claim, _Held(), worker_id)
             case Stop(cancelled=True):
@@ -87,6 +94,24 @@ async def _tend(threads: DefaultExecutor) -> None:
     while True:
         await asyncio.sleep(_TEND_SECONDS)
         threads.tend()
+
+
+class Leftovers:
+    """Whether something that handlers have started goes on in this process: threads, or tasks of asyncio."""
+
+    def __init__(self, executor: DefaultExecutor) -> None:
+        self._executor = executor
+        self._expected: set[threading.Thread] = set()
+
+    def expect_threads(self) -> None:
+        """Take those that run now for nobody's leftovers, as those that the modules of handlers have started."""
+        self._expected = set(threading.enumerate())
+
+    def __bool__(self) -> bool:
+        if asyncio.all_tasks() or self._executor.is_running:
+            return True
+        threads = (each.name for each in threading.enumerate() if each not in self._expected)
+        return not all(name.startswith(_OUR_THREADS) for name in threads)
 
 
 class _Held:
@@ -129,12 +154,13 @@ class _Reports:
 class _Results:
     """Outcomes, on their way to the worker, which writes them."""
 
-    def __init__(self, channel: Channel, database: Database) -> None:
+    def __init__(self, channel: Channel, database: Database, leftovers: Leftovers) -> None:
         self.lease = Lease()
         self.on_settled: Callable[[Claimed], None] = lambda _attempt: None
         self._channel = channel
         self._database = database
         self._outage = Outage("completions")
+        self.leftovers = leftovers
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Send an outcome to be written."""
@@ -153,5 +179,8 @@ class _Results:
         return await unanswered.is_settled(self._database, self.lease, self._outage, worker_id, outcome)
 
     def _end(self, attempt: Claimed, ended: Ended) -> None:
+        output.flush()
+        ended.leftovers = bool(self.leftovers)
+        ended.resident_bytes, ended.peak_bytes = memory.resident_bytes(), memory.peak_bytes()
         self._channel.send(ended)
         self.on_settled(attempt)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 _STATM: Final = Path("/proc/self/statm")
+_STATUS: Final = Path("/proc/self/status")
+_CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
@@ -24,7 +26,7 @@ _ENDS_AS_ONE: Final = "memory.oom.group"  # version 2 only
 _LIMITS: Final = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 _FILE_PAGES: Final = ("active_file", "inactive_file", "total_active_file", "total_inactive_file")
 _NO_LIMIT: Final = 1 << 60  # what version 1 of cgroups says for none is near the largest number
-_MARGIN: Final = 0.1  # of the limit: for what the worker's other tasks take meanwhile
+MARGIN: Final = 0.1  # of the limit: for what the worker's other tasks take meanwhile
 _SMALLEST_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -47,7 +49,7 @@ def plan(places: int, *, limit: int | None, used: int, resident: int) -> Plan:
     """
     if limit is None:
         return Plan(places)
-    room = max(limit - used - int(limit * _MARGIN), resident + _SMALLEST_BYTES)
+    room = max(limit - used - int(limit * MARGIN), resident + _SMALLEST_BYTES)
     fitting = max(1, min(places, room // (2 * resident)))
     return Plan(fitting, room // fitting, room)
 
@@ -128,13 +130,26 @@ def _file_pages(folder: Path) -> int:
     return sum(found.get(name, 0) for name in (total if total[0] in found else own))
 
 
-def resident_bytes() -> int:
-    """Return the resident memory of this process; on systems without /proc its peak."""
+def resident_bytes(process: int | str = "self") -> int:
+    """Return the resident memory of a process; on systems without /proc the peak of this one."""
     try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
+        return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def begin_peak() -> None:
+    """Forget the peak so far of this process."""
+    with contextlib.suppress(OSError):  # proc_pid_clear_refs(5)
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory of this process since `begin_peak`; 0 where that cannot be known."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(_STATUS.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024
+    return 0
 
 
 def session_bytes() -> dict[int, int]:

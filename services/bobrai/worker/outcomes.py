@@ -52,10 +52,19 @@ def kept_away(claim: Claim) -> Outcome:
     return Outcome(claim.task_id, claim.attempt, OutcomeKind.INTERRUPTED, delay_seconds=KEPT_AWAY_DELAY_SECONDS)
 
 
-def died(claim: Claim, how: str) -> Outcome:
+def died(claim: Claim, how: str, traceback: str) -> Outcome:
     """The task ran alone and its process is gone: this attempt is to blame."""
     message = f"the process that ran this attempt alone {how} (worker_lost)"
-    return again(claim, AttemptError("ProcessDied", message, reason="worker_lost"))
+    return again(claim, AttemptError("ProcessDied", message, _last_words(traceback), "worker_lost"))
+
+
+def crashed(claim: Claim, how: str, reason: str, traceback: str) -> Outcome:
+    """The handler's process is gone; ``reason`` is ``crashed`` or ``memory_limit``."""
+    return again(claim, AttemptError("ProcessDied", f"the process {how}", _last_words(traceback), reason))
+
+
+def _last_words(traceback: str) -> str:
+    return masking.bounded(rendering.scrubbed(traceback), limits.MAX_TRACEBACK)
 
 
 def raised(claim: Claim, error: BaseException) -> Outcome:

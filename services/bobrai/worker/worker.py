@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bobrai.broker.port import Broker
-from bobrai.domain.errors import StoreRejected, Unavailable
+from bobrai.domain.errors import ConfigurationError, StoreRejected, Unavailable
 from bobrai.domain.message import Hint
 from bobrai.handlers import registry as handlers
 from bobrai.handlers.registry import Registry
@@ -52,14 +52,14 @@ class Worker:
         self._database = database
         self._broker = broker
         self._types = registry.types()
+        self._in_processes = any(handler.runs_in == "process" for handler in registry)
         slots = settings.worker.concurrency
         self.lease = Lease()
         self.watch = LoopWatch(settings.worker.blocked_seconds)
         self._speeds = Speeds(slots)
         places = asyncio.Semaphore(settings.database.pool_size)
         reports = ProgressReports(database, self.lease)
-        # Handlers that were declared elsewhere than in modules cannot be found by another process.
-        isolates = settings.worker.isolated > 0 and registry is handlers.default
+        self._isolation = _isolation(settings, registry, reports)
         self.executor = Executor(
             registry,
             slots,
@@ -67,7 +67,7 @@ class Worker:
             self._speeds,
             lambda: AttemptTransaction(handlers_database, places),
             new_span=lambda claim: traces.attempt(claim, settings.trace.link_after_seconds),
-            isolation=Isolation(settings, reports.report) if isolates else None,
+            isolation=self._isolation,
         )
         self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)
         self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)
@@ -143,6 +143,8 @@ class Worker:
 
     def consume(self) -> None:
         """Subscribe to every queue."""
+        if self._isolation is not None and self._in_processes:
+            self._isolation.keep_warm()
         for queue in self._settings.queues:
             self.claims.intakes[queue] = Intake(self._broker, queue, self.executor, self.claims.pump)
 
@@ -245,3 +247,16 @@ class Worker:
                 log.warning("worker.hints_unreleased", count=len(hints), error=str(error))
             else:
                 intake.released(hints)
+
+
+def _isolation(settings: Settings, registry: Registry, reports: ProgressReports) -> Isolation | None:
+    """Return the processes of a worker; None for handlers that no other process can find, as they are in no module.
+
+    Raises ConfigurationError when one of them has to run in a process.
+    """
+    if registry is handlers.default:
+        return Isolation(settings, reports.report)
+    for handler in registry:
+        if handler.runs_in == "process":
+            raise ConfigurationError(f"{handler.where} runs in a process: declare it with bobrai.task, in a module")
+    return None
