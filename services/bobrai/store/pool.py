@@ -103,6 +103,19 @@ def driver_errors(*, connecting: bool = False) -> Iterator[None]:
         raise DatabaseUnavailable(_told(error), without_effect=connecting) from error
 
 
+@contextmanager
+def rejections() -> Iterator[None]:
+    """Turn an error of values into StoreRejected within a transaction; others stay the driver's until its end."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        told = _from_server(error, error.sqlstate or "", error.detail or "")
+        if not isinstance(told, StoreRejected):
+            raise
+        error.detail = None  # as above
+        raise told from error
+
+
 def _from_server(error: asyncpg.PostgresError, sqlstate: str, detail: str) -> StoreRejected | DatabaseUnavailable:
     told = _told(error, sqlstate)
     kind = sqlstate[:2]

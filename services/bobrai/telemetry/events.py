@@ -146,6 +146,10 @@ EVENTS: Final[dict[str, Event]] = {
     "task.type_unknown": Event("warning", "No handler module of this worker declares the type; said once per type."),
     "task.result_refused": Event("warning", "PostgreSQL refused a result; the task fails."),
     "task.error_refused": Event("error", "PostgreSQL refused the text of an error; it is stored without."),
+    "task.outcome_refused": Event(
+        "warning",
+        "PostgreSQL refused an outcome, however plain, `error` says why: it is tried again, as it was.",
+    ),
     "task.outcome_failed": Event("error", "A defect in writing an outcome; it is tried again."),
     "task.outcome_unwritten": Event(
         "error",

@@ -2,13 +2,13 @@
 
 In: outcomes from the executor. Out: rows, fenced by attempt and worker; then the hint of the task is settled. A write
 that finds no claim is asked for before it counts as a lost one: an earlier try may have been committed unanswered. What
-cannot be written alone either is tried on, and in the end said to ``on_unwritable``, which ends the lease.
+is refused for its values alone is stored without them (``store.refused``). What cannot be written alone either is tried
+on, and in the end said to ``on_unwritable``, which ends the lease.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.runtime.outage import Outage, pause_after
-from bobrai.store import attempts
+from bobrai.store import attempts, refused
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker import meters, outcomes, telling, unanswered
@@ -68,13 +68,9 @@ class Completions:
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Write an outcome soon; returns at once."""
-        self._put(attempt, outcome, outcome)
-
-    def _put(self, attempt: Claimed, outcome: Outcome, whole: Outcome) -> None:
-        """Write an outcome, which may be a plainer one in place of the ``whole`` one."""
         group = self._results if outcome.kind is OutcomeKind.DONE else self._ends
         future = group.put(_Item(attempt.worker_id, outcome))
-        future.add_done_callback(partial(self._answered, attempt, outcome, whole))
+        future.add_done_callback(partial(self._answered, attempt, outcome))
 
     def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
         """Note that an outcome is committed, and the status that it gave to the task."""
@@ -95,18 +91,18 @@ class Completions:
         """Return whether an outcome whose commit was not answered is there; waits while the database is away."""
         return await unanswered.is_settled(self._database, self._lease, self._outage, worker_id, outcome)
 
-    def _answered(self, attempt: Claimed, outcome: Outcome, whole: Outcome, future: "asyncio.Future[str]") -> None:
+    def _answered(self, attempt: Claimed, outcome: Outcome, future: "asyncio.Future[str]") -> None:
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
             self._conclude(attempt, outcome, future.result())
-        elif isinstance(error, StoreRejected):
-            self._refused(attempt, outcome, whole, error)
-        else:
-            if not isinstance(error, DatabaseUnavailable):
-                log.error("task.outcome_failed", exc_info=error, **attempt.fields())
-            self._insist(attempt, outcome, whole)
+            return
+        if not isinstance(error, DatabaseUnavailable | StoreRejected):
+            log.error("task.outcome_failed", exc_info=error, **attempt.fields())
+        task = asyncio.create_task(self._write_alone(attempt, outcome))
+        self._insisting.add(task)
+        task.add_done_callback(self._insisting.discard)
 
     def _conclude(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
         if status:
@@ -114,60 +110,51 @@ class Completions:
         else:
             self.lost(attempt)
 
-    def _refused(self, attempt: Claimed, outcome: Outcome, whole: Outcome, error: StoreRejected) -> None:
-        """Write what can be stored in place of values that cannot: the attempt must end.
-
-        When nothing can, it was not the values: then it is the whole outcome again that must be written.
-        """
-        if outcome.progress is not None:
-            log.warning("task.progress_refused", error=str(error), **attempt.fields())
-            self._put(attempt, replace(outcome, progress=None), whole)
-        elif outcome.kind is OutcomeKind.DONE:
-            log.warning("task.result_refused", **attempt.fields())
-            self._put(attempt, outcomes.refused_result(outcome, error), whole)
-        elif outcome.error is not None:
-            log.error("task.error_refused", error=str(error), **attempt.fields())
-            plain = replace(outcome.error, type="Error", message="the error could not be stored", traceback="")
-            last = outcome.error == plain
-            self._put(attempt, replace(outcome, error=None if last else plain), whole)
-        else:
-            self._insist(attempt, whole)
-
-    def _insist(self, attempt: Claimed, outcome: Outcome, whole: Outcome | None = None) -> None:
-        task = asyncio.create_task(self._write_alone(attempt, outcome, whole))
-        self._insisting.add(task)
-        task.add_done_callback(self._insisting.discard)
-
-    async def _write_alone(self, attempt: Claimed, outcome: Outcome, whole: Outcome | None) -> None:
-        """Write one outcome that failed by itself, without holding up others, for as long as its lease lives.
-
-        ``whole`` is what it stands for, while there are plainer ones to be tried.
-        """
-        item = _Item(attempt.worker_id, outcome)
-        write = self._write_results if outcome.kind is OutcomeKind.DONE else self._write_ends
+    async def _write_alone(self, attempt: Claimed, outcome: Outcome) -> None:
+        """Write one outcome that failed by itself, without holding up others, for as long as its lease lives."""
         since, failures, given_up = time.monotonic(), 0, False
         while True:
             failures += 1
             await asyncio.sleep(pause_after(failures))
             try:
-                [status] = await self._write(write, [item])
-            except StoreRejected as error:
-                if whole is not None:
-                    self._refused(attempt, outcome, whole, error)
-                    return
-                failure: Exception = error
+                written, status = await self._write_once(attempt, outcome)
             except Exception as error:  # noqa: BLE001 - whatever it is, the outcome must not be forgotten
                 failure = error
+                if isinstance(error, StoreRejected) and failures == 1:
+                    log.warning("task.outcome_refused", error=str(error), **attempt.fields())
                 if isinstance(error, DatabaseUnavailable) and not error.perhaps_one_row:
                     since = time.monotonic()  # nothing can be written now, so this says nothing of the outcome
             else:
-                self._conclude(attempt, outcome, status)
+                self._conclude(attempt, written, status)
                 return
             patience = PATIENCE_SECONDS if self._written_at > since else LONG_PATIENCE_SECONDS
             if not given_up and time.monotonic() - since > patience:
                 given_up = True
                 log.error("task.outcome_unwritten", error=str(failure), **attempt.fields())
                 self._on_unwritable(attempt.worker_id)
+
+    async def _write_once(self, attempt: Claimed, outcome: Outcome) -> tuple[Outcome, str]:
+        """Write the outcome or, where its values are refused, a plainer one; returns which, and its status."""
+        write = self._write_results if outcome.kind is OutcomeKind.DONE else self._write_ends
+        try:
+            [status] = await self._write(write, [_Item(attempt.worker_id, outcome)])
+        except StoreRejected as error:
+            return await self._write_plainer(attempt, outcome, error)
+        return outcome, status
+
+    async def _write_plainer(self, attempt: Claimed, outcome: Outcome, error: StoreRejected) -> tuple[Outcome, str]:
+        stored: refused.Stored | None = None
+        try:
+            async with self._database.transaction() as connection:
+                stored = await refused.store(connection, attempt.worker_id, outcome, error, outcomes.plainer)
+        except DatabaseUnavailable:
+            # The commit may have taken place; the whole outcome would be asked for in vain.
+            if stored is None or not await self.is_settled(attempt.worker_id, stored.outcome):
+                raise
+        self._written_at = time.monotonic()
+        for values, reason in stored.refusals:
+            telling.refused(attempt, values, reason)
+        return stored.outcome, stored.status
 
     async def _flush(self, write: Write, items: Sequence[_Item]) -> list[str]:
         """Write until it is written, refused, to be tried one by one, or until the worker that claimed is gone."""

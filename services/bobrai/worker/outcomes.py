@@ -6,6 +6,7 @@ In: a claim and the exception, or the cause of a stop. Out: an Outcome, whose er
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 
 from bobrai.domain import limits
@@ -129,12 +130,21 @@ def failed(claim: Claim, error: AttemptError) -> Outcome:
     return Outcome(claim.task_id, claim.attempt, OutcomeKind.FAILED, error=error)
 
 
-def refused_result(outcome: Outcome, error: Exception) -> Outcome:
-    """PostgreSQL refused the result: a permanent failure in its place, never a row that stays claimed."""
-    reason = AttemptError(
-        "InvalidResult", masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE), reason="invalid_result"
-    )
-    return Outcome(outcome.task_id, outcome.attempt, OutcomeKind.FAILED, error=reason)
+def plainer(outcome: Outcome, error: Exception) -> Outcome | None:
+    """What to store in place of values that PostgreSQL refuses, since the attempt must end; None: nothing is left.
+
+    Without a progress report; instead of a result a permanent failure; of an error less, and then nothing.
+    """
+    if outcome.progress is not None:
+        return replace(outcome, progress=None)
+    if outcome.kind is OutcomeKind.DONE:
+        message = masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE)
+        reason = AttemptError("InvalidResult", message, reason="invalid_result")
+        return Outcome(outcome.task_id, outcome.attempt, OutcomeKind.FAILED, error=reason)
+    if outcome.error is None:
+        return None
+    plain = replace(outcome.error, type="Error", message="the error could not be stored", traceback="")
+    return replace(outcome, error=None if outcome.error == plain else plain)
 
 
 def describe(error: BaseException, reason: str) -> AttemptError:

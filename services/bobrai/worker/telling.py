@@ -34,6 +34,16 @@ def ended(attempt: Claimed, outcome: Outcome) -> None:
             log.info("task.interrupted", **fields)
 
 
+def refused(attempt: Claimed, outcome: Outcome, error: Exception) -> None:
+    """Log what PostgreSQL did not store of an outcome, because it refused the values; the error may quote a result."""
+    if outcome.progress is not None:
+        log.warning("task.progress_refused", error=str(error), **attempt.fields())
+    elif outcome.kind is OutcomeKind.DONE:
+        log.warning("task.result_refused", **attempt.fields())
+    else:
+        log.error("task.error_refused", error=str(error), **attempt.fields())
+
+
 def deaf(attempt: Attempt) -> None:
     """Log and count a handler that was told to end, had its time for it, and goes on."""
     is_async = attempt.handler.is_async

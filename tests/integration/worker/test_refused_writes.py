@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from bobrai import Context, Retry
+from bobrai.domain.errors import DatabaseUnavailable
 from bobrai.domain.message import Hint
 from bobrai.store import attempts
+from bobrai.store.pool import Database
 from bobrai.telemetry.logs import captured as capture_logs
 from bobrai.worker import completions
 from bobrai.worker import worker as worker_module
@@ -46,7 +48,7 @@ async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Se
     with capture_logs() as logs:
         async with refusing(service, "54000", "OLD.status = 'processing'"):
             gate.set()
-            await eventually(lambda: sum(line["event"] == "task.error_refused" for line in logs) >= 6)
+            await eventually(lambda: sum(line["event"] == "task.outcome_refused" for line in logs) == 3)
             assert worker.inside.executor.unsettled == 3
         await service.all_final(ids)
     rows = [await service.row(task_id) for task_id in ids]
@@ -54,6 +56,91 @@ async def test_a_result_that_is_refused_like_everything_else_is_kept(service: Se
         ("done", 1, 1), ("done", 1, 1), ("failed", None, 1)
     ]  # fmt: skip
     assert "as planned" in rows[2]["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["result", "failure"])
+async def test_an_outcome_is_kept_whole_whenever_a_refusal_of_everything_ends(service: Service, fails: bool) -> None:
+    """After any number of writes, though each is refused as if for its values."""
+
+    @service.task("reports")
+    async def reports(ctx: Context) -> str:
+        ctx.progress({"step": 1})
+        if fails:
+            raise ValueError("as planned")
+        return "kept"
+
+    await service.worker()
+    for refused in range(1, 12):
+        await service.database.fetch(f"CREATE SEQUENCE refused{refused}")
+        ends = "TG_OP = 'UPDATE' AND OLD.status = 'processing' AND NEW.status <> 'processing'"
+        async with refusing(service, "54000", f"{ends} AND nextval('refused{refused}') <= {refused}"):
+            row = await service.run("reports", retry=ONCE)
+        if fails:
+            assert "as planned" in row["errors"][0]["message"], f"after {refused} refusals"
+        else:
+            assert (row["status"], row["result"]) == ("done", "kept"), f"after {refused} refusals"
+        assert row["progress"] == {"step": 1}, f"after {refused} refusals"
+
+
+async def test_only_the_values_that_are_refused_are_left_out(service: Service) -> None:
+    @service.task("ends")
+    async def ends(ctx: Context, fails: bool) -> str:
+        ctx.progress("bad")
+        if fails:
+            raise ValueError("bad")
+        return "kept"
+
+    await service.worker()
+    values = "concat(NEW.progress, NEW.errors) LIKE '%bad%'"
+    async with refusing(service, "22000", f"TG_OP = 'UPDATE' AND {values} AND NEW.status <> 'processing'"):
+        done, failed = await service.run("ends", payload=False), await service.run("ends", payload=True, retry=ONCE)
+    assert (done["status"], done["result"], done["progress"]) == ("done", "kept", None)
+    [error] = failed["errors"]
+    assert (failed["status"], error["type"], error["reason"]) == ("failed", "Error", "error")
+
+
+async def test_values_that_are_refused_at_the_commit_are_left_out(service: Service) -> None:
+    await service.database.fetch("CREATE TABLE forbidden (result text PRIMARY KEY)")
+    await service.database.fetch("INSERT INTO forbidden VALUES ('\"bad\"')")
+    async with service.database.transaction() as connection:
+        await connection.execute("""
+            CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.result::text IN (SELECT result FROM forbidden) THEN
+                RAISE EXCEPTION 'not this one' USING ERRCODE = '23514';
+            END IF; RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER forbid AFTER UPDATE ON tasks DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION forbid()
+        """)
+    await service.worker()
+    row = await service.run("echo", "bad")
+    assert (row["status"], row["errors"][0]["reason"]) == ("failed", "invalid_result")
+    assert (await service.run("echo", "good"))["result"] == "good"
+
+
+async def test_a_plainer_outcome_whose_commit_is_not_answered_is_no_lost_claim(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unanswered = []
+
+    @asynccontextmanager
+    async def lossy(self: Database) -> AsyncIterator[Any]:
+        async with begin(self) as connection:
+            yield connection
+        if self._name == "bobrai-worker" and not unanswered:
+            unanswered.append(self)
+            raise DatabaseUnavailable("the connection is gone")
+
+    begin = Database.transaction
+    monkeypatch.setattr(Database, "transaction", lossy)
+    await service.database.fetch("ALTER TABLE tasks ADD CHECK (result::text IS DISTINCT FROM '\"bad\"')")
+    worker = await service.worker()
+    with capture_logs() as logs:
+        row = await service.run("echo", "bad")
+        await eventually(lambda: worker.inside.executor.unsettled == 0)
+    assert (row["status"], row["errors"][0]["reason"]) == ("failed", "invalid_result")
+    events = [line["event"] for line in logs]
+    assert unanswered
+    assert (events.count("task.result_refused"), events.count("claim.lost")) == (1, 0)
 
 
 async def test_an_outcome_that_a_trigger_silently_ignores_is_written_once_it_is_gone(service: Service) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from bobrai import PermanentFailure, Retry, RetryLater
 from bobrai.domain import limits
+from bobrai.domain.errors import StoreRejected
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
 from bobrai.worker import outcomes
@@ -131,6 +132,22 @@ def test_cause_of_a_stop_decides_what_follows(
     cause: StopCause, attempt: int, expected: tuple[OutcomeKind, str, float]
 ) -> None:
     assert summary(outcomes.stopped(claim(attempt=attempt), cause)) == expected
+
+
+def test_refused_values_are_left_out_one_after_the_other() -> None:
+    done = Outcome(7, 2, OutcomeKind.DONE, "1", progress="2")
+    steps, refusal = [done], StoreRejected("too odd")
+    while (plain := outcomes.plainer(steps[-1], refusal)) is not None:
+        steps.append(plain)
+    shown = [(step.kind, step.result, step.progress, step.error and step.error.message) for step in steps]
+    assert shown == [
+        (OutcomeKind.DONE, "1", "2", None),
+        (OutcomeKind.DONE, "1", None, None),
+        (OutcomeKind.FAILED, None, None, "too odd"),
+        (OutcomeKind.FAILED, None, None, "the error could not be stored"),
+        (OutcomeKind.FAILED, None, None, None),
+    ]
+    assert {step.error.reason for step in steps if step.error} == {"invalid_result"}
 
 
 def test_error_is_bounded_and_keeps_the_end_of_its_traceback() -> None:
