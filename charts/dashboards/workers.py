@@ -35,7 +35,8 @@ ATTEMPTS = Row(
         Panel(
             "Retries by reason",
             "Failed attempts after which another one follows. Good: few. timeout: the handler is slower than its"
-            " limit; retry_later: it asked for it; worker_lost: it ended its own process, see below.",
+            " limit; retry_later: it asked for it; worker_lost, crashed, memory_limit: it ended its own process, see"
+            " below.",
             "cps",
             (Query(or_zero(rate("bobrai_tasks_retried_total", "reason"), reason="none"), "{{reason}}"),),
             stacked=True, runbook="BobraiTaskFailureRatio",
@@ -104,18 +105,19 @@ WORKERS = Row(
         Panel(
             "Tasks lost with their process, by type",
             "worker_lost: a worker went with all it ran; any of them may be to blame, and it was no attempt."
-            " process_died: the task ran alone, so its handler did it, and it was one. Good: 0.",
+            " process_died: the task ran in a process of its own, so its handler did it, and it was one. Good: 0.",
             "cps",
             (Query(or_zero(rate("bobrai_task_losses_total", "type", "cause"), type="none", cause="lost"),
                    "{{type}} {{cause}}"),),
             warn=0.001, runbook="BobraiTaskKillsProcess",
         ),
         Panel(
-            "Isolated tasks",
+            "Isolated tasks, processes",
             "Tasks that were lost with a worker run each in a process of its own; where none comes up, in the worker"
-            " itself. Good: 0 but for the time after a worker was lost.",
+            " itself. Good: 0 but for the time after a worker was lost. Types that run in processes have theirs.",
             "short",
             (Query(total("bobrai_worker_tasks_isolated", "pod"), "{{pod}}"),
+             Query(total("bobrai_worker_processes", "pod"), "{{pod}} processes"),
              Query(or_zero(f'sum(increase({select("bobrai_isolation_failures_total")}[$__rate_interval]))'),
                    "process did not come up")),
             runbook="BobraiTaskKillsProcess",

@@ -7,7 +7,15 @@ import asyncio
 import sys
 import time
 
-from tests.bench import machine, measure_access, measure_end_to_end, measure_full_tables, measure_idle, measure_submit
+from tests.bench import (
+    machine,
+    measure_access,
+    measure_end_to_end,
+    measure_full_tables,
+    measure_idle,
+    measure_places,
+    measure_submit,
+)
 from tests.bench.options import Options, parse
 from tests.bench.peers import measure as measure_peers
 from tests.bench.product import open_product
@@ -31,6 +39,9 @@ async def run(servers: Servers, options: Options, report: Report) -> None:
     if options.wants("access"):
         say("access: single POSTs open, with a key, with a token")
         report.rounds |= await measure_access.measure(servers, options)
+    if options.wants("places"):
+        say("places: event loop, thread, process")
+        report.rounds |= await measure_places.measure(servers, options)
     if options.wants("end-to-end", "idle", "memory", "full-tables"):
         await _whole(servers, options, report)
     for peer in measure_peers.PEERS:

@@ -1,9 +1,9 @@
 """The load generator, a process: `python -m tests.bench.load PORT KIND COUNT CONNECTIONS [TOKEN] ANSWER_FILE`.
 
 In: how many tasks, as KIND says: `echo` (to the bare application), `single` (a POST per task), `batch` (500 tasks per
-POST); TOKEN is shown with each. Requests are made before the clock starts; each connection sends its next one as soon
-as its answer has come, unpaced. Out: JSON with start and end of the sending, CPU seconds of this process, and
-percentiles of the answer times. An answer that is not 201 ends it with an error.
+POST), or `batch:TYPE`; TOKEN is shown with each. Requests are made before the clock starts; each connection sends its
+next one as soon as its answer has come, unpaced. Out: JSON with start and end of the sending, CPU seconds of this
+process, and percentiles of the answer times. An answer that is not 201 ends it with an error.
 """
 
 import asyncio
@@ -22,20 +22,24 @@ BATCH_SIZE = 500
 TIMEOUT_SECONDS = 300
 
 
-def task(number: int) -> dict[str, Any]:
+def task(number: int, type_: str = "echo") -> dict[str, Any]:
     """The task that every measurement submits; its payload tells it from all others of its round."""
-    return {"type": "echo", "payload": {"n": number, "text": "to be echoed"}}
+    return {"type": type_, "payload": {"n": number, "text": "to be echoed"}}
 
 
 def requests(kind: str, count: int, token: str = "") -> list[bytes]:
     """All requests of a round, ready to be sent."""
+    kind, _, type_ = kind.partition(":")
     if kind == "echo":
         return [request("POST", "/echo", task(number)) for number in range(count)]
     if kind == "single":
         return [request("POST", "/api/v1/tasks", task(number), token) for number in range(count)]
     if kind == "batch":
         batches = [range(first, min(first + BATCH_SIZE, count)) for first in range(0, count, BATCH_SIZE)]
-        return [request("POST", "/api/v1/tasks/batch", {"tasks": [task(n) for n in batch]}, token) for batch in batches]
+        return [
+            request("POST", "/api/v1/tasks/batch", {"tasks": [task(n, type_ or "echo") for n in batch]}, token)
+            for batch in batches
+        ]
     raise ValueError(f"unknown kind {kind}")
 
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 PEERS = ("dramatiq", "dramatiq-unconfirmed", "taskiq")
-NAMES = ("echo", "single", "batch", "access", "end-to-end", "idle", "memory", "full-tables", *PEERS)
+NAMES = ("echo", "single", "batch", "access", "places", "end-to-end", "idle", "memory", "full-tables", *PEERS)
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ class Product:
                 await asyncio.sleep(POLL_SECONDS)
         return time.time()
 
-    async def verify(self, after_id: int, count: int) -> None:
+    async def verify(self, after_id: int, count: int, type_: str = "echo") -> None:
         """Raise when the tasks after this id are not `count` different ones, each done with its payload as result."""
-        row = await self.connection.fetchrow(_VERIFY, after_id)
+        row = await self.connection.fetchrow(_VERIFY, after_id, type_)
         if row is None or tuple(row) != (count, count, count, 0):
             raise ValueError(
                 f"expected {count} tasks done with the right result; (all, done, different payloads, outbox): {row}"
@@ -107,7 +107,7 @@ SELECT EXISTS (SELECT FROM tasks WHERE status = 'pending' AND queue = 'default' 
 _VERIFY = """
 SELECT count(*), count(*) FILTER (WHERE status = 'done' AND attempt = 1 AND result::jsonb = payload::jsonb),
        count(DISTINCT payload ->> 'n'), (SELECT count(*) FROM outbox WHERE task_id > $1 AND due_at <= now())
-FROM tasks WHERE id > $1 AND type = 'echo'
+FROM tasks WHERE id > $1 AND type = $2
 """
 
 

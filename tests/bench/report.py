@@ -25,6 +25,9 @@ TITLES = {
     "access open": "(h) single POSTs, no credential",
     "access key": "(h) single POSTs, API key",
     "access token": "(h) single POSTs, RS256 token",
+    "place loop": "(i) end to end, in the event loop",
+    "place thread": "(i) end to end, in threads",
+    "place process": "(i) end to end, in processes",
 }
 # CPU µs per task over all processes
 CPU_AIMS = {"end-to-end batch": 230, "end-to-end single": 450}
@@ -81,6 +84,9 @@ class Report:
             return (
                 f"{rounds.against(free):.1%} of no credential, aim {ACCESS_AIMS[name]:.0%}; CPU of the API {cost:.2f} x"
             )
+        if name.startswith("place") and rounds is not (loop := self.rounds["place loop"]):
+            more = rounds.total_cpu_microseconds() - loop.total_cpu_microseconds()
+            return f"{rounds.against(loop):.2f} x the event loop; {more:.0f} µs of CPU more per task"
         if name.startswith("full-tables") and (empty := self.rounds.get(name.replace("full-tables", "end-to-end"))):
             cost = rounds.total_cpu_microseconds() / empty.total_cpu_microseconds()
             return f"rate {rounds.rate / empty.rate:.2f} x, cost {cost:.2f} x the empty run"

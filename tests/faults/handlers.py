@@ -139,3 +139,11 @@ async def raise_(ctx: Context, payload: Work) -> None:
     """Fail every attempt."""
     _started(ctx)
     raise RuntimeError("this handler always fails")
+
+
+def _in_process(kind: str) -> str:
+    return f"{kind}-process"
+
+
+for each in (plain, effect, thread, stubborn, block, exit_, segfault, kill_itself, kill_from_thread):
+    task(_in_process(each.__name__.strip("_").replace("_", "-")), runs_in="process", retry=QUICK)(each)

@@ -131,7 +131,7 @@ def _attempt_is_right(step: Mapping[str, Any]) -> bool:
 async def every_effect_happened_once(service: Service) -> None:
     """A handler that completes its task in its own transaction left one row per done task, and none otherwise."""
     effects = Counter(row["task_id"] for row in await service.database.fetch("SELECT task_id FROM faults.effects"))
-    done = {row["id"] for row in await service.tasks("id", "type = 'effect' AND status = 'done'")}
+    done = {row["id"] for row in await service.tasks("id", "type IN ('effect', 'effect-process') AND status = 'done'")}
     doubled = {task_id: count for task_id, count in effects.items() if count != 1}
     assert not doubled, f"effects recorded more than once: {doubled}"
     assert set(effects) == done, f"done without effect, or the reverse: {sorted(set(effects) ^ done)[:20]}"

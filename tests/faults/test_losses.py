@@ -127,7 +127,7 @@ async def test_nothing_that_runs_alone_outlives_its_worker(service: Service) -> 
 async def test_suspect_runs_in_the_worker_when_its_own_process_does_not_come_up(service: Service) -> None:
     service.start(worker=0)
     (service.folder / "only_in_workers.py").write_text(
-        "import sys\nfrom bobrai import task\nif 'isolated' in sys.argv:\n    sys.exit(3)\n"
+        "import sys\nfrom bobrai import task\nif 'fork-server' in sys.argv:\n    sys.exit(3)\n"
         "@task('only-in-workers')\nasync def only_in_workers() -> None: ...\n"
     )
     service.settings["BOBRAI_HANDLERS"] += ",only_in_workers"

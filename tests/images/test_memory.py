@@ -20,18 +20,24 @@ async def neighbour() -> int:
     await asyncio.sleep(4)
     return os.getpid()
 
-@task("hoard")
+def either(name, **more):
+    def declare(function):
+        task(name)(function)
+        return task(f"{name}-in-process", runs_in="process", **more)(function)
+    return declare
+
+@either("hoard")
 async def hoard() -> None:
     taken = []
     while True:
         taken.append(b"x" * 4_000_000)
         await asyncio.sleep(0)
 
-@task("hoard-at-once")
+@either("hoard-at-once", memory_mb=200)
 def hoard_at_once() -> int:
     return len(b"x" * 380_000_000)
 
-@task("hoard-elsewhere")
+@either("hoard-elsewhere", memory_mb=200)
 def hoard_elsewhere() -> None:
     program = "import time; there = b'x' * 8_000_000; time.sleep(600)"
     while True:
@@ -53,15 +59,7 @@ def hoarding_image(worker_image: Image, tmp_path_factory: pytest.TempPathFactory
 async def test_tasks_that_take_all_memory_fail_and_their_neighbours_end_done(
     containers: Containers, api_image: Image, hoarding_image: Image, database: Database, rabbitmq: VirtualHost
 ) -> None:
-    containers.environment |= {
-        "BOBRAI_DATABASE_URL": database.url,
-        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
-        "BOBRAI_WORKER_LEASE_SECONDS": "2",
-        "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.3",
-        "BOBRAI_DISPATCHER_REAP_SECONDS": "0.2",
-        "BOBRAI_WORKER_HEALTH_BIND": "127.0.0.1:0",
-        "BOBRAI_DISPATCHER_HEALTH_BIND": "127.0.0.1:0",
-    }
+    containers.environment |= settings(database, rabbitmq)
     await submit(database, "neighbour", count=6)
     containers.start(api_image, "dispatcher")
     worker = containers.start(hoarding_image, options=LIMIT)
@@ -87,6 +85,44 @@ async def test_tasks_that_take_all_memory_fail_and_their_neighbours_end_done(
         last = json.loads(row["errors"])[-1]
         assert (last["type"], last["reason"]) == ("ProcessDied", "worker_lost")
         assert "it may use" in last["message"], row
+
+
+async def test_in_processes_they_fail_and_the_container_goes_on(
+    containers: Containers, api_image: Image, hoarding_image: Image, database: Database, rabbitmq: VirtualHost
+) -> None:
+    containers.environment |= settings(database, rabbitmq)
+    await submit(database, "neighbour", count=6)
+    containers.start(api_image, "dispatcher")
+    worker = containers.start(hoarding_image, options=LIMIT)
+    await eventually(lambda: all_run(database), 30)
+    hoarders = ["hoard-in-process", "hoard-at-once-in-process", "hoard-elsewhere-in-process"]
+    for kind in hoarders:
+        await submit(database, kind, max_attempts=2)
+
+    async def over() -> bool:
+        assert worker.is_running, f"the container ended\n{worker.logs()}"
+        return not await count(database, "finished_at IS NULL")
+
+    await eventually(over, LONGEST_SECONDS, message="all is over")
+    rows = await database.fetch("SELECT type, status, errors::text, losses FROM tasks ORDER BY id")
+    assert [(row["type"], row["status"], row["losses"]) for row in rows] == [
+        *[("neighbour", "done", 0)] * 6, *[(kind, "failed", 0) for kind in hoarders]
+    ]  # fmt: skip
+    for row in rows[6:]:
+        assert [error["reason"] for error in json.loads(row["errors"])] == ["memory_limit"] * 2, row
+
+
+def settings(database: Database, rabbitmq: VirtualHost) -> dict[str, str]:
+    """Of the dispatcher and the worker."""
+    return {
+        "BOBRAI_DATABASE_URL": database.url,
+        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
+        "BOBRAI_WORKER_LEASE_SECONDS": "2",
+        "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.3",
+        "BOBRAI_DISPATCHER_REAP_SECONDS": "0.2",
+        "BOBRAI_WORKER_HEALTH_BIND": "127.0.0.1:0",
+        "BOBRAI_DISPATCHER_HEALTH_BIND": "127.0.0.1:0",
+    }
 
 
 async def all_run(database: Database) -> bool:

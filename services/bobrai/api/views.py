@@ -54,7 +54,7 @@ class AttemptFailure(msgspec.Struct, kw_only=True):
     type: str
     message: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
     traceback: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
-    reason: Annotated[str, Meta(description="error, timeout, worker_lost, permanent, …")]
+    reason: Annotated[str, Meta(description="error, timeout, crashed, memory_limit, worker_lost, permanent, …")]
     at: Moment | msgspec.UnsetType = msgspec.UNSET
 
 

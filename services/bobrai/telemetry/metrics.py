@@ -57,7 +57,8 @@ TASKS_FINISHED = fast_counter(
 )
 TASKS_RETRIED = fast_counter(
     "bobrai_tasks_retried_total",
-    "Failed attempts after which another one follows, by reason: error, timeout, retry_later, worker_lost.",
+    "Failed attempts after which another one follows, by reason: error, timeout, retry_later, worker_lost, crashed,"
+    " memory_limit.",
     (*_TASK, "reason"),
     by=_WORKER,
 )
@@ -214,12 +215,6 @@ ISOLATION_FAILURES = counter(
 )
 WORKER_PROCESSES = gauge(
     "bobrai_worker_processes", "Processes of this worker in which attempts run, or may run next.", by=_WORKER
-)
-PROCESS_DEATHS = counter(
-    "bobrai_worker_process_deaths_total",
-    "Processes that ended under the attempt of a type which runs in processes, by reason: crashed, memory_limit.",
-    ["queue", "type", "reason"],
-    by=_WORKER,
 )
 EXECUTOR_CALLS_LONG = gauge(
     "bobrai_worker_executor_calls_long",

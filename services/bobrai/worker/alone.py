@@ -47,9 +47,9 @@ async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | N
 
 def _died(attempt: Attempt, place: Place, error: ProcessDied) -> Outcome:
     claim = attempt.claim
+    metrics.TASK_LOSSES.labels(claim.queue, claim.type, "process_died").inc()
     if place.is_declared:
         return outcomes.crashed(claim, str(error), error.reason, error.traceback)
-    metrics.TASK_LOSSES.labels(claim.queue, claim.type, "process_died").inc()
     return outcomes.died(claim, str(error), error.traceback)
 
 
