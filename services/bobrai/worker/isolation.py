@@ -39,7 +39,7 @@ class Isolation:
         """
         if handler is not None and handler.runs_in == "process":
             return Place(self._around, claim, handler.memory_bytes, is_declared=True)
-        if not len(self._processes):
+        if not self._suspects:
             self._plan = self._planned()
         plan = self._plan
         # Where the first place of several was too small for it, the next one gets all the memory there is.
@@ -68,4 +68,6 @@ class Isolation:
     def _planned(self) -> memory.Plan:
         container = self._around.container
         limit, used = (None, 0) if container is None else (container.limit, container.used())
+        # What waits for a task is not beside it.
+        used = max(0, used - self._processes.idle_bytes())
         return memory.plan(self._most, limit=limit, used=used, resident=memory.resident_bytes())

@@ -139,6 +139,14 @@ def resident_bytes(process: int | str = "self") -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
+def private_bytes(process: int) -> int:
+    """Return the resident memory that a process shares with no other; 0 where that cannot be known."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    return 0
+
+
 def begin_peak() -> None:
     """Forget the peak so far of this process."""
     with contextlib.suppress(OSError):  # proc_pid_clear_refs(5)

@@ -10,6 +10,7 @@ from typing import Final
 from bobrai.domain.errors import type_name
 from bobrai.settings import Settings
 from bobrai.telemetry import logs, metrics
+from bobrai.worker import memory
 from bobrai.worker.child import Child, ProcessDied
 from bobrai.worker.starting import Starter
 
@@ -33,8 +34,9 @@ class Processes:
         self._warming: asyncio.Task[None] | None = None
         metrics.WORKER_PROCESSES.set_function(lambda: len(self._children))
 
-    def __len__(self) -> int:
-        return len(self._children)
+    def idle_bytes(self) -> int:
+        """Return the memory that those which run nothing have to themselves."""
+        return sum(memory.private_bytes(child.pid) for child in self._idle)
 
     def keep_warm(self) -> None:
         """Have one more than is in use from now on."""

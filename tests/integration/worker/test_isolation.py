@@ -232,6 +232,25 @@ async def test_what_only_reserves_memory_goes_on(limited: Isolation) -> None:
     assert (await run(limited, claim("crowded"))).outcome.result == "30"
 
 
+async def test_places_are_planned_by_what_is_used_when_they_are_wanted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is there already, as a warm one, does not keep them as they were at the start."""
+    used = 0
+    monkeypatch.setattr(memory, "container", lambda: memory.Container(4_000_000_000, lambda: used))
+    monkeypatch.setattr(memory, "resident_bytes", lambda _process="self": 150_000_000)
+    isolation = Isolation(settings, lambda *_: None)
+    try:
+        await run(isolation, claim("where"))
+        assert [isolation._plan.places, isolation._plan.share_bytes] == [4, 900_000_000]
+        used = 3_200_000_000
+        await run(isolation, claim("where"))
+        assert isolation._plan.places == 1
+        assert (isolation._plan.share_bytes or 0) > 400_000_000, "what idles is counted out"
+    finally:
+        isolation.close()
+
+
 async def test_what_gets_all_memory_is_alone_with_it(limited: Isolation) -> None:
     shared = limited.place_for(claim("where"))
     assert shared is not None

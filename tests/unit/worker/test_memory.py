@@ -113,6 +113,29 @@ async def test_the_memory_of_a_session_is_that_of_all_its_processes() -> None:
     await eventually(lambda: not memory.session_bytes().get(leader.pid))
 
 
+def test_what_a_fork_shares_is_not_its_own_and_a_peak_begins_anew() -> None:
+    program = (
+        "import os\n"
+        "from bobrai.worker import memory\n"
+        "shared = b'x' * 60_000_000\n"
+        "ends, tells = os.pipe()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.read(ends, 1)\n"
+        "kept = b'x' * 30_000_000\n"
+        "del kept\n"
+        "before = memory.peak_bytes()\n"
+        "memory.begin_peak()\n"
+        "print(memory.private_bytes(child), memory.resident_bytes(child), before - memory.peak_bytes())\n"
+        "os.kill(child, 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    private, resident, fell = map(int, done.stdout.split())
+    assert private < 30_000_000
+    assert resident > 60_000_000
+    assert fell > 20_000_000
+
+
 def test_a_process_that_may_take_no_more_gets_a_memory_error() -> None:
     program = (
         "from bobrai.worker import memory\n"
