@@ -54,7 +54,13 @@ class AttemptFailure(msgspec.Struct, kw_only=True):
     type: str
     message: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
     traceback: Annotated[str | msgspec.UnsetType, _PAYLOAD] = msgspec.UNSET
-    reason: Annotated[str, Meta(description="error, timeout, crashed, memory_limit, worker_lost, permanent, …")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result,"
+            " permanent, non_retryable or retry_later."
+        ),
+    ]
     at: Moment | msgspec.UnsetType = msgspec.UNSET
 
 

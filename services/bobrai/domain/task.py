@@ -111,7 +111,8 @@ class AttemptError:
     type: str
     message: str
     traceback: str = ""
-    # error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result, permanent, retry_later
+    # error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result, permanent, non_retryable,
+    # retry_later
     reason: str = "error"
 
 

@@ -5,9 +5,9 @@ In: what ``@task`` was given. Out: a call per attempt, for ``worker``, and the T
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import PydanticUserError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -21,6 +21,7 @@ from bobrai.handlers.codec import PayloadCodec, ResultCodec
 from bobrai.handlers.context import Context
 
 _MIB: Final = 1024 * 1024
+Exceptions: TypeAlias = type[BaseException] | Sequence[type[BaseException]]
 
 
 class Handler:
@@ -28,7 +29,7 @@ class Handler:
 
     ``runs_in`` is ``"process"``, or None: an async function in the event loop, a plain one in a thread.
     ``memory_mb`` is the most resident memory, in MiB, of such a process; None is what the container has.
-    Raises ConfigurationError for a name, queue, timeout, retry policy, place, signature or type that cannot work.
+    Raises ConfigurationError for whatever of this cannot work.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Handler:
         retry: Retry | None = None,
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
+        non_retryable: Exceptions = (),
     ) -> None:
         _check(name, queue, timeout, retry)
         _check_place(name, runs_in, memory_mb)
@@ -51,6 +53,7 @@ class Handler:
         self.retry = retry or Retry()
         self.runs_in = runs_in
         self.memory_bytes = None if memory_mb is None else memory_mb * _MIB
+        self.non_retryable = _exceptions(name, non_retryable)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
         self.where = signature.where(function)
@@ -153,3 +156,19 @@ def _check_place(name: str, runs_in: object, memory_mb: object) -> None:
         raise ConfigurationError(
             f"memory_mb of type {name!r} must be {limits.MIN_MEMORY_MIB} to {limits.MAX_MEMORY_MIB}, not {memory_mb}"
         )
+
+
+def _exceptions(name: str, declared: object) -> tuple[type[BaseException], ...]:
+    classes = tuple(declared) if isinstance(declared, tuple | list) else (declared,)
+    for each in classes:
+        if not isinstance(each, type) or not issubclass(each, BaseException):
+            raise ConfigurationError(
+                f"non_retryable of type {name!r} must be classes of exceptions, as in "
+                f"non_retryable=(ValueError, MyError), not {each!r}"
+            )
+        if issubclass(each, BaseExceptionGroup):
+            raise ConfigurationError(
+                f"non_retryable of type {name!r} names {each.__name__}, but a group counts as what is in it: "
+                "name the classes of that"
+            )
+    return classes

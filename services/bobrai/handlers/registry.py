@@ -16,7 +16,7 @@ from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
 from bobrai.handlers import builtin
-from bobrai.handlers.handler import Handler
+from bobrai.handlers.handler import Exceptions, Handler
 from bobrai.telemetry import rendering
 
 _MAX_MESSAGE = 2_000  # characters of an exception's
@@ -39,18 +39,23 @@ class Registry:
         retry: Retry | None = None,
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
+        non_retryable: Exceptions = (),
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as the handler of a type; the function itself stays as it is.
 
         ``timeout`` is in seconds per attempt. ``queue``, ``timeout`` and ``retry`` hold for tasks that do not say
-        otherwise. ``runs_in="process"`` gives each attempt a process, which may use ``memory_mb`` MiB. Raises
-        ConfigurationError for what cannot work.
+        otherwise. An exception of a class in ``non_retryable`` fails the task, whatever attempts are left.
+        ``runs_in="process"`` gives each attempt a process, which may use ``memory_mb`` MiB. Raises ConfigurationError
+        for what cannot work.
         """
 
         def declare(function: Function) -> Function:
             self.add(
-                Handler(function, name, queue=queue, timeout=timeout, retry=retry, runs_in=runs_in, memory_mb=memory_mb)
-            )
+                Handler(
+                    function, name, queue=queue, timeout=timeout, retry=retry, non_retryable=non_retryable,
+                    runs_in=runs_in, memory_mb=memory_mb,
+                )
+            )  # fmt: skip
             return function
 
         if not isinstance(name, str):  # a bare @task

@@ -278,7 +278,7 @@ class Executor:
             return None
         if attempt.cause is not None:
             return outcomes.stopped(attempt.claim, attempt.cause)
-        return outcomes.raised(attempt.claim, error or AssertionError("an attempt ended for no reason"))
+        return outcomes.raised(attempt.claim, error or AssertionError("no reason"), attempt.handler.non_retryable)
 
     async def _end_transaction(
         self, attempt: Attempt, transaction: AttemptTransaction, outcome: Outcome | None

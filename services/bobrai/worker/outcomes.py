@@ -68,23 +68,25 @@ def _last_words(traceback: str) -> str:
     return masking.bounded(rendering.scrubbed(traceback), limits.MAX_TRACEBACK)
 
 
-def raised(claim: Claim, error: BaseException) -> Outcome:
+def raised(claim: Claim, error: BaseException, non_retryable: tuple[type[BaseException], ...] = ()) -> Outcome:
     """The handler raised: final, after a delay of its choosing, or retried by policy.
 
     What is in a group, at whatever depth, counts as if it had been raised alone: a PermanentFailure before all else,
-    then the RetryLater with the longest delay.
+    then an exception that the handler's declaration calls non-retryable, then the RetryLater with the longest delay.
     """
     try:
-        return _raised(claim, error)
+        return _raised(claim, error, non_retryable)
     except BaseException:  # noqa: BLE001 - an exception of a handler's own class may do anything when it is looked at
         return again(claim, describe(error, "error"))
 
 
-def _raised(claim: Claim, error: BaseException) -> Outcome:
+def _raised(claim: Claim, error: BaseException, non_retryable: tuple[type[BaseException], ...]) -> Outcome:
     together = list(_leaves(error))
     for each in together:
         if issubclass(type(each), PermanentFailure):  # not isinstance(): an object may lie about its class
             return failed(claim, describe(error, _permanent_reason(each)))
+    if any(issubclass(type(each), non_retryable) and not issubclass(type(each), RetryLater) for each in together):
+        return failed(claim, describe(error, "non_retryable"))
     wishes = [_delay(each) for each in together if issubclass(type(each), RetryLater)]
     delays = [delay for delay in wishes if delay is not None]
     if delays:

@@ -169,13 +169,14 @@ class Place:
     def _blaming_memory(self, ended: Ended) -> Ended:
         """Return how it ended, where a MemoryError is for want of the memory that it may use; raises ProcessDied."""
         outcome = ended.outcome
-        if outcome is None or outcome.error is None or outcome.error.type != "MemoryError" or self._spare_bytes is None:
+        if outcome is None or (error := outcome.error) is None or self._spare_bytes is None:
+            return ended
+        if error.type != "MemoryError" or error.reason != "error":  # as when its type calls that non-retryable
             return ended
         if not self.is_declared:
             raise ProcessDied(self._lack("had no more memory"))
         said = self._lack(f"it had taken {ended.peak_bytes // _MIB} MiB of memory at its peak")
-        message = f"{outcome.error.message} ({said})".strip()
-        error = replace(outcome.error, message=message, reason="memory_limit")
+        error = replace(error, message=f"{error.message} ({said})".strip(), reason="memory_limit")
         return structs.replace(ended, outcome=replace(outcome, error=error))
 
     def _may_be_worn(self, ended: Ended) -> bool:

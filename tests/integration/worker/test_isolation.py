@@ -47,6 +47,14 @@ def where(ctx: Context) -> int:
 async def wrong() -> None:
     raise ValueError("no")
 
+@task("strict", non_retryable=ValueError)
+async def strict() -> None:
+    raise ValueError("no")
+
+@task("strict-of-memory", non_retryable=MemoryError)
+def strict_of_memory() -> int:
+    return len(bytearray(10_000_000_000_000))
+
 @task("large")
 def large() -> int:
     kept = [b"x" * 1_000_000 for _ in range(100)]
@@ -225,6 +233,12 @@ async def test_what_failed_in_a_share_of_the_memory_gets_all_of_it(limited: Isol
 async def test_what_reserves_more_than_there_is_fails(limited: Isolation) -> None:
     with pytest.raises(ProcessDied, match="had no more memory: it may use 104 MiB here"):
         await run(limited, claim("huge"))
+
+
+async def test_what_is_declared_non_retryable_fails_at_once_there_too(limited: Isolation) -> None:
+    for type_ in ("strict", "strict-of-memory"):
+        outcome = (await run(limited, claim(type_))).outcome
+        assert (outcome.kind, outcome.error.reason) == (OutcomeKind.FAILED, "non_retryable")
 
 
 async def test_what_only_reserves_memory_goes_on(limited: Isolation) -> None:

@@ -136,6 +136,27 @@ async def test_permanent_failure_leaves_no_further_attempt(service: Service) -> 
     assert row["errors"][0]["message"] == "the account is closed"
 
 
+async def test_exception_that_is_declared_non_retryable_leaves_no_further_attempt(either_service: Service) -> None:
+    @either_service.task("strict", non_retryable=LookupError)
+    async def strict() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails())
+
+    async def fails() -> None:
+        raise KeyError("gone")
+
+    @either_service.task("strict-thread", non_retryable=(ValueError, LookupError))
+    def strict_thread() -> None:
+        raise KeyError("gone")
+
+    await either_service.worker()
+    for type_ in ("strict", "strict-thread"):
+        row = await either_service.run(type_)
+        (error,) = row["errors"]
+        assert (row["status"], row["attempt"], error["reason"]) == ("failed", 1, "non_retryable")
+        assert 'raise KeyError("gone")' in error["traceback"]
+
+
 async def test_payload_of_the_wrong_type_fails_permanently_and_names_the_place(service: Service) -> None:
     @service.task("typed")
     async def typed(payload: Point) -> None:

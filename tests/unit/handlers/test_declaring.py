@@ -149,6 +149,30 @@ def test_bare_decorator_and_wrong_retry_are_refused() -> None:
         Registry().task("fine", retry=5)(_none)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("declared", [ValueError, (ValueError,), [ValueError]], ids=["class", "tuple", "list"])
+def test_classes_that_no_attempt_can_mend_are_kept(declared: Any) -> None:
+    assert Handler(_none, "strict", non_retryable=declared).non_retryable == (ValueError,)
+    assert Handler(_none, "lenient").non_retryable == ()
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ("ValueError", "non_retryable=(ValueError, MyError), not 'ValueError'"),
+        ((ValueError("x"),), "must be classes of exceptions"),
+        ((ValueError, int), "not <class 'int'>"),
+        ({ValueError}, "must be classes of exceptions"),
+        (None, "not None"),
+        ((ValueError, (KeyError,)), "must be classes of exceptions"),
+        (ExceptionGroup, "name the classes of that"),
+    ],
+)
+def test_what_is_no_class_of_exceptions_is_refused(declared: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Registry().task("strict", non_retryable=declared)(_none)
+    assert words in str(caught.value)
+
+
 def test_name_that_is_taken_is_refused_and_both_places_are_named() -> None:
     own = Registry()
     own.task("same")(_none)

@@ -114,6 +114,39 @@ def test_exception_decides_what_follows(
     assert summary(outcomes.raised(claim(attempt=attempt), error)) == expected
 
 
+class Gone(LookupError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("x"), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (Gone("x"), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (KeyError("x"), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (TypeError("x"), (OutcomeKind.RETRY, "error", 4)),
+        (SystemExit(1), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (group(TypeError("x"), group(Gone("x"))), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (group(RetryLater(9), Gone("x")), (OutcomeKind.FAILED, "non_retryable", 0)),
+        (group(Gone("x"), PermanentFailure("no")), (OutcomeKind.FAILED, "permanent", 0)),
+        (group(TypeError("x"), RetryLater(9)), (OutcomeKind.RETRY, "retry_later", 9)),
+    ],
+)
+def test_what_the_declaration_calls_non_retryable_fails_at_once(
+    error: BaseException, expected: tuple[OutcomeKind, str, float]
+) -> None:
+    outcome = outcomes.raised(claim(), error, (ValueError, LookupError, SystemExit))
+    assert summary(outcome) == expected
+
+
+def test_a_wish_to_come_again_is_granted_whatever_the_declaration_calls_non_retryable() -> None:
+    assert summary(outcomes.raised(claim(), RetryLater(9), (Exception,))) == (OutcomeKind.RETRY, "retry_later", 9)
+
+
+def test_class_that_an_exception_only_claims_to_have_decides_nothing() -> None:
+    assert summary(outcomes.raised(claim(), Liar(), (ValueError,))) == (OutcomeKind.RETRY, "error", 4)
+
+
 def test_replayed_task_starts_with_the_first_delay_again() -> None:
     replayed = claim(attempt=6, max_attempts=8, failures=0)
     assert outcomes.raised(replayed, ValueError()).delay_seconds == 4
