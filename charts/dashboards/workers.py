@@ -35,8 +35,8 @@ ATTEMPTS = Row(
         Panel(
             "Retries by reason",
             "Failed attempts after which another one follows. Good: few. timeout: the handler is slower than its"
-            " limit; retry_later: it asked for it; worker_lost, crashed, memory_limit: it ended its own process, see"
-            " below.",
+            " limit; retry_later: it asked for it over 1,000 times; worker_lost, crashed, memory_limit: it ended its"
+            " own process, see below.",
             "cps",
             (Query(or_zero(rate("bobrai_tasks_retried_total", "reason"), reason="none"), "{{reason}}"),),
             stacked=True, runbook="BobraiTaskFailureRatio",

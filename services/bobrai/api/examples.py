@@ -33,6 +33,7 @@ _TASK: Final = views.TaskView(
     attempt=1,
     max_attempts=3,
     losses=0,
+    snoozes=0,
     progress=None,
     run_at=_ACCEPTED,
     created_at=_ACCEPTED,

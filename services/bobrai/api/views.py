@@ -79,11 +79,14 @@ class TaskView(msgspec.Struct, kw_only=True):
         str | msgspec.UnsetType | None,
         Meta(description=f"The last error once the task failed, otherwise null. {_ABSENT}"),
     ] = msgspec.UNSET
-    errors: Annotated[list[AttemptFailure], Meta(description="Failed and lost attempts, newest last.")]
+    errors: Annotated[list[AttemptFailure], Meta(description="Failed, lost and snoozed attempts, newest last.")]
     priority: int
     attempt: Annotated[int, Meta(description="Attempts started so far.")]
-    max_attempts: Annotated[int, Meta(description="The highest that may start; a loss is no attempt and raises it.")]
+    max_attempts: Annotated[int, Meta(description="The highest that may start; a loss or a snooze raises it.")]
     losses: Annotated[int, Meta(description="Workers that were lost while they ran it.")]
+    snoozes: Annotated[
+        int, Meta(description="How often its handler asked for a later start, which is no attempt, since a replay.")
+    ]
     progress: Annotated[Any, Meta(description=f"What the handler last reported, or null. {_ABSENT}")] = msgspec.UNSET
     run_at: Annotated[Moment, Meta(description="When it is or was due.")]
     created_at: Moment
@@ -268,6 +271,7 @@ def task(row: Record, principal: Principal) -> TaskView:
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
         losses=row["losses"],
+        snoozes=row["snoozes"],
         progress=_spliced(row["progress"]) if whole else msgspec.UNSET,
         run_at=row["run_at"],
         created_at=row["created_at"],

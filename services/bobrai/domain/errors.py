@@ -197,9 +197,9 @@ class WorkerGone(BobraiError):
 
 
 class RetryLater(BobraiError):
-    """Raised by a handler: this attempt failed, run the next one after ``delay`` seconds.
+    """Raised by a handler: it is too early, run the next attempt after ``delay`` seconds.
 
-    The attempt counts; when it was the last one the task fails.
+    It costs no attempt, 1,000 times; after that each counts as a failed one.
     """
 
     def __init__(self, delay: float, reason: str = "") -> None:

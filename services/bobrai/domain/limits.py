@@ -14,11 +14,12 @@ MAX_RESULT_BYTES: Final = 256 * 1024
 MAX_PROGRESS_BYTES: Final = 4 * 1024
 MAX_ERROR_MESSAGE: Final = 2_000  # characters
 MAX_TRACEBACK: Final = 8_000  # characters
-MAX_ERRORS_KEPT: Final = 20  # failed attempts whose error is kept, newest last
+MAX_ERRORS_KEPT: Final = 20  # attempts whose error is kept, newest last
 
 MAX_PRIORITY: Final = 10
 MAX_ATTEMPTS: Final = 100
 MAX_LOSSES: Final = 1_000  # workers lost with a task: far more than machines that fail, so that one that ends them ends
+MAX_SNOOZES: Final = 1_000  # RetryLater that cost a task no attempt: bounded, so that one that waits for ever ends
 MAX_TIMEOUT_SECONDS: Final = 7 * 86_400
 MIN_MEMORY_MIB: Final = 64  # of a process that runs handlers: the interpreter and the service take most of that
 MAX_MEMORY_MIB: Final = 1024 * 1024

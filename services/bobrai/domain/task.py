@@ -83,7 +83,8 @@ class Claim:
     priority: int
     payload: str
     max_attempts: int
-    # How many attempts of the current set failed before this one: a replay starts a new set, a loss is no failure.
+    # How many attempts of the current set failed before this one: a replay starts a new set, a loss or a snooze is no
+    # failure.
     failures: int
     retry: Retry
     timeout_seconds: float
@@ -92,6 +93,7 @@ class Claim:
     wait_seconds: float  # from due to claimed, by the database's clock
     age_seconds: float  # from accepted to claimed
     losses: int = 0  # workers lost while they ran it; more than 0: it may be what they died of
+    snoozes: int = 0  # RetryLater of the current set that cost no attempt
 
 
 class OutcomeKind(StrEnum):
@@ -100,6 +102,7 @@ class OutcomeKind(StrEnum):
     DONE = "done"
     FAILED = "failed"  # final: no attempts left, or a permanent failure
     RETRY = "retry"  # pending again after a delay
+    SNOOZE = "snooze"  # pending again after a delay that the handler asked for; it costs no attempt
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"  # given back by a shutdown: pending again, the attempt is not counted
 
@@ -120,7 +123,7 @@ class AttemptError:
 class Outcome:
     """The end of one claimed attempt, to be written once, fenced by the attempt number and the worker's id.
 
-    ``result`` is JSON text, for DONE only. ``delay_seconds`` says when a RETRY or INTERRUPTED task is due again.
+    ``result`` is JSON text, for DONE only. ``delay_seconds`` says when a task that goes on is due again.
     ``progress`` is the handler's last report as JSON text, unless that is written already.
     """
 

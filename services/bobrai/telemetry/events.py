@@ -124,6 +124,9 @@ EVENTS: Final[dict[str, Event]] = {
     "task.started": Event("debug", "A handler was started."),
     "task.done": Event("debug", "A handler returned."),
     "task.retried": Event("info", "An attempt failed; another one follows in `delay_seconds`."),
+    "task.snoozed": Event(
+        "info", "A handler raised `RetryLater`: another start follows in `delay_seconds`, and no attempt is spent."
+    ),
     "task.failed": Event("warning", "An attempt failed and no other follows; the message is in the task's `errors`."),
     "task.cancelled": Event("info", "A running task was cancelled by its user."),
     "task.interrupted": Event("info", "A running task was given back because the worker ends."),

@@ -57,8 +57,8 @@ TASKS_FINISHED = fast_counter(
 )
 TASKS_RETRIED = fast_counter(
     "bobrai_tasks_retried_total",
-    "Failed attempts after which another one follows, by reason: error, timeout, retry_later, worker_lost, crashed,"
-    " memory_limit.",
+    "Failed attempts after which another one follows, by reason: error, timeout, worker_lost, crashed, memory_limit, and"
+    " retry_later of a task that was snoozed too often.",
     (*_TASK, "reason"),
     by=_WORKER,
 )
@@ -84,7 +84,8 @@ ATTEMPTS_STARTED = fast_counter(
 )
 ATTEMPTS_FINISHED = fast_counter(
     "bobrai_attempts_finished_total",
-    "Attempts whose outcome was written: done, failed, retry, cancelled, interrupted (given back, not counted).",
+    "Attempts whose outcome was written: done, failed, retry, snooze (RetryLater, not counted), cancelled, interrupted"
+    " (given back, not counted).",
     (*_TASK, "outcome"),
     by=_WORKER,
 )

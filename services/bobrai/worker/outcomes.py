@@ -89,9 +89,10 @@ def _raised(claim: Claim, error: BaseException, non_retryable: tuple[type[BaseEx
         return failed(claim, describe(error, "non_retryable"))
     wishes = [_delay(each) for each in together if issubclass(type(each), RetryLater)]
     delays = [delay for delay in wishes if delay is not None]
-    if delays:
-        return again(claim, describe(error, "retry_later"), min(max(delays), float(limits.MAX_DELAY_SECONDS)))
-    return again(claim, describe(error, "retry_later" if wishes else "error"))
+    if not wishes:
+        return again(claim, describe(error, "error"))
+    delay = min(max(delays), float(limits.MAX_DELAY_SECONDS)) if delays else None
+    return later(claim, describe(error, "retry_later"), delay)
 
 
 def _delay(error: BaseException) -> float | None:
@@ -123,8 +124,19 @@ def again(claim: Claim, error: AttemptError, delay_seconds: float | None = None)
     """Another attempt by the retry policy or after the delay; a failure when this was the last one."""
     if claim.attempt >= claim.max_attempts:
         return failed(claim, error)
+    return _pending(claim, OutcomeKind.RETRY, error, delay_seconds)
+
+
+def later(claim: Claim, error: AttemptError, delay_seconds: float | None) -> Outcome:
+    """Another start after the delay, which costs no attempt; a failed attempt when there were too many of these."""
+    if claim.snoozes >= limits.MAX_SNOOZES:
+        return again(claim, error, delay_seconds)
+    return _pending(claim, OutcomeKind.SNOOZE, error, delay_seconds)
+
+
+def _pending(claim: Claim, kind: OutcomeKind, error: AttemptError, delay_seconds: float | None) -> Outcome:
     delay = claim.retry.delay_after(claim.failures + 1) if delay_seconds is None else delay_seconds
-    return Outcome(claim.task_id, claim.attempt, OutcomeKind.RETRY, error=error, delay_seconds=delay)
+    return Outcome(claim.task_id, claim.attempt, kind, error=error, delay_seconds=delay)
 
 
 def failed(claim: Claim, error: AttemptError) -> Outcome:

@@ -26,6 +26,8 @@ def ended(attempt: Claimed, outcome: Outcome) -> None:
             log.debug("task.done", **fields)
         case OutcomeKind.RETRY:
             log.info("task.retried", delay_seconds=round(outcome.delay_seconds, 3), **fields)
+        case OutcomeKind.SNOOZE:
+            log.info("task.snoozed", delay_seconds=round(outcome.delay_seconds, 3), **fields)
         case OutcomeKind.FAILED:
             log.warning("task.failed", **fields)
         case OutcomeKind.CANCELLED:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ async def _one_round(store: Database, ids: Sequence[int]) -> None:
     rows = await store.fetch("SELECT id, attempt FROM tasks WHERE id = ANY($1) AND status = 'pending'", ids)
     claims = await attempts.claim(store, me, [Hint(row["id"], row["attempt"]) for row in rows])
     kinds = list(OutcomeKind)
-    ends = [outcome(claim, kinds[index % 6]) for index, claim in enumerate(claims) if index % 6 < 5]
+    ends = [outcome(claim, kind) for claim, kind in zip(claims, itertools.cycle([*kinds, None])) if kind is not None]
     results = [end for end in ends if end.kind is OutcomeKind.DONE]
     await attempts.complete(store, me, results)
     await attempts.end(store, me, [end for end in ends if end.kind is not OutcomeKind.DONE])

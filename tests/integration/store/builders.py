@@ -56,7 +56,7 @@ def outcome(claim: Claim, kind: OutcomeKind, **fields: Any) -> Outcome:
     """How an attempt ended."""
     if kind is OutcomeKind.DONE:
         fields.setdefault("result", '"ok"')
-    if kind in {OutcomeKind.FAILED, OutcomeKind.RETRY}:
+    if kind in {OutcomeKind.FAILED, OutcomeKind.RETRY, OutcomeKind.SNOOZE}:
         fields.setdefault("error", ERROR)
     return Outcome(claim.task_id, claim.attempt, kind, **fields)
 

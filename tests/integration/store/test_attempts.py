@@ -212,13 +212,46 @@ async def test_an_interrupted_attempt_is_given_back(store: Database, history: Hi
     assert await attempts.complete(store, me, [outcome(claim, OutcomeKind.DONE)]) == {task_id}
 
 
+async def test_a_snooze_costs_no_attempt(store: Database, history: History) -> None:
+    """Failures count on where they stood, and the number of the start, the fence, goes on."""
+    me, task_id = await worker(store), await submitted_one(store, max_attempts=2)
+    await attempts.end(store, me, [outcome(await claimed(store, me, task_id), OutcomeKind.RETRY)])
+    for snoozes in range(30):
+        claim = await claimed(store, me, task_id)
+        assert (claim.attempt, claim.max_attempts, claim.failures, claim.snoozes) == (
+            snoozes + 2,
+            snoozes + 2,
+            1,
+            snoozes,
+        )
+        snooze = outcome(claim, OutcomeKind.SNOOZE, delay_seconds=60.0)
+        assert await attempts.end(store, me, [snooze]) == {task_id: "pending"}
+        assert await attempts.end(store, me, [snooze]) == {}
+    row = await tasks.get(store, task_id)
+    assert (row["snoozes"], row["attempt"], row["max_attempts"]) == (30, 31, 32)
+    assert 59.0 < (row["run_at"] - row["updated_at"]).total_seconds() < 61.0
+    assert [(each["task_id"], each["attempt"]) for each in await outbox_rows(store)] == [(task_id, 31)]
+    claim = await claimed(store, me, task_id)
+    assert await attempts.end(store, me, [outcome(claim, OutcomeKind.RETRY)]) == {task_id: "failed"}
+
+
+async def test_a_replay_counts_snoozes_anew_and_gives_all_attempts(store: Database) -> None:
+    me, task_id = await worker(store), await submitted_one(store, max_attempts=2)
+    for kind in (OutcomeKind.SNOOZE, OutcomeKind.SNOOZE, OutcomeKind.FAILED):
+        await attempts.end(store, me, [outcome(await claimed(store, me, task_id), kind)])
+    assert (await tasks.get(store, task_id))["snoozes"] == 2
+    await tasks.replay(store, task_id, by=SOMEBODY)
+    claim = await claimed(store, me, task_id)
+    assert (claim.attempt, claim.max_attempts, claim.failures, claim.snoozes) == (4, 5, 0, 0)
+
+
 async def test_one_batch_may_hold_every_kind_of_end(store: Database, history: History) -> None:
     me = await worker(store)
-    kinds = [OutcomeKind.FAILED, OutcomeKind.RETRY, OutcomeKind.CANCELLED, OutcomeKind.INTERRUPTED]
-    claims = [await claimed(store, me, task_id) for task_id in await submitted(store, 4)]
+    kinds = [OutcomeKind.FAILED, OutcomeKind.RETRY, OutcomeKind.CANCELLED, OutcomeKind.INTERRUPTED, OutcomeKind.SNOOZE]
+    claims = [await claimed(store, me, task_id) for task_id in await submitted(store, 5)]
     ends = [outcome(claim, kind) for claim, kind in zip(claims, kinds, strict=True)]
     ended = await attempts.end(store, me, ends)
-    assert [ended[claim.task_id] for claim in claims] == ["failed", "pending", "cancelled", "pending"]
+    assert [ended[claim.task_id] for claim in claims] == ["failed", "pending", "cancelled", "pending", "pending"]
 
 
 async def test_errors_keep_the_newest(store: Database) -> None:

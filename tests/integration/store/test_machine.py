@@ -189,7 +189,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert accepted == holds
         if not holds:
             return
-        again = kind in {OutcomeKind.RETRY, OutcomeKind.INTERRUPTED}
+        again = kind in {OutcomeKind.RETRY, OutcomeKind.SNOOZE, OutcomeKind.INTERRUPTED}
         if not again:
             model.end(kind.value)
         elif model.cancel:
@@ -198,6 +198,7 @@ class StoreMachine(RuleBasedStateMachine):
             model.end("failed")
         else:
             model.attempt -= kind is OutcomeKind.INTERRUPTED
+            model.max_attempts += kind is OutcomeKind.SNOOZE
             model.again()
             self.expected.outbox[claim.task_id] = (model.attempt, not delayed)
 

@@ -77,10 +77,16 @@ async def test_rows_of_the_first_schema_are_kept_and_go_on(empty_database: OwnDa
     try:
         assert [row["status"] for row in await workers.take_back(store)] == ["pending"]
         await tasks.replay(store, 3, by=SOMEBODY)
-        rows = await store.fetch("SELECT status, attempt, attempts_before, max_attempts, losses FROM tasks ORDER BY id")
+        rows = await store.fetch(
+            "SELECT status, attempt, attempts_before, max_attempts, losses, snoozes FROM tasks ORDER BY id"
+        )
     finally:
         await store.close()
-    assert [tuple(row) for row in rows] == [("pending", 0, 0, 3, 0), ("pending", 3, 1, 4, 1), ("pending", 3, 3, 6, 0)]
+    assert [tuple(row) for row in rows] == [
+        ("pending", 0, 0, 3, 0, 0),
+        ("pending", 3, 1, 4, 1, 0),
+        ("pending", 3, 3, 6, 0, 0),
+    ]
 
 
 async def test_waiting_says_why_and_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:

@@ -63,7 +63,7 @@ async def test_cancelling_a_running_task_is_a_wish(store: Database, history: His
     assert await attempts.end(store, me, [outcome(claim, OutcomeKind.CANCELLED)]) == {task_id: "cancelled"}
 
 
-@pytest.mark.parametrize("kind", [OutcomeKind.RETRY, OutcomeKind.INTERRUPTED])
+@pytest.mark.parametrize("kind", [OutcomeKind.RETRY, OutcomeKind.SNOOZE, OutcomeKind.INTERRUPTED])
 async def test_a_wish_to_cancel_wins_over_another_attempt(store: Database, history: History, kind: OutcomeKind) -> None:
     me, task_id = await worker(store), await submitted_one(store)
     claim = await claimed(store, me, task_id)

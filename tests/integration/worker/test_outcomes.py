@@ -109,19 +109,41 @@ async def test_last_attempt_fails_the_task(either_service: Service) -> None:
     assert (row["status"], row["attempt"], len(row["errors"])) == ("failed", 3, 3)
 
 
-async def test_retry_later_counts_and_waits_as_long_as_it_says(service: Service) -> None:
-    starts: list[float] = []
+async def test_retry_later_costs_no_attempt_and_waits_as_long_as_it_says(either_service: Service) -> None:
+    starts: list[tuple[float, int]] = []
 
-    @service.task("later")
-    async def later() -> None:
-        starts.append(time.monotonic())
-        raise RetryLater(0.4, "not yet")
+    @either_service.task("later")
+    async def later(ctx: Context) -> int:
+        starts.append((time.monotonic(), ctx.attempt))
+        if ctx.attempt < 4:
+            raise RetryLater(0.4, "not yet")
+        if ctx.attempt == 4:
+            raise ValueError("a failure")
+        return ctx.max_attempts
 
+    with logs.captured() as lines:
+        await either_service.worker()
+        policy = Retry(max_attempts=2, delay_seconds=0.01, factor=100, max_delay_seconds=1000, jitter=0)
+        row = await either_service.run("later", retry=policy)
+        await eventually(lambda: any(line["event"] == "task.retried" for line in lines))
+    assert (row["status"], row["result"], row["attempt"], row["snoozes"]) == ("done", 5, 5, 3)
+    assert [error["reason"] for error in row["errors"]] == ["retry_later"] * 3 + ["error"]
+    assert [attempt for _, attempt in starts] == [1, 2, 3, 4, 5]
+    assert all(starts[n + 1][0] - starts[n][0] >= 0.4 for n in range(3))
+    told = [(line["event"], line["delay_seconds"]) for line in lines if "delay_seconds" in line]
+    assert told == [("task.snoozed", 0.4)] * 3 + [("task.retried", 0.01)], "no snooze lengthens the delays of failures"
+
+
+async def test_retry_later_without_end_ends_failed(service: Service) -> None:
+    @service.task("never")
+    async def never() -> None:
+        raise RetryLater(0)
+
+    task_id = await service.submit("never", retry=Retry(max_attempts=2))
+    await service.database.fetch("UPDATE tasks SET snoozes = $1", limits.MAX_SNOOZES - 1)
     await service.worker()
-    row = await service.run("later", retry=Retry(max_attempts=2, delay_seconds=0, max_delay_seconds=0))
-    assert (row["status"], row["attempt"]) == ("failed", 2)
-    assert [error["reason"] for error in row["errors"]] == ["retry_later"] * 2
-    assert starts[1] - starts[0] >= 0.4
+    row = await service.final(task_id)
+    assert (row["status"], row["snoozes"], row["attempt"]) == ("failed", limits.MAX_SNOOZES, 3)
 
 
 async def test_permanent_failure_leaves_no_further_attempt(service: Service) -> None:

@@ -36,7 +36,8 @@ def row(page: str, start: str) -> list[str]:
         ("tasks on a page of a list", f"1 to {limits.MAX_PAGE}, default 50; a page of large tasks ends early"),
         ("result of a handler", f"{limits.MAX_RESULT_BYTES // 1024} KiB of JSON"),
         ("progress", f"{limits.MAX_PROGRESS_BYTES // 1024} KiB of JSON"),
-        ("failed attempts whose errors are kept", f"the last {limits.MAX_ERRORS_KEPT}"),
+        ("attempts whose errors are kept", f"the last {limits.MAX_ERRORS_KEPT}"),
+        ("`RetryLater` of a task", f"{limits.MAX_SNOOZES:,}, which are no attempts"),
     ],
 )
 def test_the_table_of_limits_has_the_values_of_the_code(what: str, value: str) -> None:

@@ -21,7 +21,7 @@ def test_only_an_attempt_can_end_done_or_failed() -> None:
 
 
 def test_every_outcome_leads_to_a_status_that_processing_may_reach() -> None:
-    leads = {OutcomeKind.RETRY: "pending", OutcomeKind.INTERRUPTED: "pending"}
+    leads = dict.fromkeys((OutcomeKind.RETRY, OutcomeKind.SNOOZE, OutcomeKind.INTERRUPTED), "pending")
     assert {leads.get(kind, kind.value) for kind in OutcomeKind} == TRANSITIONS[TaskStatus.PROCESSING]
 
 

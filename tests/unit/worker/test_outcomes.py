@@ -13,10 +13,12 @@ from bobrai.worker import outcomes
 from bobrai.worker.attempt import StopCause
 
 
-def claim(*, attempt: int = 1, max_attempts: int = 3, failures: int | None = None) -> Claim:
+def claim(*, attempt: int = 1, max_attempts: int = 3, failures: int | None = None, snoozes: int = 0) -> Claim:
     policy = Retry(max_attempts=max_attempts, delay_seconds=4, factor=2, max_delay_seconds=100, jitter=0)
     before = attempt - 1 if failures is None else failures
-    return Claim(1, attempt, "t", "default", 0, "null", max_attempts, before, policy, 30.0, "", "", 0.0, 0.0)
+    return Claim(
+        1, attempt, "t", "default", 0, "null", max_attempts, before, policy, 30.0, "", "", 0.0, 0.0, snoozes=snoozes
+    )
 
 
 def summary(outcome: Outcome) -> tuple[OutcomeKind, str, float]:
@@ -92,20 +94,20 @@ class Itself(ExceptionGroup[Exception]):
         (ValueError("x"), 2, (OutcomeKind.RETRY, "error", 8)),
         (ValueError("x"), 3, (OutcomeKind.FAILED, "error", 0)),
         (SystemExit(1), 1, (OutcomeKind.RETRY, "error", 4)),
-        (RetryLater(7.5), 1, (OutcomeKind.RETRY, "retry_later", 7.5)),
-        (RetryLater(7.5), 3, (OutcomeKind.FAILED, "retry_later", 0)),
+        (RetryLater(7.5), 1, (OutcomeKind.SNOOZE, "retry_later", 7.5)),
+        (RetryLater(7.5), 3, (OutcomeKind.SNOOZE, "retry_later", 7.5)),
         (PermanentFailure("no"), 1, (OutcomeKind.FAILED, "permanent", 0)),
         (InvalidPayload("no"), 1, (OutcomeKind.FAILED, "invalid_payload", 0)),
         (InvalidResult("no"), 1, (OutcomeKind.FAILED, "invalid_result", 0)),
-        (group(ValueError("x"), group(RetryLater(3), RetryLater(9))), 1, (OutcomeKind.RETRY, "retry_later", 9)),
+        (group(ValueError("x"), group(RetryLater(3), RetryLater(9))), 1, (OutcomeKind.SNOOZE, "retry_later", 9)),
         (group(RetryLater(9), group(PermanentFailure("no"))), 1, (OutcomeKind.FAILED, "permanent", 0)),
         (group(ValueError("x"), SystemExit(1)), 1, (OutcomeKind.RETRY, "error", 4)),
-        (WithoutDelay(), 1, (OutcomeKind.RETRY, "retry_later", 4)),
-        (WithoutDelay(float("nan")), 1, (OutcomeKind.RETRY, "retry_later", 4)),
-        (WithoutDelay(float("inf")), 1, (OutcomeKind.RETRY, "retry_later", 4)),
-        (WithoutDelay(-5), 1, (OutcomeKind.RETRY, "retry_later", 4)),
-        (WithoutDelay("5"), 1, (OutcomeKind.RETRY, "retry_later", 4)),
-        (group(WithoutDelay(float("nan")), RetryLater(9)), 1, (OutcomeKind.RETRY, "retry_later", 9)),
+        (WithoutDelay(), 1, (OutcomeKind.SNOOZE, "retry_later", 4)),
+        (WithoutDelay(float("nan")), 1, (OutcomeKind.SNOOZE, "retry_later", 4)),
+        (WithoutDelay(float("inf")), 1, (OutcomeKind.SNOOZE, "retry_later", 4)),
+        (WithoutDelay(-5), 1, (OutcomeKind.SNOOZE, "retry_later", 4)),
+        (WithoutDelay("5"), 1, (OutcomeKind.SNOOZE, "retry_later", 4)),
+        (group(WithoutDelay(float("nan")), RetryLater(9)), 1, (OutcomeKind.SNOOZE, "retry_later", 9)),
     ],
 )
 def test_exception_decides_what_follows(
@@ -129,7 +131,7 @@ class Gone(LookupError):
         (group(TypeError("x"), group(Gone("x"))), (OutcomeKind.FAILED, "non_retryable", 0)),
         (group(RetryLater(9), Gone("x")), (OutcomeKind.FAILED, "non_retryable", 0)),
         (group(Gone("x"), PermanentFailure("no")), (OutcomeKind.FAILED, "permanent", 0)),
-        (group(TypeError("x"), RetryLater(9)), (OutcomeKind.RETRY, "retry_later", 9)),
+        (group(TypeError("x"), RetryLater(9)), (OutcomeKind.SNOOZE, "retry_later", 9)),
     ],
 )
 def test_what_the_declaration_calls_non_retryable_fails_at_once(
@@ -145,6 +147,20 @@ def test_a_wish_to_come_again_is_granted_whatever_the_declaration_calls_non_retr
 
 def test_class_that_an_exception_only_claims_to_have_decides_nothing() -> None:
     assert summary(outcomes.raised(claim(), Liar(), (ValueError,))) == (OutcomeKind.RETRY, "error", 4)
+
+
+@pytest.mark.parametrize(
+    ("snoozes", "attempt", "expected"),
+    [
+        (limits.MAX_SNOOZES - 1, 3, (OutcomeKind.SNOOZE, "retry_later", 9)),
+        (limits.MAX_SNOOZES, 2, (OutcomeKind.RETRY, "retry_later", 9)),
+        (limits.MAX_SNOOZES, 3, (OutcomeKind.FAILED, "retry_later", 0)),
+    ],
+)
+def test_a_retry_later_counts_as_a_failure_after_too_many(
+    snoozes: int, attempt: int, expected: tuple[OutcomeKind, str, float]
+) -> None:
+    assert summary(outcomes.raised(claim(attempt=attempt, snoozes=snoozes), RetryLater(9))) == expected
 
 
 def test_replayed_task_starts_with_the_first_delay_again() -> None:
@@ -210,7 +226,7 @@ def test_retries_that_keep_what_failed_before_end_within_moments() -> None:
         raise errors[-1]
     except ExceptionGroup as error:
         outcome = outcomes.raised(claim(), error)
-    assert summary(outcome) == (OutcomeKind.RETRY, "retry_later", 9)
+    assert summary(outcome) == (OutcomeKind.SNOOZE, "retry_later", 9)
     assert outcome.error is not None
     assert "in test_retries_that_keep" in outcome.error.traceback
     assert "ExceptionGroup: try 39" in outcome.error.traceback
@@ -242,6 +258,6 @@ def test_groups_in_groups_are_told_at_any_depth() -> None:
 )
 def test_an_attempt_ends_whatever_its_exception_does_when_it_is_looked_at(error: BaseException, reason: str) -> None:
     outcome = outcomes.raised(claim(), error)
-    assert summary(outcome)[:2] == (OutcomeKind.RETRY, reason)
+    assert summary(outcome)[:2] == (OutcomeKind.RETRY if reason == "error" else OutcomeKind.SNOOZE, reason)
     assert outcome.error is not None
     assert all(type(text) is str for text in (outcome.error.type, outcome.error.message, outcome.error.traceback))

@@ -17,7 +17,7 @@ WITH me AS MATERIALIZED (
               t.trace_context,
               extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
               extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-              t.losses
+              t.losses, t.snoozes
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
@@ -27,7 +27,7 @@ SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
        t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id, t.trace_context,
        extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
        extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-       t.losses
+       t.losses, t.snoozes
 FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt) ON t.id = hint.task_id
 WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worker_id = $1;
 
@@ -41,8 +41,9 @@ WHERE t.id = o.task_id AND t.status || '' = 'processing' AND t.attempt = o.attem
 RETURNING t.id;
 
 -- name: end_attempts
--- Every other end of an attempt: failed, cancelled, retry (pending after a delay), interrupted (pending, not counted: due
--- at once, though its hint may come after a delay, for another worker).
+-- Every other end of an attempt: failed, cancelled, retry (pending after a delay), snooze (the same, but no attempt: it
+-- moves the bounds that attempts count between, as a loss does, while the number goes on), interrupted (pending, not
+-- counted: due at once, though its hint may come after a delay, for another worker).
 -- A wish to cancel wins over another attempt, and so does the last attempt: a row that nobody could claim would refuse
 -- its whole batch.
 WITH o AS (
@@ -51,7 +52,7 @@ WITH o AS (
 ), fenced AS (
     -- The row lock keeps cancel_requested as read here until the update.
     SELECT t.id, o.kind, o.error, o.delay_seconds, o.progress,
-           CASE WHEN o.kind NOT IN ('retry', 'interrupted') THEN o.kind
+           CASE WHEN o.kind NOT IN ('retry', 'snooze', 'interrupted') THEN o.kind
                 WHEN t.cancel_requested THEN 'cancelled'
                 WHEN o.kind = 'retry' AND t.attempt >= t.max_attempts THEN 'failed'
                 ELSE 'pending' END AS status
@@ -61,6 +62,9 @@ WITH o AS (
 ), ended AS (
     UPDATE tasks AS t
     SET status = next.status,
+        attempts_before = t.attempts_before + next.free,
+        max_attempts = t.max_attempts + next.free,
+        snoozes = t.snoozes + next.free,
         attempt = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' THEN t.attempt - 1 ELSE t.attempt END,
         started_at = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' AND t.attempt = 1 THEN NULL
                           ELSE t.started_at END,
@@ -75,7 +79,7 @@ WITH o AS (
         progress = coalesce(next.progress, t.progress),
         finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
         updated_at = now()
-    FROM fenced AS next
+    FROM (SELECT *, CASE WHEN kind = 'snooze' AND status = 'pending' THEN 1 ELSE 0 END AS free FROM fenced) AS next
     WHERE t.id = next.id
     RETURNING t.id, t.attempt, t.status, t.queue, t.priority, now() + make_interval(secs => next.delay_seconds) AS due_at
 ), again AS (
@@ -97,7 +101,7 @@ WITH seen AS (
 )
 SELECT id, CASE WHEN ours THEN status ELSE 'pending' END AS status
 FROM seen
-WHERE NOT taken_back AND (kind IN ('retry', 'interrupted') OR ours AND status IN (kind, 'processing'));
+WHERE NOT taken_back AND (kind IN ('retry', 'snooze', 'interrupted') OR ours AND status IN (kind, 'processing'));
 
 -- name: orphans
 -- What this worker is said to be processing, but for these: nobody else would ever look for it.

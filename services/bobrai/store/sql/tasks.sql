@@ -1,12 +1,12 @@
 -- name: task_by_id
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, timeout_seconds, run_at, result, errors,
-       progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
+       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = $1;
 
 -- name: read_tasks
 -- Many tasks that are asked for at the same moment: one query for the readers of a process.
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, timeout_seconds, run_at, result, errors,
-       progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
+       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = ANY($1::bigint[]);
 
 -- name: tasks_by_ids
@@ -17,8 +17,8 @@ SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
 -- Newest first; the id is the key of the page, so pages neither skip nor repeat while tasks arrive. There is no index by
 -- type or queue: over a million rows a page of a rare type takes 0.1 s without one, and both together would make every
 -- submit, claim and completion a third to a half dearer.
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, timeout_seconds, run_at, result, errors,
-       progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
+       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks
 WHERE ($1::bigint IS NULL OR id < $1)
   AND ($2::text IS NULL OR status = $2)
@@ -92,8 +92,8 @@ WITH target AS (
 ), changed AS (
     UPDATE tasks AS t
     SET status = 'pending', attempts_before = t.attempt, max_attempts = t.attempt + t.max_attempts - t.attempts_before,
-        losses = least(t.losses, 1), run_at = now(), worker_id = NULL, result = NULL, progress = NULL, cancel_requested = false,
-        started_at = NULL, finished_at = NULL, updated_at = now()
+        losses = least(t.losses, 1), snoozes = 0, run_at = now(), worker_id = NULL, result = NULL, progress = NULL,
+        cancel_requested = false, started_at = NULL, finished_at = NULL, updated_at = now()
     FROM target
     WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
     RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at, target.status AS status_before
