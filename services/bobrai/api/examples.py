@@ -59,7 +59,9 @@ _TYPE: Final = views.TypeView(
     payload_schema={"type": "string"},
     result_schema={"type": "string"},
     timeout_seconds=300.0,
-    retry=views.RetryView(max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5),
+    retry=views.RetryView(
+        max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5, retry_for_seconds=None
+    ),
     announced_at=_ACCEPTED,
     workers=1,
     workers_unknown=0,

@@ -261,4 +261,6 @@ def _merged(retry: Retry, fields: schemas.TaskSubmission) -> Retry:
     changes = {} if fields.retry is None else fields.retry.model_dump(exclude_unset=True)
     if fields.max_attempts is not None:
         changes["max_attempts"] = fields.max_attempts
+    elif "retry_for_seconds" in changes:
+        changes["max_attempts"] = None  # as many as may be: the type's number is for tasks without a time of their own
     return replace(retry, **changes)

@@ -141,6 +141,10 @@ class RetryView(msgspec.Struct):
     factor: float
     max_delay_seconds: float
     jitter: float
+    retry_for_seconds: Annotated[
+        float | None,
+        Meta(description="No attempt starts later than this after the first one. null: no bound in time."),
+    ]
 
 
 class TypeView(msgspec.Struct):
@@ -318,7 +322,14 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker], grant: Grant)
         payload_schema=_spliced(type_.payload_schema),
         result_schema=_spliced(type_.result_schema),
         timeout_seconds=type_.timeout_seconds,
-        retry=RetryView(retry.max_attempts, retry.delay_seconds, retry.factor, retry.max_delay_seconds, retry.jitter),
+        retry=RetryView(
+            retry.max_attempts,
+            retry.delay_seconds,
+            retry.factor,
+            retry.max_delay_seconds,
+            retry.jitter,
+            retry.retry_for_seconds,
+        ),
         announced_at=announced.announced_at,
         workers=known,
         workers_unknown=len(having) - known,

@@ -12,8 +12,9 @@ from bobrai.domain.task import AttemptError, NewTask
 
 @lru_cache(maxsize=1024)
 def retry_text(retry: Retry) -> str:
-    """Return a retry policy as JSON text."""
-    return msgspec.json.encode(retry).decode()
+    """Return a retry policy as JSON text, without what it does not say: each row holds it."""
+    said = {name: value for name, value in msgspec.to_builtins(retry).items() if value is not None}
+    return msgspec.json.encode(said).decode()
 
 
 @lru_cache(maxsize=1024)

@@ -57,8 +57,8 @@ TASKS_FINISHED = fast_counter(
 )
 TASKS_RETRIED = fast_counter(
     "bobrai_tasks_retried_total",
-    "Failed attempts after which another one follows, by reason: error, timeout, worker_lost, crashed, memory_limit, and"
-    " retry_later of a task that was snoozed too often.",
+    "Failed attempts after which another one follows, by reason: error, timeout, worker_lost, crashed, memory_limit,"
+    " and retry_later of a task that was snoozed too often.",
     (*_TASK, "reason"),
     by=_WORKER,
 )

@@ -75,6 +75,8 @@ class Completions:
     def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
         """Note that an outcome is committed, and the status that it gave to the task."""
         claim = attempt.claim
+        if status not in {outcome.kind.value, TaskStatus.PENDING.value}:  # the row had the last word
+            outcome = replace(outcome, kind=OutcomeKind(status))
         age_seconds = claim.age_seconds + time.monotonic() - attempt.claimed_at
         meters.of(claim.queue, claim.type).written(outcome, status, age_seconds, attempt.trace_id)
         checkpoint("worker.completed")

@@ -8,7 +8,9 @@ import pytest
 
 from bobrai.api import queue_routes
 from bobrai.domain import limits
-from bobrai.store import queues, workers
+from bobrai.domain.retry import Retry
+from bobrai.domain.task import TaskType
+from bobrai.store import queues, task_types, workers
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
 from tests.integration.api.conftest import Api, serving
@@ -205,8 +207,22 @@ async def test_types_are_listed_with_who_has_them(api: Api, store: Database) -> 
     assert (numbers["workers"], numbers["workers_unknown"], numbers["queue_workers"]) == (2, 1, 1)
     assert (listed["demo"]["workers"], listed["demo"]["workers_unknown"]) == (0, 1)
     assert (numbers["queue"], numbers["timeout_seconds"], numbers["retry"]["max_attempts"]) == ("media", 7.0, 3)
+    assert numbers["retry"]["retry_for_seconds"] is None
     assert numbers["payload_schema"]["required"] == ["n"]
     assert numbers["announced_at"]
+
+
+async def test_a_types_time_for_attempts_is_shown(api: Api, store: Database) -> None:
+    await task_types.announce(store, [TaskType(name="patient", retry=Retry(retry_for_seconds=60))])
+
+    async def shown() -> bool:
+        answer = await api.get("/api/v1/types/patient")
+        if answer.status_code == 404:
+            return False
+        retry = answer.json()["retry"]
+        return (retry["retry_for_seconds"], retry["max_attempts"]) == (60.0, 100)
+
+    await eventually(shown, message="the type is known with its time")
 
 
 @pytest.mark.parametrize("name", ["unheard", "%00", "a b"])

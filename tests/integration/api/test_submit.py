@@ -33,6 +33,22 @@ async def test_an_accepted_task_is_a_row_and_an_outbox_row(api: Api, database: O
     assert (due["task_id"], due["priority"], due["due_at"]) == (task_id, 7, row["run_at"])
 
 
+@pytest.mark.parametrize(
+    ("members", "attempts"),
+    [({}, 100), ({"max_attempts": 5}, 5)],
+    ids=["time alone", "time and number"],
+)
+async def test_a_time_for_attempts_takes_the_place_of_the_types_number(
+    api: Api, database: OwnDatabase, members: dict[str, int], attempts: int
+) -> None:
+    await api.submit({"n": 1}, type="numbers", retry={"retry_for_seconds": 3600}, **members)
+    await api.submit({"n": 1}, type="numbers", retry={"factor": 3})
+    timed, plain = await database.fetch("SELECT max_attempts, retry FROM tasks ORDER BY id")
+    policy = json.loads(timed["retry"])
+    assert (timed["max_attempts"], policy["max_attempts"], policy["retry_for_seconds"]) == (attempts, attempts, 3600)
+    assert (plain["max_attempts"], "retry_for_seconds" in plain["retry"]) == (3, False)
+
+
 async def test_what_is_left_out_comes_from_the_type(api: Api, database: OwnDatabase) -> None:
     await api.submit({"n": 1}, type="numbers")
     (row,) = await database.fetch("SELECT queue, timeout_seconds, max_attempts FROM tasks")

@@ -146,6 +146,23 @@ async def test_retry_later_without_end_ends_failed(service: Service) -> None:
     assert (row["status"], row["snoozes"], row["attempt"]) == ("failed", limits.MAX_SNOOZES, 3)
 
 
+async def test_attempts_go_on_for_as_long_as_the_policy_says(service: Service) -> None:
+    policy = Retry(retry_for_seconds=0.6, delay_seconds=0.2, factor=1, jitter=0)
+
+    @service.task("for-a-while", retry=policy)
+    async def for_a_while() -> None:
+        raise KeyError("gone")
+
+    with logs.captured() as lines:
+        await service.worker()
+        row = await service.run("for-a-while", retry=policy)
+        await eventually(lambda: any(line["event"] == "task.failed" for line in lines))
+    assert (row["status"], row["errors"][-1]["reason"], row["max_attempts"]) == ("failed", "error", 100)
+    assert len(row["errors"]) == row["attempt"] <= 4, "they are 0.2 s apart, within 0.6 s"
+    told = [line["event"] for line in lines if line["event"] in {"task.retried", "task.failed"}]
+    assert told == ["task.retried"] * (row["attempt"] - 1) + ["task.failed"]
+
+
 async def test_permanent_failure_leaves_no_further_attempt(service: Service) -> None:
     @service.task("hopeless")
     def hopeless() -> None:

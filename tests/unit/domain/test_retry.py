@@ -44,6 +44,12 @@ def test_tasks_that_failed_together_do_not_come_back_together() -> None:
     assert len({Retry().delay_after(1) for _ in range(50)}) > 25
 
 
+def test_a_time_takes_the_place_of_a_number_that_is_not_said() -> None:
+    assert Retry().max_attempts == 3
+    assert Retry(retry_for_seconds=60).max_attempts == limits.MAX_ATTEMPTS
+    assert Retry(retry_for_seconds=60, max_attempts=5).max_attempts == 5
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -57,6 +63,9 @@ def test_tasks_that_failed_together_do_not_come_back_together() -> None:
         {"factor": 101.0},
         {"jitter": -0.1},
         {"jitter": 1.1},
+        {"retry_for_seconds": 0},
+        {"retry_for_seconds": float("nan")},
+        {"retry_for_seconds": limits.MAX_DELAY_SECONDS + 1},
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused_by_name(wrong: dict[str, float]) -> None:

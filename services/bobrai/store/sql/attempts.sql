@@ -45,32 +45,41 @@ RETURNING t.id;
 -- moves the bounds that attempts count between, as a loss does, while the number goes on), interrupted (pending, not
 -- counted: due at once, though its hint may come after a delay, for another worker).
 -- A wish to cancel wins over another attempt, and so does the last attempt: a row that nobody could claim would refuse
--- its whole batch.
+-- its whole batch. The retry policy's time counts from the first start, which is the latest one when the first end of a
+-- set of attempts is written: the end of that time is kept from then on. A start that was given back is none.
 WITH o AS (
     SELECT * FROM unnest($2::bigint[], $3::integer[], $4::text[], $5::jsonb[], $6::double precision[], $7::json[])
         AS o (task_id, attempt, kind, error, delay_seconds, progress)
 ), fenced AS (
     -- The row lock keeps cancel_requested as read here until the update.
-    SELECT t.id, o.kind, o.error, o.delay_seconds, o.progress,
-           CASE WHEN o.kind NOT IN ('retry', 'snooze', 'interrupted') THEN o.kind
-                WHEN t.cancel_requested THEN 'cancelled'
-                WHEN o.kind = 'retry' AND t.attempt >= t.max_attempts THEN 'failed'
-                ELSE 'pending' END AS status
+    SELECT t.id, o.kind, o.error, o.delay_seconds, o.progress, t.cancel_requested,
+           t.attempt >= t.max_attempts AS is_last, now() + make_interval(secs => o.delay_seconds) AS due_at,
+           CASE WHEN o.kind IN ('retry', 'snooze') AND t.retry_until IS NULL
+                THEN t.started_at + make_interval(secs => (t.retry ->> 'retry_for_seconds')::double precision)
+                ELSE t.retry_until END AS retry_until
     FROM tasks AS t JOIN o ON t.id = o.task_id
     WHERE t.status || '' = 'processing' AND t.attempt = o.attempt AND t.worker_id = $1
     ORDER BY t.id FOR UPDATE OF t
+), decided AS (
+    SELECT *, CASE WHEN kind NOT IN ('retry', 'snooze', 'interrupted') THEN kind
+                   WHEN cancel_requested THEN 'cancelled'
+                   WHEN kind = 'retry' AND is_last THEN 'failed'
+                   WHEN kind <> 'interrupted' AND due_at > retry_until THEN 'failed'
+                   ELSE 'pending' END AS status
+    FROM fenced
 ), ended AS (
     UPDATE tasks AS t
     SET status = next.status,
         attempts_before = t.attempts_before + next.free,
         max_attempts = t.max_attempts + next.free,
         snoozes = t.snoozes + next.free,
+        retry_until = next.retry_until,
         attempt = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' THEN t.attempt - 1 ELSE t.attempt END,
         started_at = CASE WHEN next.kind = 'interrupted' AND next.status = 'pending' AND t.attempt = 1 THEN NULL
                           ELSE t.started_at END,
         run_at = CASE WHEN next.status <> 'pending' THEN t.run_at
                       WHEN next.kind = 'interrupted' THEN now()
-                      ELSE now() + make_interval(secs => next.delay_seconds) END,
+                      ELSE next.due_at END,
         worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
         errors = CASE WHEN next.error IS NULL THEN t.errors
                       ELSE (CASE WHEN jsonb_array_length(t.errors) >= $8 THEN t.errors - 0 ELSE t.errors END)
@@ -79,9 +88,9 @@ WITH o AS (
         progress = coalesce(next.progress, t.progress),
         finished_at = CASE WHEN next.status = 'pending' THEN NULL ELSE now() END,
         updated_at = now()
-    FROM (SELECT *, CASE WHEN kind = 'snooze' AND status = 'pending' THEN 1 ELSE 0 END AS free FROM fenced) AS next
+    FROM (SELECT *, CASE WHEN kind = 'snooze' AND status = 'pending' THEN 1 ELSE 0 END AS free FROM decided) AS next
     WHERE t.id = next.id
-    RETURNING t.id, t.attempt, t.status, t.queue, t.priority, now() + make_interval(secs => next.delay_seconds) AS due_at
+    RETURNING t.id, t.attempt, t.status, t.queue, t.priority, next.due_at
 ), again AS (
     INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, due_at FROM ended WHERE status = 'pending'

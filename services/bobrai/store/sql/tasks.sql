@@ -93,7 +93,7 @@ WITH target AS (
     UPDATE tasks AS t
     SET status = 'pending', attempts_before = t.attempt, max_attempts = t.attempt + t.max_attempts - t.attempts_before,
         losses = least(t.losses, 1), snoozes = 0, run_at = now(), worker_id = NULL, result = NULL, progress = NULL,
-        cancel_requested = false, started_at = NULL, finished_at = NULL, updated_at = now()
+        cancel_requested = false, retry_until = NULL, started_at = NULL, finished_at = NULL, updated_at = now()
     FROM target
     WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
     RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at, target.status AS status_before

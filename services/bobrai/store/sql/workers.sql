@@ -43,9 +43,10 @@ LIMIT $2;
 
 -- name: take_back
 -- What lost workers were processing: pending again, or final when a cancel was wished or it was lost too often. A loss is
--- no attempt: it moves the bounds that attempts count between, while the number itself, which is the fence, goes on. Who
--- is lost again and again waits up to 10 s, because it may be what its workers die of. $5: only these tasks. No order: it
--- would be had by reading the table from its oldest row, and nothing here waits for a lock.
+-- no attempt: it moves the bounds that attempts count between, while the number itself, which is the fence, goes on, and
+-- so does the retry policy's time, though no loss ends a task for it. Who is lost again and again waits up to 10 s, because
+-- it may be what its workers die of. $5: only these tasks. No order: it would be had by reading the table from its oldest
+-- row, and nothing here waits for a lock.
 WITH lost AS (
     SELECT t.id,
            CASE WHEN t.cancel_requested THEN 'cancelled'
@@ -63,6 +64,8 @@ WITH lost AS (
         max_attempts = CASE WHEN next.status = 'pending' THEN t.max_attempts + 1 ELSE t.max_attempts END,
         run_at = CASE WHEN next.status = 'pending'
                       THEN now() + make_interval(secs => least(10, power(2, least(t.losses, 10)) - 1)) ELSE t.run_at END,
+        retry_until = coalesce(t.retry_until, t.started_at + make_interval(
+            secs => (t.retry ->> 'retry_for_seconds')::double precision)),
         worker_id = CASE WHEN next.status = 'pending' THEN NULL ELSE t.worker_id END,
         errors = (CASE WHEN jsonb_array_length(t.errors) >= $3 THEN t.errors - 0 ELSE t.errors END)
                  || jsonb_build_object('attempt', t.attempt, 'type', 'WorkerLost', 'reason', 'worker_lost',
