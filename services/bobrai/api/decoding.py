@@ -177,6 +177,8 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
         faults.append(Fault(f"{place}/payload", wanted))
     if values.get("run_at") is not None and values.get("delay_seconds") is not None:
         faults.append(Fault(f"{place}/run_at", "cannot be combined with delay_seconds"))
+    if values.get("deadline_at") is not None and values.get("deadline_seconds") is not None:
+        faults.append(Fault(f"{place}/deadline_at", "cannot be combined with deadline_seconds"))
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:

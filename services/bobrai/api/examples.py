@@ -36,6 +36,7 @@ _TASK: Final = views.TaskView(
     snoozes=0,
     progress=None,
     run_at=_ACCEPTED,
+    deadline_at=None,
     created_at=_ACCEPTED,
     updated_at=_FINISHED,
     started_at=_STARTED,
@@ -59,6 +60,7 @@ _TYPE: Final = views.TypeView(
     payload_schema={"type": "string"},
     result_schema={"type": "string"},
     timeout_seconds=300.0,
+    deadline_seconds=None,
     retry=views.RetryView(
         max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5, retry_for_seconds=None
     ),

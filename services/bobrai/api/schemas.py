@@ -82,7 +82,7 @@ Delay = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits
 Factor = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1, le=100)]
 Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Timeout = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_TIMEOUT_SECONDS)]
-RetryTime = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_DELAY_SECONDS)]
+Span = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_DELAY_SECONDS)]
 Wait = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_WAIT_SECONDS), _from_text]
 Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), _integer]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _integer]
@@ -108,7 +108,7 @@ class RetryPolicy(_Strict):
     factor: Factor = _optional("The wait is multiplied by this after each further attempt.")
     max_delay_seconds: Delay = _optional("No wait is longer.")
     jitter: Share = _optional("Largest share by which a wait is shortened at random.")
-    retry_for_seconds: RetryTime = _optional(
+    retry_for_seconds: Span = _optional(
         "No attempt follows that would start later than this after the first start. Without max_attempts there are up"
         f" to {limits.MAX_ATTEMPTS} attempts within it."
     )
@@ -128,6 +128,10 @@ class TaskSubmission(_Strict):
     delay_seconds: Delay = _optional("Due so many seconds from now; not together with run_at.")
     run_at: Moment = _optional("Due at this moment; one in the past means now.")
     timeout_seconds: Timeout = _optional("Longest run of one attempt; the type decides when absent.")
+    deadline_seconds: Span = _optional(
+        "So long after its acceptance the task fails unless it has ended; not together with deadline_at."
+    )
+    deadline_at: Moment = _optional("The task fails at this moment unless it has ended; the type decides when absent.")
     max_attempts: Attempts = _optional("Attempts before the task fails; the type decides when absent.")
     retry: RetryPolicy = _optional("Waits between attempts.")
 

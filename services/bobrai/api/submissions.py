@@ -185,6 +185,8 @@ class Submissions:
             timeout_seconds=fields.timeout_seconds or type_.timeout_seconds,
             delay_seconds=fields.delay_seconds or 0.0,
             run_at=fields.run_at,
+            deadline_seconds=fields.deadline_seconds or type_.deadline_seconds,
+            deadline_at=fields.deadline_at,
             request_id=origin.request_id,
             trace_context=origin.trace_context,
             client_id=origin.principal.id,

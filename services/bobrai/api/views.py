@@ -58,7 +58,7 @@ class AttemptFailure(msgspec.Struct, kw_only=True):
         str,
         Meta(
             description="error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result,"
-            " permanent, non_retryable or retry_later."
+            " permanent, non_retryable, retry_later or deadline."
         ),
     ]
     at: Moment | msgspec.UnsetType = msgspec.UNSET
@@ -89,6 +89,7 @@ class TaskView(msgspec.Struct, kw_only=True):
     ]
     progress: Annotated[Any, Meta(description=f"What the handler last reported, or null. {_ABSENT}")] = msgspec.UNSET
     run_at: Annotated[Moment, Meta(description="When it is or was due.")]
+    deadline_at: Annotated[Moment | None, Meta(description="When it fails unless it has ended; null: never.")]
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
@@ -159,6 +160,7 @@ class TypeView(msgspec.Struct):
     payload_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
     result_schema: Annotated[Any, Meta(description="JSON Schema 2020-12.")]
     timeout_seconds: float
+    deadline_seconds: Annotated[float | None, Meta(description="Of a whole task, from its acceptance; null: none.")]
     retry: RetryView
     announced_at: Moment
     workers: Annotated[int, Meta(description="Living workers that have it.")]
@@ -278,6 +280,7 @@ def task(row: Record, principal: Principal) -> TaskView:
         snoozes=row["snoozes"],
         progress=_spliced(row["progress"]) if whole else msgspec.UNSET,
         run_at=row["run_at"],
+        deadline_at=row["deadline_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         started_at=row["started_at"],
@@ -322,6 +325,7 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker], grant: Grant)
         payload_schema=_spliced(type_.payload_schema),
         result_schema=_spliced(type_.result_schema),
         timeout_seconds=type_.timeout_seconds,
+        deadline_seconds=type_.deadline_seconds,
         retry=RetryView(
             retry.max_attempts,
             retry.delay_seconds,

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 
 from bobrai.broker.port import Broker
+from bobrai.dispatcher.deadlines import Deadlines
 from bobrai.dispatcher.keeper import Keeper
 from bobrai.dispatcher.measuring import Measuring
 from bobrai.dispatcher.pruner import Pruner
@@ -49,6 +50,7 @@ async def serve(settings: Settings, broker: Broker, stop: Stop) -> None:
             relay.run(stop),
             Wakeups(settings.database, outbox.CHANNEL, relay.wake, name="notify").run(stop),
             Reaper(settings, database).run(stop),
+            Deadlines(settings, database).run(stop),
             Sweeper(settings, database, broker).run(stop),
             Measuring(settings, database, broker).run(stop),
             Keeper(settings, database, broker, relay.take_used).run(stop),

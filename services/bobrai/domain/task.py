@@ -5,7 +5,7 @@ schema's CHECK constraints and the statements in ``store/sql`` implement.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -28,7 +28,8 @@ class TaskStatus(StrEnum):
 FINAL: Final = frozenset({TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 TRANSITIONS: Final[Mapping[TaskStatus, frozenset[TaskStatus]]] = {
-    TaskStatus.PENDING: frozenset({TaskStatus.PROCESSING, TaskStatus.CANCELLED}),
+    # What waits fails by its deadline only: no attempt may start any more.
+    TaskStatus.PENDING: frozenset({TaskStatus.PROCESSING, TaskStatus.CANCELLED, TaskStatus.FAILED}),
     TaskStatus.PROCESSING: frozenset({TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PENDING}),
     # A finished task becomes pending again only by an explicit replay.
     TaskStatus.DONE: frozenset({TaskStatus.PENDING}),
@@ -46,7 +47,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A validated submission with every default filled in, ready to become a row.
 
     ``payload`` is JSON text, kept as the client wrote it. ``run_at`` wins over ``delay_seconds``; both absent
-    means due at once.
+    means due at once. ``deadline_at`` wins over ``deadline_seconds``, which counts from the acceptance; both absent
+    means that there is none.
     """
 
     type: str
@@ -57,6 +59,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     delay_seconds: float = 0.0
     run_at: datetime | None = None
+    deadline_seconds: float | None = None
+    deadline_at: datetime | None = None
     request_id: str = ""
     trace_context: str = ""
     client_id: str = ""  # the principal who submitted it; empty: anonymous
@@ -94,6 +98,17 @@ class Claim:
     age_seconds: float  # from accepted to claimed
     losses: int = 0  # workers lost while they ran it; more than 0: it may be what they died of
     snoozes: int = 0  # RetryLater of the current set that cost no attempt
+    deadline_seconds: float | None = None  # what is left of the task's time; None: it has no deadline
+    ends_with_task: bool = False  # its timeout is the task's deadline
+
+    def after(self, seconds: float) -> "Claim":
+        """Return it as it is after a wait: its timeout ends no later than the task's deadline."""
+        if self.deadline_seconds is None:
+            return self
+        left = max(0.0, self.deadline_seconds - seconds)
+        if left > self.timeout_seconds:
+            return replace(self, deadline_seconds=left)
+        return replace(self, deadline_seconds=left, timeout_seconds=left, ends_with_task=True)
 
 
 class OutcomeKind(StrEnum):
@@ -115,7 +130,7 @@ class AttemptError:
     message: str
     traceback: str = ""
     # error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result, permanent, non_retryable,
-    # retry_later
+    # retry_later, deadline
     reason: str = "error"
 
 
@@ -150,3 +165,4 @@ class TaskType:
     result_schema: str = "{}"
     retry: Retry = field(default_factory=Retry)
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    deadline_seconds: float | None = None

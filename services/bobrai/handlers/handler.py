@@ -43,6 +43,7 @@ class Handler:
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
         non_retryable: Exceptions = (),
+        deadline: float | None = None,
     ) -> None:
         _check(name, queue, timeout, retry)
         _check_place(name, runs_in, memory_mb)
@@ -54,6 +55,7 @@ class Handler:
         self.runs_in = runs_in
         self.memory_bytes = None if memory_mb is None else memory_mb * _MIB
         self.non_retryable = _exceptions(name, non_retryable)
+        self.deadline_seconds = _deadline(name, deadline)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
         self.where = signature.where(function)
@@ -117,6 +119,7 @@ class Handler:
             result_schema=result_schema,
             retry=self.retry,
             timeout_seconds=self.timeout_seconds,
+            deadline_seconds=self.deadline_seconds,
         )
 
 
@@ -172,3 +175,14 @@ def _exceptions(name: str, declared: object) -> tuple[type[BaseException], ...]:
                 "name the classes of that"
             )
     return classes
+
+
+def _deadline(name: str, declared: object) -> float | None:
+    if declared is None:
+        return None
+    most = limits.MAX_DELAY_SECONDS
+    if isinstance(declared, bool) or not isinstance(declared, int | float) or not 0 < declared <= most:
+        raise ConfigurationError(
+            f"deadline of type {name!r} must be a number of seconds above 0 and at most {most}, not {declared!r}"
+        )
+    return float(declared)

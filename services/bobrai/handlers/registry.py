@@ -37,25 +37,33 @@ class Registry:
         queue: str = DEFAULT_QUEUE,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         retry: Retry | None = None,
+        non_retryable: Exceptions = (),
+        deadline: float | None = None,
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
-        non_retryable: Exceptions = (),
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as the handler of a type; the function itself stays as it is.
 
-        ``timeout`` is in seconds per attempt. ``queue``, ``timeout`` and ``retry`` hold for tasks that do not say
-        otherwise. An exception of a class in ``non_retryable`` fails the task, whatever attempts are left.
-        ``runs_in="process"`` gives each attempt a process, which may use ``memory_mb`` MiB. Raises ConfigurationError
-        for what cannot work.
+        ``timeout`` is in seconds per attempt, ``deadline`` in seconds per task, from its acceptance on. ``queue``,
+        ``timeout``, ``deadline`` and ``retry`` hold for tasks that do not say otherwise. An exception of a class in
+        ``non_retryable`` fails the task, whatever attempts are left. ``runs_in="process"`` gives each attempt a
+        process, which may use ``memory_mb`` MiB. Raises ConfigurationError for what cannot work.
         """
 
         def declare(function: Function) -> Function:
             self.add(
                 Handler(
-                    function, name, queue=queue, timeout=timeout, retry=retry, non_retryable=non_retryable,
-                    runs_in=runs_in, memory_mb=memory_mb,
+                    function,
+                    name,
+                    queue=queue,
+                    timeout=timeout,
+                    retry=retry,
+                    non_retryable=non_retryable,
+                    deadline=deadline,
+                    runs_in=runs_in,
+                    memory_mb=memory_mb,
                 )
-            )  # fmt: skip
+            )
             return function
 
         if not isinstance(name, str):  # a bare @task

@@ -69,7 +69,9 @@ class DispatcherSettings(Group):
     poll_seconds: Seconds = Field(
         1.0, description="Longest sleep between two looks at the outbox, should a NOTIFY be lost."
     )
-    reap_seconds: Seconds = Field(1.0, description="Period of the search for workers whose lease expired.")
+    reap_seconds: Seconds = Field(
+        1.0, description="Period of the search for workers whose lease, and waiting tasks whose deadline, is over."
+    )
     sweep_seconds: Seconds = Field(15.0, description="Period of the search for pending tasks that nothing holds.")
     sweep_grace_seconds: Seconds = Field(
         60.0, description="How long a task must have been due before it can count as lost by the broker."

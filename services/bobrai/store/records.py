@@ -44,7 +44,7 @@ def _storable(text: str) -> str:
 
 
 def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
-    """Return new tasks as the twelve arrays that ``submit`` takes."""
+    """Return new tasks as the fourteen arrays that ``submit`` takes."""
     return (
         [task.type for task in tasks],
         [task.queue for task in tasks],
@@ -58,4 +58,6 @@ def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
         [task.request_id for task in tasks],
         [task.trace_context for task in tasks],
         [task.client_id for task in tasks],
+        [task.deadline_seconds for task in tasks],
+        [task.deadline_at for task in tasks],
     )

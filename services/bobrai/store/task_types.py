@@ -39,6 +39,7 @@ async def announce(database: Executor, types: Sequence[TaskType]) -> None:
         [kind.result_schema for kind in ordered],
         [retry_text(kind.retry) for kind in ordered],
         [kind.timeout_seconds for kind in ordered],
+        [kind.deadline_seconds for kind in ordered],
     )
 
 
@@ -54,6 +55,7 @@ async def announced(database: Executor) -> list[Announced]:
                 result_schema=row["result_schema"],
                 retry=retry_value(row["retry"]),
                 timeout_seconds=row["timeout_seconds"],
+                deadline_seconds=row["deadline_seconds"],
             ),
             row["announced_at"],
         )

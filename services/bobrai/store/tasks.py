@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bobrai.domain import limits
 from bobrai.domain.access import Principal
 from bobrai.domain.audit import Action, Author
 from bobrai.domain.errors import DatabaseUnavailable, TaskNotFound, TransitionRefused
 from bobrai.domain.task import TaskStatus
 from bobrai.store import audit
-from bobrai.store.pool import ROUNDS, Executor, Record, Transactional
+from bobrai.store.pool import ROUNDS, Executor, Record, Transactional, column
 from bobrai.store.queries import statement
 
 _BY_ID = statement("task_by_id")
@@ -22,6 +23,8 @@ _LIST = statement("list_tasks")
 _CANCEL = statement("cancel")
 _WAITING_OF = statement("waiting_of")
 _REPLAY = statement("replay")
+_OVERDUE = statement("overdue")
+_FAIL_OVERDUE = statement("fail_overdue")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
 
@@ -123,6 +126,16 @@ async def replay(database: Executor, task_id: int, *, by: Author) -> None:
     if status in {TaskStatus.PENDING, TaskStatus.PROCESSING}:
         raise TransitionRefused(task_id, status, "replayed")
     audit.tell(rows[0]["audit_id"], Action.TASK_REPLAY, f"task:{task_id}", by)
+
+
+async def overdue(database: Executor, *, limit: int) -> list[int]:
+    """Return waiting tasks whose deadline has passed, at most ``limit``."""
+    return column(await database.fetch(_OVERDUE, limit), "id")
+
+
+async def fail_overdue(database: Executor, task_ids: Sequence[int]) -> list[Record]:
+    """End those of these tasks that wait past their deadline; returns id, attempt, type, queue, request_id of each."""
+    return await database.fetch(_FAIL_OVERDUE, task_ids, limits.MAX_ERRORS_KEPT)
 
 
 async def prune(database: Executor, *, retention_seconds: float, limit: int) -> int:

@@ -93,6 +93,7 @@ EVENTS: Final[dict[str, Event]] = {
     "task.take_back_refused": Event(
         "error", "A lost worker's task cannot be taken back, `error` says why; said once, others are not held up."
     ),
+    "task.overdue": Event("warning", "A task failed, because its deadline passed while it waited."),
     "queues.restored": Event("info", "Queues without a row have one again: a task waits there, or a worker consumes."),
     "queues.idle": Event("info", "Queues that tasks had made were removed, because none used them for the retention."),
     "queue.deleted": Event("info", "A removed queue is gone in RabbitMQ too."),

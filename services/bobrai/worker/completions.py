@@ -9,6 +9,7 @@ on, and in the end said to ``on_unwritable``, which ends the lease.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 

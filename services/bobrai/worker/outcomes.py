@@ -30,6 +30,8 @@ def done(claim: Claim, result: str) -> Outcome:
 
 def stopped(claim: Claim, cause: StopCause) -> Outcome:
     """The attempt was told to end; what the handler made of that does not matter."""
+    if cause is StopCause.TIMEOUT and claim.ends_with_task:
+        return failed(claim, AttemptError("Deadline", "the task's deadline passed while it ran", reason="deadline"))
     if cause is StopCause.TIMEOUT:
         message = f"the attempt took longer than its timeout of {claim.timeout_seconds:g} s"
         return again(claim, AttemptError("Timeout", message, reason="timeout"))

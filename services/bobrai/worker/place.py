@@ -5,6 +5,7 @@ that ran a task to its end is kept for the next one.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -53,6 +54,7 @@ class Place:
         self.is_whole = is_whole
         self._around = around
         self._claim = claim
+        self._since = time.monotonic()
         self._memory_bytes = memory_bytes
         self._child: Child | None = None
         self._given_up = False
@@ -84,7 +86,8 @@ class Place:
         Raises ProcessProvesNothing when something else may have ended the process: ``prepare`` and ``run`` again.
         ``trace_context`` says where the attempt's span stands.
         """
-        child, claim = self._child, replace(self._claim, trace_context=trace_context)
+        child = self._child
+        claim = replace(self._claim.after(time.monotonic() - self._since), trace_context=trace_context)
         if child is None:
             raise ProcessDied("was not prepared")
         others = self.others_ran

@@ -212,17 +212,25 @@ async def test_types_are_listed_with_who_has_them(api: Api, store: Database) -> 
     assert numbers["announced_at"]
 
 
-async def test_a_types_time_for_attempts_is_shown(api: Api, store: Database) -> None:
-    await task_types.announce(store, [TaskType(name="patient", retry=Retry(retry_for_seconds=60))])
+async def test_a_types_times_are_shown_and_hold_for_its_tasks(api: Api, store: Database) -> None:
+    await task_types.announce(
+        store, [TaskType(name="patient", retry=Retry(retry_for_seconds=60), deadline_seconds=600.0)]
+    )
 
     async def shown() -> bool:
         answer = await api.get("/api/v1/types/patient")
         if answer.status_code == 404:
             return False
-        retry = answer.json()["retry"]
-        return (retry["retry_for_seconds"], retry["max_attempts"]) == (60.0, 100)
+        type_ = answer.json()
+        retry = type_["retry"]
+        return (retry["retry_for_seconds"], retry["max_attempts"], type_["deadline_seconds"]) == (60.0, 100, 600.0)
 
-    await eventually(shown, message="the type is known with its time")
+    await eventually(shown, message="the type is known with its times")
+    task_id = await api.submit(type="patient")
+    (row,) = await store.fetch(
+        "SELECT extract(epoch FROM deadline_at - created_at)::float8 AS seconds FROM tasks WHERE id = $1", task_id
+    )
+    assert row["seconds"] == 600.0
 
 
 @pytest.mark.parametrize("name", ["unheard", "%00", "a b"])

@@ -17,7 +17,7 @@ from tests.support.eventually import eventually
 
 MEMBERS = [
     "id", "type", "queue", "payload", "status", "result", "error", "errors", "priority", "attempt", "max_attempts",
-    "losses", "snoozes", "progress", "run_at", "created_at", "updated_at", "started_at", "finished_at",
+    "losses", "snoozes", "progress", "run_at", "deadline_at", "created_at", "updated_at", "started_at", "finished_at",
 ]  # fmt: skip
 DONE = "UPDATE tasks SET status = 'done', result = $2, finished_at = now(), updated_at = now() WHERE id = $1"
 FAILED = """UPDATE tasks SET status = 'failed', attempt = 1, finished_at = now(), updated_at = now(), errors =

@@ -49,6 +49,18 @@ async def test_a_time_for_attempts_takes_the_place_of_the_types_number(
     assert (plain["max_attempts"], "retry_for_seconds" in plain["retry"]) == (3, False)
 
 
+async def test_a_deadline_counts_from_the_acceptance_whenever_the_task_is_due(api: Api, database: OwnDatabase) -> None:
+    await api.submit(deadline_seconds=600, delay_seconds=3600)
+    await api.submit(deadline_at="2098-01-01T00:00:00Z", run_at="2099-01-01T00:00:00Z")
+    await api.submit()
+    first, second, third = await database.fetch(
+        "SELECT deadline_at, extract(epoch FROM deadline_at - created_at)::float8 AS seconds FROM tasks ORDER BY id"
+    )
+    assert (first["seconds"], second["deadline_at"].year, third["deadline_at"]) == (600.0, 2098, None)
+    shown = (await api.get("/api/v1/tasks/2")).json()
+    assert shown["deadline_at"].startswith("2098-01-01T00:00:00")
+
+
 async def test_what_is_left_out_comes_from_the_type(api: Api, database: OwnDatabase) -> None:
     await api.submit({"n": 1}, type="numbers")
     (row,) = await database.fetch("SELECT queue, timeout_seconds, max_attempts FROM tasks")

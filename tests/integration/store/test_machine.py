@@ -1,7 +1,7 @@
 """A state machine walks real rows through every order of events that hypothesis can think of.
 
 In: submits, deliveries that are doubled, late and lost, outcomes of attempts that may be over, lost workers, cancels,
-replays. The model beside it says what each must do; after every step the rows are compared with it.
+deadlines, replays. The model beside it says what each must do; after every step the rows are compared with it.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ MOST_TASKS = 3
 EVENTS = [
     *(["deliver", "finish", "relay"] * 4),
     *(["cancel", "replay", "lose", "take_back", "time_passes"] * 2),
-    *["submit", "release", "hire", "lose_messages", "sweep"],
+    *["submit", "release", "hire", "lose_messages", "sweep", "deadline", "fail_overdue"],
 ]
 pick = st.integers(0, 20)  # an element of a list whose length the rule knows; the newest is the likeliest
 
@@ -54,6 +54,7 @@ class Model:
     ends: int = 0  # how often it became final
     replays: int = 0
     losses: int = 0
+    late: bool = False  # its deadline has passed
 
     def again(self) -> None:
         """Wait for the next attempt."""
@@ -128,9 +129,9 @@ class StoreMachine(RuleBasedStateMachine):
                 self.finish(which[0], kind, delayed=flag)
             case "release" if self.expected.messages:
                 self.release(which[0])
-            case "cancel" | "replay" if self.expected.tasks:
+            case "cancel" | "replay" | "deadline" if self.expected.tasks:
                 getattr(self, event)(which[0])
-            case "hire" | "lose" | "take_back" | "lose_messages" | "sweep" | "time_passes":
+            case "hire" | "lose" | "take_back" | "lose_messages" | "sweep" | "time_passes" | "fail_overdue":
                 getattr(self, event)()
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(attempts.claim(self.store, me, hints))
             self.expected.messages += [] if doubled else hints
             return
-        fresh = {hint for hint in hints if self._waits(hint)}
+        fresh = {hint for hint in hints if self._waits(hint) and not self.expected.tasks[hint.task_id].late}
         claims = self.run(attempts.claim(self.store, me, hints))
         assert {Hint(claim.task_id, claim.attempt - 1) for claim in claims} == fresh
         for claim in claims:
@@ -257,9 +258,24 @@ class StoreMachine(RuleBasedStateMachine):
             return
         self.run(tasks.replay(self.store, task_id, by=SOMEBODY))
         model.again()
-        model.cancel, model.max_attempts = False, model.attempt + model.tries
+        model.cancel, model.late, model.max_attempts = False, False, model.attempt + model.tries
         model.replays += 1
         self.expected.outbox[task_id] = (model.attempt, True)
+
+    def deadline(self, which: int) -> None:
+        """A deadline passes, wherever the task stands."""
+        task_id, model = self._task(which)
+        self.run(self.store.fetch("UPDATE tasks SET deadline_at = now() WHERE id = $1", task_id))
+        model.late = True
+
+    def fail_overdue(self) -> None:
+        """A dispatcher ends what waits past its deadline."""
+        late = {task_id for task_id, model in self.expected.tasks.items() if model.late and model.status == "pending"}
+        assert set(self.run(tasks.overdue(self.store, limit=100))) == late
+        assert {row["id"] for row in self.run(tasks.fail_overdue(self.store, list(self.expected.tasks)))} == late
+        for task_id in late:
+            self.expected.tasks[task_id].end("failed")
+            self.expected.outbox.pop(task_id, None)
 
     def _task(self, which: int) -> tuple[int, Model]:
         task_id = _newest(sorted(self.expected.tasks), which)
@@ -329,6 +345,7 @@ class StoreMachine(RuleBasedStateMachine):
         for other in self.expected.living:
             await workers.unregister(self.store, other)
         await workers.take_back(self.store)
+        await tasks.fail_overdue(self.store, await tasks.overdue(self.store, limit=100))
         await self._all_due()
         await outbox.sweep(self.store, await outbox.unheld(self.store, "default", -1.0, 1000))
         claims = await attempts.claim(self.store, me, await self._take(1000))

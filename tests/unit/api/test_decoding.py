@@ -73,6 +73,8 @@ def test_a_body_that_is_not_an_object_is_named_as_a_whole(body: bytes) -> None:
         (b'"retry":{"retry_for_seconds":0}', "/retry/retry_for_seconds"),
         (b'"retry":{"retry_for_seconds":null}', "/retry/retry_for_seconds"),
         (b'"retry":{"retry_for_seconds":31622401}', "/retry/retry_for_seconds"),
+        (b'"deadline_seconds":0', "/deadline_seconds"), (b'"deadline_at":"soon"', "/deadline_at"),
+        (b'"deadline_at":"2030-01-01T00:00:00Z","deadline_seconds":1', "/deadline_at"),
         (b'"retry":{"x/y~":2}', "/retry/x~1y~0"), (b'"unknown":1', "/unknown"), (b'"retry":[]', "/retry"),
         (b'"run_at":"2030-01-01T00:00:00Z","delay_seconds":1', "/run_at"),
     ],

@@ -57,13 +57,14 @@ def test_decorated_function_stays_as_it_is() -> None:
 def test_defaults_and_policy_reach_the_announcement() -> None:
     own = Registry()
 
-    @own.task("thumbnail", queue="media", timeout=60, retry=Retry(max_attempts=5))
+    @own.task("thumbnail", queue="media", timeout=60, deadline=600, retry=Retry(max_attempts=5))
     async def thumbnail(ctx: Context, payload: list[int]) -> dict[str, bool]:
         """Make it small."""
         return {}
 
     kind = next(kind for kind in own.types() if kind.name == "thumbnail")
     assert (kind.queue, kind.timeout_seconds, kind.retry.max_attempts) == ("media", 60.0, 5)
+    assert kind.deadline_seconds == 600.0
     assert kind.description == "Make it small."
     assert '"$schema": "https://json-schema.org/draft/2020-12/schema"' in kind.payload_schema
     assert '"integer"' in kind.payload_schema
@@ -140,6 +141,12 @@ def test_bad_queue_is_refused(queue: str) -> None:
 def test_bad_timeout_is_refused(timeout: Any) -> None:
     with pytest.raises(ConfigurationError, match="timeout"):
         Registry().task("fine", timeout=timeout)(_none)
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), "60", True, 10**9])
+def test_bad_deadline_is_refused(deadline: Any) -> None:
+    with pytest.raises(ConfigurationError, match="deadline of type 'fine' must be a number of seconds"):
+        Registry().task("fine", deadline=deadline)(_none)
 
 
 def test_bare_decorator_and_wrong_retry_are_refused() -> None:

@@ -1,5 +1,6 @@
 """The rules by which the end of an attempt becomes an outcome."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,6 +198,13 @@ def test_refused_values_are_left_out_one_after_the_other() -> None:
         (OutcomeKind.FAILED, None, None, None),
     ]
     assert {step.error.reason for step in steps if step.error} == {"invalid_result"}
+
+
+def test_deadline_of_the_task_leaves_no_attempt() -> None:
+    late = replace(claim(), deadline_seconds=3.0).after(0.0)
+    assert summary(outcomes.stopped(late, StopCause.TIMEOUT)) == (OutcomeKind.FAILED, "deadline", 0)
+    assert summary(outcomes.stopped(late, StopCause.INTERRUPTED)) == (OutcomeKind.INTERRUPTED, "", 0)
+    assert summary(outcomes.raised(late, ValueError())) == (OutcomeKind.RETRY, "error", 4)
 
 
 def test_error_is_bounded_and_keeps_the_end_of_its_traceback() -> None:

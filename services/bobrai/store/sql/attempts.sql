@@ -3,7 +3,7 @@
 
 -- name: claim
 -- Hints become claims. The key-share lock on the worker's row makes claim and expire_workers exclude each other: no task
--- is ever claimed for a worker that is gone. No row at all: the worker is gone. One row of NULLs: all hints were stale.
+-- is ever claimed for a worker that is gone, and none after its deadline. No row at all: the worker is gone. One row of NULLs: all hints were stale.
 WITH me AS MATERIALIZED (
     SELECT id FROM workers WHERE id = $1 FOR KEY SHARE
 ), claimed AS (
@@ -12,12 +12,13 @@ WITH me AS MATERIALIZED (
         progress = NULL
     FROM me, unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
     WHERE t.id = hint.task_id AND t.status || '' = 'pending' AND t.attempt = hint.attempt
+      AND (t.deadline_at IS NULL OR t.deadline_at > now())
     RETURNING t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
               t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
               t.trace_context,
               extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
               extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-              t.losses, t.snoozes
+              t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
@@ -27,7 +28,7 @@ SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
        t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id, t.trace_context,
        extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
        extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-       t.losses, t.snoozes
+       t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
 FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt) ON t.id = hint.task_id
 WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worker_id = $1;
 

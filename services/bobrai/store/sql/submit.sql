@@ -4,16 +4,19 @@
 -- id for which there is no task: asking for a parameter that nobody has is an error, 42704, that undoes everything.
 WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
-           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
+           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at,
+           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
-                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[])
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[],
+                $13::double precision[], $14::timestamptz[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
-                               delay_seconds, run_at, request_id, trace_context, client_id, position)
+                               delay_seconds, run_at, request_id, trace_context, client_id,
+                               deadline_seconds, deadline_at, position)
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context, client_id)
+                       request_id, trace_context, client_id, deadline_at)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           client_id
+           client_id, ends_at
     FROM item
     RETURNING 1
 ), due AS (
@@ -29,14 +32,17 @@ FROM item;
 -- key waits here for the first one's commit. No row: the key is taken, see idempotency_lookup.
 WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
-           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at
+           coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at,
+           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
-                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[])
+                $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[],
+                $13::double precision[], $14::timestamptz[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
-                               delay_seconds, run_at, request_id, trace_context, client_id, position)
+                               delay_seconds, run_at, request_id, trace_context, client_id,
+                               deadline_seconds, deadline_at, position)
 ), taken AS (
     INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_ids, expires_at)
-    SELECT $13, $14, $15, array_agg(id ORDER BY position), now() + make_interval(secs => $16::double precision)
+    SELECT $15, $16, $17, array_agg(id ORDER BY position), now() + make_interval(secs => $18::double precision)
     FROM item
     ON CONFLICT (client_id, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, task_ids = excluded.task_ids, expires_at = excluded.expires_at
@@ -44,9 +50,9 @@ WITH item AS MATERIALIZED (
     RETURNING k.task_ids
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context, client_id, idempotency_key)
+                       request_id, trace_context, client_id, deadline_at, idempotency_key)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           client_id, $14
+           client_id, ends_at, $16
     FROM item WHERE EXISTS (SELECT FROM taken)
     RETURNING 1
 ), due AS (

@@ -1,12 +1,12 @@
 -- name: task_by_id
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
-       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
+       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = $1;
 
 -- name: read_tasks
 -- Many tasks that are asked for at the same moment: one query for the readers of a process.
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
-       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
+       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = ANY($1::bigint[]);
 
 -- name: tasks_by_ids
@@ -17,8 +17,8 @@ SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
 -- Newest first; the id is the key of the page, so pages neither skip nor repeat while tasks arrive. There is no index by
 -- type or queue: over a million rows a page of a rare type takes 0.1 s without one, and both together would make every
 -- submit, claim and completion a third to a half dearer.
-SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at, result,
-       errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
+       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks
 WHERE ($1::bigint IS NULL OR id < $1)
   AND ($2::text IS NULL OR status = $2)
@@ -86,14 +86,14 @@ RETURNING 1;
 
 -- name: replay
 -- A fresh set of attempts for a final task. The attempt number goes on counting, because it is the fencing token. What was
--- lost stays a suspect: it may have failed for killing its workers.
+-- lost stays a suspect: it may have failed for killing its workers. Who wants it once more does so whatever its deadline was.
 WITH target AS (
     SELECT id, status FROM tasks WHERE id = $1 FOR UPDATE
 ), changed AS (
     UPDATE tasks AS t
     SET status = 'pending', attempts_before = t.attempt, max_attempts = t.attempt + t.max_attempts - t.attempts_before,
         losses = least(t.losses, 1), snoozes = 0, run_at = now(), worker_id = NULL, result = NULL, progress = NULL,
-        cancel_requested = false, retry_until = NULL, started_at = NULL, finished_at = NULL, updated_at = now()
+        cancel_requested = false, retry_until = NULL, deadline_at = NULL, started_at = NULL, finished_at = NULL, updated_at = now()
     FROM target
     WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
     RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at, target.status AS status_before
@@ -111,6 +111,30 @@ WITH target AS (
 SELECT target.status AS status_before, (SELECT id FROM recorded) AS audit_id,
        (SELECT pg_notify('bobrai_outbox', '')) AS notified
 FROM target;
+
+-- name: overdue
+-- What waits and may not start any more.
+SELECT id FROM tasks WHERE status = 'pending' AND deadline_at <= now() ORDER BY deadline_at LIMIT $1;
+
+-- name: fail_overdue
+-- Ends these of them. The error is of the attempt before, 0 when there was none.
+WITH late AS MATERIALIZED (
+    SELECT id FROM tasks
+    WHERE id = ANY ($1::bigint[]) AND status || '' = 'pending' AND deadline_at <= now()
+    ORDER BY id FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE tasks AS t
+    SET status = 'failed', finished_at = now(), updated_at = now(),
+        errors = (CASE WHEN jsonb_array_length(t.errors) >= $2 THEN t.errors - 0 ELSE t.errors END)
+                 || jsonb_build_object('attempt', t.attempt, 'type', 'Deadline', 'reason', 'deadline',
+                                       'message', 'the task''s deadline passed while it waited', 'traceback', '',
+                                       'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+    WHERE id = ANY (ARRAY(SELECT id FROM late)) AND status || '' = 'pending'
+    RETURNING id, attempt, type, queue, request_id
+), not_due AS (
+    DELETE FROM outbox WHERE task_id = ANY (ARRAY(SELECT id FROM ended))
+)
+SELECT id, attempt, type, queue, request_id FROM ended;
 
 -- name: prune_tasks
 -- Finished tasks past their retention, in a small batch; as an array, so that no plan joins them with the whole table.

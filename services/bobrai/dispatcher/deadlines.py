@@ -1,0 +1,75 @@
+"""Ends what waits past its deadline, since no attempt may start any more.
+
+In: pending tasks whose deadline has passed. Out: failed tasks with reason `deadline`. What runs at that moment is its
+worker's to stop. A row that cannot be written holds up no other.
+"""
+
+from collections.abc import Sequence
+
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
+from bobrai.domain.task import TaskStatus
+from bobrai.runtime.lifecycle import Stop
+from bobrai.runtime.loop import PeriodicLoop
+from bobrai.settings import Settings
+from bobrai.store import tasks
+from bobrai.store.pool import Database
+from bobrai.telemetry import logs, metrics
+
+log = logs.get_logger(__name__)
+
+BATCH = 1000
+
+
+class Deadlines:
+    """Looks for tasks that are overdue."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._loop = PeriodicLoop("deadlines", settings.dispatcher.reap_seconds, self.run_once)
+
+    async def run(self, stop: Stop) -> None:
+        """End overdue tasks until the process stops."""
+        await self._loop.run(stop)
+
+    async def run_once(self) -> None:
+        """Do one round; raises DatabaseUnavailable, and StoreRejected when a row cannot be written."""
+        while overdue := await tasks.overdue(self._database, limit=BATCH):
+            ended = await self._end(overdue)
+            if len(overdue) < BATCH or not ended:
+                return
+
+    async def _end(self, task_ids: Sequence[int]) -> int:
+        try:
+            return await self._fail(task_ids)
+        except (StoreRejected, DatabaseUnavailable) as error:
+            _of_one_row(error)
+        ended, refused = 0, None
+        for task_id in task_ids:
+            try:
+                ended += await self._fail([task_id])
+            except (StoreRejected, DatabaseUnavailable) as error:
+                refused = _of_one_row(error)
+        if refused is not None:
+            raise refused
+        return ended
+
+    async def _fail(self, task_ids: Sequence[int]) -> int:
+        rows = await tasks.fail_overdue(self._database, task_ids)
+        for row in rows:
+            metrics.TASKS_FINISHED.labels(row["queue"], row["type"], TaskStatus.FAILED.value).inc()
+            log.warning(
+                "task.overdue",
+                task_id=row["id"],
+                attempt=row["attempt"],
+                type=row["type"],
+                queue=row["queue"],
+                request_id=row["request_id"],
+            )
+        return len(rows)
+
+
+def _of_one_row(error: StoreRejected | DatabaseUnavailable) -> StoreRejected | DatabaseUnavailable:
+    """Return an error that each row of the statement may fare better without, and raise any other."""
+    if isinstance(error, StoreRejected) or (error.perhaps_one_row and error.sqlstate):
+        return error
+    raise error
