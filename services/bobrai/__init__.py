@@ -10,16 +10,26 @@ if TYPE_CHECKING:
     from bobrai.domain.errors import PermanentFailure, RetryLater
     from bobrai.domain.retry import Retry
     from bobrai.handlers.context import Context
-    from bobrai.handlers.registry import task
+    from bobrai.handlers.lifespan import Depends
+    from bobrai.handlers.middleware import CallNext
+    from bobrai.handlers.registry import middleware, on_shutdown, on_startup, task
 
 __version__ = "0.1.0"
-__all__ = ["Context", "PermanentFailure", "Retry", "RetryLater", "__version__", "task"]
+__all__ = [
+    "CallNext", "Context", "Depends", "PermanentFailure", "Retry", "RetryLater", "__version__", "middleware",
+    "on_shutdown", "on_startup", "task",
+]  # fmt: skip
 
 _HOMES = {
+    "CallNext": "bobrai.handlers.middleware",
     "Context": "bobrai.handlers.context",
+    "Depends": "bobrai.handlers.lifespan",
     "PermanentFailure": "bobrai.domain.errors",
     "Retry": "bobrai.domain.retry",
     "RetryLater": "bobrai.domain.errors",
+    "middleware": "bobrai.handlers.registry",
+    "on_shutdown": "bobrai.handlers.registry",
+    "on_startup": "bobrai.handlers.registry",
     "task": "bobrai.handlers.registry",
 }
 

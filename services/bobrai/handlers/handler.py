@@ -5,7 +5,7 @@ In: what ``@task`` was given. Out: a call per attempt, for ``worker``, and the T
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ from bobrai.domain import limits
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
-from bobrai.handlers import signature
+from bobrai.handlers import lifespan, signature
 from bobrai.handlers.codec import PayloadCodec, ResultCodec
 from bobrai.handlers.context import Context
 
@@ -58,6 +58,7 @@ class Handler:
         self.deadline_seconds = _deadline(name, deadline)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
+        self.given: Mapping[str, Any] = {}  # by name, while the process has it
         self.where = signature.where(function)
 
     def call(self, ctx: Context, text: str) -> Any:
@@ -65,11 +66,20 @@ class Handler:
 
         Raises InvalidPayload before the function is called.
         """
+        return self.invoke(ctx, self.decode(text))
+
+    def decode(self, text: str) -> Any:
+        """Return the payload as the function takes it, None when it takes none; raises InvalidPayload."""
+        return None if self.signature.payload is None else self.payload_codec.decode(text)
+
+    def invoke(self, ctx: Context, payload: Any) -> Any:
+        """Call the function as ``call`` does, with a payload that is decoded already."""
         wants = self.signature
         if wants.payload is None:
-            return self.function() if wants.context is None else self.function(ctx)
-        payload = self.payload_codec.decode(text)
-        return self.function(payload) if wants.context is None else self.function(ctx, payload)
+            return self.function(**self.given) if wants.context is None else self.function(ctx, **self.given)
+        if wants.context is None:
+            return self.function(payload, **self.given)
+        return self.function(ctx, payload, **self.given)
 
     def encode(self, result: Any) -> str:
         """Return a result as JSON text; raises InvalidResult."""
@@ -95,10 +105,26 @@ class Handler:
                 f"{self.where} has a type that pydantic cannot check: {error.message.splitlines()[0]}"
             ) from error
 
+    @cached_property
+    def dependencies(self) -> dict[str, Callable[..., Any]]:
+        """The start-up functions whose values the function wants, by parameter; raises ConfigurationError."""
+        found = lifespan.wanted_by(self.function, self.signature.named)
+        parameters = inspect.signature(self.function).parameters
+        for name in self.signature.named:
+            if name not in found and parameters[name].default is inspect.Parameter.empty:
+                raise ConfigurationError(
+                    f"{self.where} has the parameter {name!r} after the *, which is not Annotated[…, Depends(…)] on a "
+                    "function with @on_startup"
+                )
+        return found
+
     def resolve(self) -> None:
-        """Read the types of payload and result; raises ConfigurationError when a name in them does not exist."""
+        """Read the types of all parameters and the result.
+
+        Raises ConfigurationError when a name in them does not exist, or a parameter can be given nothing.
+        """
         try:
-            _ = self._codecs
+            _ = self._codecs, self.dependencies
         except NameError as error:
             raise ConfigurationError(
                 f"{self.where} is annotated with a type that cannot be found: {error}; define it at module level"

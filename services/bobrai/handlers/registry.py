@@ -6,7 +6,6 @@ modules that declare nothing are said at start, in words for whoever deploys.
 
 import contextlib
 import importlib
-import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,10 @@ from typing import Any, Literal, TypeVar
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
-from bobrai.handlers import builtin
+from bobrai.handlers import builtin, signature
 from bobrai.handlers.handler import Exceptions, Handler
+from bobrai.handlers.lifespan import Hooks, parameters_of
+from bobrai.handlers.middleware import Middlewares
 from bobrai.telemetry import rendering
 
 _MAX_MESSAGE = 2_000  # characters of an exception's
@@ -29,6 +30,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._handlers = {handler.name: handler for handler in builtin.HANDLERS}
+        self.hooks = Hooks()
+        self.middlewares = Middlewares()
 
     def task(
         self,
@@ -73,12 +76,13 @@ class Registry:
     def add(self, handler: Handler) -> None:
         """Add a handler; raises ConfigurationError when another function has its name."""
         there = self._handlers.get(handler.name)
-        if there is not None and _origin(there) != _origin(handler):
+        # A module that is imported again (under another name, or reloaded) declares the same function once more.
+        if there is not None and signature.origin(there.function) != signature.origin(handler.function):
             raise ConfigurationError(
                 f"the type {handler.name!r} is declared twice: by {there.where} and by {handler.where}"
             )
         with contextlib.suppress(NameError):  # a type that the module defines further down: `resolve` reads it again
-            _ = handler.payload_codec
+            _ = handler.payload_codec, handler.dependencies
         self._handlers[handler.name] = handler
 
     def get(self, name: str) -> Handler | None:
@@ -90,10 +94,13 @@ class Registry:
         return [self._handlers[name].task_type for name in sorted(self._handlers)]
 
     def resolve(self) -> None:
-        """Read the types of every handler; raises ConfigurationError when one cannot be."""
+        """Read the types of every handler and start-up function; raises ConfigurationError when one cannot be."""
         for handler in self._handlers.values():
             handler.resolve()
+            self.hooks.check(handler.where, handler.dependencies.values())
             _ = handler.task_type
+        for function in self.hooks.in_order():
+            self.hooks.check(signature.where(function), parameters_of(function).values())
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers.values())
@@ -102,14 +109,11 @@ class Registry:
         return len(self._handlers)
 
 
-def _origin(handler: Handler) -> tuple[str, int]:
-    # A module that is imported again (under another name, or reloaded) declares the same function once more.
-    code = inspect.unwrap(handler.function).__code__
-    return code.co_filename, code.co_firstlineno
-
-
 default = Registry()
 task = default.task
+on_startup = default.hooks.on_startup
+on_shutdown = default.hooks.on_shutdown
+middleware = default.middlewares.middleware
 
 
 def load(modules: Sequence[str]) -> Registry:

@@ -13,7 +13,7 @@ from typing import Any
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.context import Context
 
-_SHAPES = "(ctx, payload), (payload), (ctx) or ()"
+_SHAPES = "(ctx, payload), (payload), (ctx) or (), and after a * what is Annotated[…, Depends(…)]"
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -24,6 +24,13 @@ class Signature:
     is_async: bool
     context: str | None
     payload: str | None
+    named: tuple[str, ...] = ()  # after the ``*``: what the process has for its handlers
+
+
+def origin(function: Callable[..., Any]) -> tuple[str, int]:
+    """Return where a function's code is: the same function of a module that was imported twice has the same."""
+    code = inspect.unwrap(function).__code__
+    return code.co_filename, code.co_firstlineno
 
 
 def where(function: Callable[..., Any]) -> str:
@@ -39,7 +46,7 @@ def read(function: Callable[..., Any]) -> Signature:
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{where(function)} is a generator; a handler returns its result, it cannot yield")
-    names = _positional(function)
+    names, named = _names(function)
     # A decorator's plain wrapper around an `async def` still returns its coroutine.
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))
     if len(names) > 2:
@@ -47,20 +54,23 @@ def read(function: Callable[..., Any]) -> Signature:
     if len(names) == 2:
         if _is_context(function, names[1]):
             raise ConfigurationError(f"{where(function)} takes the context second; it comes first: (ctx, payload)")
-        return Signature(is_async, names[0], names[1])
+        return Signature(is_async, names[0], names[1], named)
     if len(names) == 1 and (names[0] == "ctx" or _is_context(function, names[0])):
-        return Signature(is_async, names[0], None)
-    return Signature(is_async, None, names[0] if names else None)
+        return Signature(is_async, names[0], None, named)
+    return Signature(is_async, None, names[0] if names else None, named)
 
 
-def _positional(function: Callable[..., Any]) -> list[str]:
-    names = []
+def _names(function: Callable[..., Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the parameters that are given by position and by name."""
+    names, named = [], []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in _POSITIONAL:
             names.append(name)
-        elif parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is inspect.Parameter.empty:
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            named.append(name)
+        else:
             raise ConfigurationError(f"{where(function)} has the parameter {parameter}; a handler takes {_SHAPES}")
-    return names
+    return names, tuple(named)
 
 
 def _is_context(function: Callable[..., Any], name: str) -> bool:

@@ -109,6 +109,9 @@ class WorkerSettings(Group):
     heartbeat_seconds: Seconds = Field(
         2.0, description="Period of the lease's renewal, which also reads cancel wishes."
     )
+    startup_seconds: Seconds = Field(
+        300.0, description="Time for the start-up functions of handlers; a process that needs longer ends."
+    )
     drain_seconds: Seconds = Field(
         30.0, description="Time for running tasks to finish after SIGTERM; the rest is given back."
     )

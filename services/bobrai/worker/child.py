@@ -15,7 +15,6 @@ from bobrai.domain.task import Claim
 from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
 from bobrai.worker.output import Output
 
-START_SECONDS: Final = 120.0  # for the imports of all handlers, on a busy machine
 _EXIT_SECONDS: Final = 2.0  # between the end of the connection and that of the process
 
 
@@ -58,10 +57,10 @@ class Child:
         self.has_leftovers = False  # something of theirs may go on in there
         self.resident_bytes = 0  # at the end of the last one
 
-    async def come_up(self) -> None:
-        """Return once it can run something; raises ProcessDied."""
+    async def come_up(self, seconds: float) -> None:
+        """Return once it can run something; raises ProcessDied, also when that takes longer."""
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(seconds):
                 message = await self._channel.receive()
         except TimeoutError:
             message = None

@@ -21,7 +21,7 @@ from bobrai.runtime import event_loop, forks
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.telemetry.spans import AttemptSpan
-from bobrai.worker import alone, meters, outcomes, telling
+from bobrai.worker import alone, calling, meters, outcomes, telling
 from bobrai.worker.attempt import Attempt, Claimed, Settleable, StopCause, fields_of
 from bobrai.worker.channel import Ended
 from bobrai.worker.child import ProcessDied
@@ -65,6 +65,7 @@ class Executor:
         self._stuck: set[asyncio.Task[None]] = set()
         self._unknown: set[str] = set()
         self._registry = registry
+        self._middlewares = registry.middlewares.all
         self._progress = progress
         self._speeds = speeds
         self._new_transaction = new_transaction
@@ -221,25 +222,23 @@ class Executor:
         if attempt.span is not None:
             attempt.span.enter()
         claim, handler = attempt.claim, attempt.handler
-        outcome: Outcome | None
+        error: BaseException | None = None
         event_loop.inside_handler.set(True)
         try:
-            if handler.is_async:
+            if handler.is_async and not self._middlewares:
                 value = await handler.call(attempt.context, claim.payload)
-                forks.end_if_child(None)
             else:
-                value, error = await self._threads.run(partial(handler.call, attempt.context, claim.payload))
-                if error is not None:
-                    event_loop.inside_handler.set(False)
-                    self._finish(attempt, self._ended_by(attempt, error))
-                    return
-            checkpoint("worker.handled")
-            result = handler.encode(value)
-        except BaseException as error:  # noqa: BLE001 - also SystemExit, or a CancelledError of the handler's own
+                value, error = await calling.call(attempt, self._threads, self._middlewares)
             forks.end_if_child(error)
-            outcome = self._ended_by(attempt, error)
-        else:
-            outcome = outcomes.done(claim, result) if attempt.cause is None else self._ended_by(attempt, None)
+            if error is None:
+                checkpoint("worker.handled")
+                result = handler.encode(value)
+        except BaseException as raised:  # noqa: BLE001 - also SystemExit, or a CancelledError of the handler's own
+            forks.end_if_child(raised)
+            error = raised
+        returned = error is None and attempt.cause is None
+        outcome = outcomes.done(claim, result) if returned else self._ended_by(attempt, error)
+        del error  # with its traceback it leads back to this frame
         event_loop.inside_handler.set(False)
         if attempt.transaction is None:
             self._finish(attempt, outcome)

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from bobrai.domain.task import Outcome
 from bobrai.handlers.registry import Registry
@@ -28,6 +28,7 @@ from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
 from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import Executor
 from bobrai.worker.lease import Lease
+from bobrai.worker.lifespan import STOP_SECONDS, Lifespan
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.transaction import AttemptTransaction
 
@@ -70,7 +71,9 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     # As in the worker: handlers that use threads of asyncio need as many, and ones that heal.
     asyncio.get_running_loop().set_default_executor(threads)
     tending = asyncio.create_task(_tend(threads))
-    results.leftovers.expect_threads()
+    lifespan = Lifespan(registry)
+    await lifespan.start(settings.worker.startup_seconds)
+    results.leftovers.expect()
     channel.send(Ready())
     task_id = 0
     while (message := await channel.receive()) is not None:
@@ -87,6 +90,7 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     tending.cancel()
     if executor.unsettled:
         os._exit(1)  # the worker is gone, and nobody wants to know any more
+    await lifespan.stop(STOP_SECONDS)
     await database.close()
 
 
@@ -101,16 +105,17 @@ class Leftovers:
 
     def __init__(self, executor: DefaultExecutor) -> None:
         self._executor = executor
-        self._expected: set[threading.Thread] = set()
+        self._threads: set[threading.Thread] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def expect_threads(self) -> None:
-        """Take those that run now for nobody's leftovers, as those that the modules of handlers have started."""
-        self._expected = set(threading.enumerate())
+    def expect(self) -> None:
+        """Take what runs now for nobody's leftovers: modules and start-up functions of handlers have started it."""
+        self._threads, self._tasks = set(threading.enumerate()), asyncio.all_tasks()
 
     def __bool__(self) -> bool:
-        if asyncio.all_tasks() or self._executor.is_running:
+        if not asyncio.all_tasks() <= self._tasks or self._executor.is_running:
             return True
-        threads = (each.name for each in threading.enumerate() if each not in self._expected)
+        threads = (each.name for each in threading.enumerate() if each not in self._threads)
         return not all(name.startswith(_OUR_THREADS) for name in threads)
 
 

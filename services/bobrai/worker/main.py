@@ -5,6 +5,8 @@ worker recycles itself, and the drain is over. RabbitMQ and PostgreSQL may be aw
 """
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from bobrai.broker.port import Broker
 from bobrai.domain.errors import StoreRejected, Unavailable
@@ -16,6 +18,7 @@ from bobrai.settings import Settings
 from bobrai.store import queues, task_types
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
+from bobrai.worker.lifespan import STOP_SECONDS, Lifespan
 from bobrai.worker.worker import Worker
 
 log = logs.get_logger(__name__)
@@ -24,7 +27,8 @@ log = logs.get_logger(__name__)
 async def serve(settings: Settings, broker: Broker, registry: Registry, stop: Stop) -> None:
     """Run handlers until the process should end.
 
-    Raises ConfigurationError for a wrong address, a taken health port, or a type that cannot be announced.
+    Raises ConfigurationError for a wrong address, a taken health port, a type that cannot be announced, or a start-up
+    function that fails.
     """
     registry.resolve()
     database = Database(settings.database, name="bobrai-worker")
@@ -45,18 +49,22 @@ async def serve(settings: Settings, broker: Broker, registry: Registry, stop: St
     health.start()
     own_stop = Stop()  # also set when the worker recycles itself
     forwarding = asyncio.create_task(_forward(stop, own_stop))
+    lifespan = Lifespan(registry)
     try:
-        worker.heartbeat.start()
-        await broker.start()
-        announced = await _announce(database, registry, settings, own_stop)
-        if announced and await _registered(worker, own_stop):
-            worker.consume()
-            await worker.tend_until(own_stop)
-        await worker.drain()
+        starting_up = lifespan.start(settings.worker.startup_seconds)
+        if await _unless_stopped(starting_up, own_stop):
+            worker.heartbeat.start()
+            await broker.start()
+            announced = await _announce(database, registry, settings, own_stop)
+            if announced and await _unless_stopped(worker.registered(), own_stop):
+                worker.consume()
+                await worker.tend_until(own_stop)
+            await worker.drain()
     finally:
         forwarding.cancel()
         await worker.heartbeat.stop()
         worker.executor.close()
+        await lifespan.stop(STOP_SECONDS)
         await database.close()
         await handlers_database.close()
         health.stop()
@@ -68,13 +76,16 @@ async def _forward(outer: Stop, inner: Stop) -> None:
     inner.request(outer.reason)
 
 
-async def _registered(worker: Worker, stop: Stop) -> bool:
-    """Wait for the lease; returns False when the process should end before it is there."""
-    waiting = asyncio.ensure_future(worker.registered())
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
+    """Wait for the end of some work, as for the lease; returns False when the process should end before that."""
+    waiting = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
     stopping.cancel()
+    if not waiting.done():
+        waiting.cancel()
+        return False
+    waiting.result()
     return not stop.is_set()
 
 

@@ -23,13 +23,14 @@ from bobrai.settings import Settings
 from bobrai.telemetry import logs
 from bobrai.worker import fork_server
 from bobrai.worker.channel import Channel, send_settings
-from bobrai.worker.child import START_SECONDS, Child, Process, ProcessDied
+from bobrai.worker.child import Child, Process, ProcessDied
 from bobrai.worker.output import Output
 
 log = logs.get_logger(__name__)
 
 # Where we are found this process knows, and a new one need not: it may have been the current folder.
 _PROGRAM: Final = f"import sys; sys.path.append({str(Path(bobrai.__file__).parents[1])!r}); import bobrai.__main__"
+_IMPORT_SECONDS: Final = 120.0  # for all handlers, on a busy machine
 _folder: Path | None = None  # None: where this process is at the moment
 
 
@@ -67,7 +68,7 @@ class Starter:
                 raise ProcessDied(f"could not be started: {error}") from error
             undone.pop_all()
         try:
-            await child.come_up()
+            await child.come_up(_IMPORT_SECONDS + self._settings.worker.startup_seconds)
         except BaseException:  # also a cancel: the worker may not wait for the imports
             child.kill()
             child.close()
@@ -180,7 +181,7 @@ class _ForkServer:
         try:
             send_settings(ours, settings)
             ours.setblocking(False)  # noqa: FBT003 - it takes no keywords
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(_IMPORT_SECONDS):
                 told = await asyncio.get_running_loop().sock_recv(ours, fork_server.TOLD.size)
         except BaseException as error:
             process.kill()
@@ -203,7 +204,7 @@ class _ForkServer:
         asked: asyncio.Future[_Forked] = self._loop.create_future()
         socket.send_fds(self._connection, [fork_server.WISH.pack(fork_server.FORK, 0)], descriptors)
         self._asked.append(asked)
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(_IMPORT_SECONDS):
             return await asyncio.shield(asked)  # nobody else can take the answer away
 
     def close(self) -> None:

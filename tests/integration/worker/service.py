@@ -29,6 +29,7 @@ class RunningWorker:
     def __init__(self, serving: "asyncio.Task[None]", stop: Stop, made: list[Worker]) -> None:
         self.serving = serving
         self.stop = stop
+        self.has_ended = False  # and the test knows how
         self._made = made
 
     @property
@@ -43,7 +44,10 @@ class RunningWorker:
 
     async def ended(self, timeout: float = 20) -> None:
         """Wait until it has drained; raises what it raised."""
-        await asyncio.wait_for(asyncio.shield(self.serving), timeout)
+        try:
+            await asyncio.wait_for(asyncio.shield(self.serving), timeout)
+        finally:
+            self.has_ended = self.serving.done()
 
 
 class Service:
@@ -93,15 +97,16 @@ class Service:
 
         async def end() -> None:
             stop.request("the test is over")
-            await asyncio.wait_for(serving, 30)
+            if not running.has_ended:
+                await asyncio.wait_for(serving, 30)
             await broker.close()
 
+        running = RunningWorker(serving, stop, made)
         self._stack.push_async_callback(end)
         try:
             await eventually(lambda: made or serving.done())
         finally:
             worker_main.Worker = original  # type: ignore[misc]
-        running = RunningWorker(serving, stop, made)
         if wait:
             await eventually(lambda: running.inside.is_consuming and running.id, message="the worker consumes")
         return running

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+import bobrai
 from bobrai.domain.errors import ClaimLost
 from bobrai.domain.task import OutcomeKind
 from bobrai.handlers.registry import Registry
@@ -31,9 +32,10 @@ from tests.support.eventually import eventually
 
 MODULE = """
 import asyncio, ctypes, os, pathlib, signal, sys, threading, time
-from bobrai import Context, PermanentFailure, RetryLater, task
+from typing import Annotated
+from bobrai import Context, Depends, PermanentFailure, RetryLater, middleware, on_startup, task
 
-THREADS, NOW = pathlib.Path("threads"), pathlib.Path("now")
+THREADS, NOW, BAD = pathlib.Path("threads"), pathlib.Path("now"), pathlib.Path("bad")
 if THREADS.exists():
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -92,6 +94,24 @@ async def writes_and_fails(ctx: Context, payload: int) -> str:
 @everywhere("asks-for-a-transaction")
 def asks_for_a_transaction(ctx: Context) -> None:
     ctx.transaction()
+
+@on_startup
+async def opened_in():
+    if BAD.exists():
+        raise ValueError("no")
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    asyncio.get_running_loop().create_task(asyncio.sleep(600))
+    yield os.getpid()
+    pathlib.Path(f"closed-in-{os.getpid()}").touch()
+
+@middleware
+async def marked(ctx, payload, call_next):
+    value = await call_next(payload)
+    return f"{value} marked" if ctx.type == "has-what-was-opened" else value
+
+@in_process("has-what-was-opened")
+def has_what_was_opened(*, pid: Annotated[int, Depends(opened_in)]) -> str:
+    return f"{pid} {os.getpid()}"
 
 @in_process("pid")
 def pid() -> int:
@@ -210,7 +230,9 @@ def settings(database: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
 def registry(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """The handlers of the module, as this process knows them."""
     registry = Registry()
-    monkeypatch.setattr("bobrai.task", registry.task, raising=False)
+    monkeypatch.setitem(bobrai.__dict__, "task", registry.task)
+    monkeypatch.setitem(bobrai.__dict__, "on_startup", registry.hooks.on_startup)
+    monkeypatch.setitem(bobrai.__dict__, "middleware", registry.middlewares.middleware)
     module = ModuleType("several")
     exec(compile(MODULE, "several.py", "exec"), module.__dict__)
     return registry
@@ -487,6 +509,29 @@ async def test_without_a_process_a_task_is_given_back_and_never_runs_in_the_work
     outcome = await outcome_of(executor, "pid")
     assert (outcome.kind, outcome.delay_seconds > 0) == (OutcomeKind.INTERRUPTED, True)
     assert executor.running == 0
+
+
+async def test_each_process_has_what_was_started_in_it_and_ends_it(make: Make, tmp_path: Path) -> None:
+    executor = make(process_max_tasks=1)
+    results = [json.loads((await outcome_of(executor, "has-what-was-opened")).result) for _ in range(2)]
+    pids = {result.split()[0] for result in results}
+    assert results == [f"{pid} {pid} marked" for pid in dict.fromkeys(result.split()[0] for result in results)]
+    assert len(pids) == 2
+    await eventually(lambda: all((tmp_path / f"closed-in-{pid}").exists() for pid in pids))
+
+
+async def test_what_start_up_functions_have_begun_is_nobodys_leftover(executor: Executor) -> None:
+    assert (await outcome_of(executor, "pid")).kind is OutcomeKind.DONE
+    with captured() as lines:
+        assert (await outcome_of(executor, "ends", '"exit"')).error.reason == "crashed"
+    assert [line["runs_again"] for line in lines if line["event"] == "isolation.died"] == [False]
+
+
+async def test_a_start_up_that_fails_in_a_process_gives_the_task_back(executor: Executor, tmp_path: Path) -> None:
+    (tmp_path / "bad").touch()
+    assert (await outcome_of(executor, "pid")).kind is OutcomeKind.INTERRUPTED
+    (tmp_path / "bad").unlink()
+    assert (await outcome_of(executor, "pid")).kind is OutcomeKind.DONE
 
 
 async def test_what_a_handler_prints_becomes_lines_of_its_attempt(executor: Executor) -> None:

@@ -143,7 +143,7 @@ def test_what_the_declaration_calls_non_retryable_fails_at_once(
 
 
 def test_a_wish_to_come_again_is_granted_whatever_the_declaration_calls_non_retryable() -> None:
-    assert summary(outcomes.raised(claim(), RetryLater(9), (Exception,))) == (OutcomeKind.RETRY, "retry_later", 9)
+    assert summary(outcomes.raised(claim(), RetryLater(9), (Exception,))) == (OutcomeKind.SNOOZE, "retry_later", 9)
 
 
 def test_class_that_an_exception_only_claims_to_have_decides_nothing() -> None:
