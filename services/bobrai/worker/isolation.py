@@ -6,14 +6,23 @@ on, so that the next death names its culprit and hurts nobody else: of these as 
 
 from collections.abc import Callable
 
+from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.task import Claim
 from bobrai.handlers.handler import Handler
+from bobrai.handlers.registry import Registry, default
 from bobrai.settings import Settings
 from bobrai.telemetry import metrics
 from bobrai.worker import memory
 from bobrai.worker.guard import MemoryGuard
 from bobrai.worker.place import Around, Place
 from bobrai.worker.processes import Processes
+
+
+def check(registry: Registry) -> None:
+    """Raise ConfigurationError when a type runs in processes and is in no module, where another could find it."""
+    for handler in registry if registry is not default else ():
+        if handler.runs_in == "process":
+            raise ConfigurationError(f"{handler.where} runs in a process: declare it with bobrai.task, in a module")
 
 
 class Isolation:

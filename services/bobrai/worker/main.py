@@ -18,6 +18,7 @@ from bobrai.settings import Settings
 from bobrai.store import queues, task_types
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs
+from bobrai.worker import isolation
 from bobrai.worker.lifespan import STOP_SECONDS, Lifespan
 from bobrai.worker.worker import Worker
 
@@ -31,6 +32,7 @@ async def serve(settings: Settings, broker: Broker, registry: Registry, stop: St
     function that fails.
     """
     registry.resolve()
+    isolation.check(registry)
     database = Database(settings.database, name="bobrai-worker")
     handlers_database = Database(settings.database, name="bobrai-handlers")
     await database.open()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bobrai.broker.port import Broker
-from bobrai.domain.errors import ConfigurationError, StoreRejected, Unavailable
+from bobrai.domain.errors import StoreRejected, Unavailable
 from bobrai.domain.message import Hint
 from bobrai.handlers import registry as handlers
 from bobrai.handlers.registry import Registry
@@ -59,7 +59,8 @@ class Worker:
         self._speeds = Speeds(slots)
         places = asyncio.Semaphore(settings.database.pool_size)
         reports = ProgressReports(database, self.lease)
-        self._isolation = _isolation(settings, registry, reports)
+        # Handlers that were declared elsewhere than in modules cannot be found by another process.
+        self._isolation = Isolation(settings, reports.report) if registry is handlers.default else None
         self.executor = Executor(
             registry,
             slots,
@@ -247,16 +248,3 @@ class Worker:
                 log.warning("worker.hints_unreleased", count=len(hints), error=str(error))
             else:
                 intake.released(hints)
-
-
-def _isolation(settings: Settings, registry: Registry, reports: ProgressReports) -> Isolation | None:
-    """Return the processes of a worker; None for handlers that no other process can find, as they are in no module.
-
-    Raises ConfigurationError when one of them has to run in a process.
-    """
-    if registry is handlers.default:
-        return Isolation(settings, reports.report)
-    for handler in registry:
-        if handler.runs_in == "process":
-            raise ConfigurationError(f"{handler.where} runs in a process: declare it with bobrai.task, in a module")
-    return None

@@ -13,8 +13,11 @@ import sentry_sdk
 
 import bobrai
 from bobrai import CallNext, Context, Depends, PermanentFailure
+from bobrai.broker.memory import MemoryBroker
 from bobrai.domain.errors import ConfigurationError
+from bobrai.runtime.lifecycle import Stop
 from bobrai.telemetry.logs import captured
+from bobrai.worker import main as worker_main
 from tests.integration.worker.service import Service
 from tests.support.eventually import eventually
 
@@ -290,3 +293,11 @@ class Transport(sentry_sdk.Transport):
 
     def capture_envelope(self, envelope: Any) -> None:
         self._sent.append(envelope.get_event())
+
+
+async def test_a_type_in_processes_that_no_other_process_can_find_is_refused(service: Service) -> None:
+    @service.task("hidden", runs_in="process")
+    def hidden() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"hidden runs in a process: declare it with bobrai.task, in a module"):
+        await worker_main.serve(service.settings(), MemoryBroker(), service.registry, Stop())

@@ -297,3 +297,26 @@ def test_module_that_cannot_be_used_is_named_with_the_reason(
 def test_module_that_does_not_exist_is_said_so(name: str) -> None:
     with pytest.raises(ConfigurationError, match="there is no module"):
         registry.load([name])
+
+
+def test_where_a_handler_runs_and_its_memory_are_kept() -> None:
+    handler = Handler(_payload, "large", runs_in="process", memory_mb=512)
+    assert (handler.runs_in, handler.memory_bytes) == ("process", 512 * 1024 * 1024)
+    assert (Handler(_payload, "small").runs_in, Handler(_payload, "small").memory_bytes) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"runs_in": "thread"}, "runs_in of type 't' must be \"process\""),
+        ({"memory_mb": 512}, 'needs runs_in="process"'),
+        ({"runs_in": "process", "memory_mb": "512"}, "must be a whole number of MiB"),
+        ({"runs_in": "process", "memory_mb": True}, "must be a whole number of MiB"),
+        ({"runs_in": "process", "memory_mb": 63}, "must be 64 to 1048576, not 63"),
+        ({"runs_in": "process", "memory_mb": 1024 * 1024 + 1}, "must be 64 to 1048576"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Handler(_payload, "t", **more)
+    assert words in str(caught.value)
