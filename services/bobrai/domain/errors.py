@@ -203,9 +203,9 @@ class RetryLater(BobraiError):
     """
 
     def __init__(self, delay: float, reason: str = "") -> None:
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= 366 * 86_400:
+            raise ValueError(f"delay must be a number of seconds, from 0 to 366 days, not {delay!r}")
         super().__init__(reason or f"the handler asked for a retry in {delay:g} s")
-        if not 0 <= delay <= 366 * 86_400:
-            raise ValueError(f"delay must be between 0 seconds and 366 days, not {delay!r}")
         self.delay = delay
 
 

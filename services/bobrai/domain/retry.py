@@ -31,6 +31,7 @@ class Retry:
         if self.max_attempts is None:
             default = DEFAULT_MAX_ATTEMPTS if self.retry_for_seconds is None else limits.MAX_ATTEMPTS
             object.__setattr__(self, "max_attempts", default)
+        self._check_numbers()
         if not 1 <= self.max_attempts <= limits.MAX_ATTEMPTS:
             raise ValueError(f"max_attempts must be 1 to {limits.MAX_ATTEMPTS}, not {self.max_attempts}")
         if not 0 <= self.delay_seconds <= limits.MAX_DELAY_SECONDS:
@@ -45,6 +46,14 @@ class Retry:
             raise ValueError(
                 f"retry_for_seconds must be above 0, up to {limits.MAX_DELAY_SECONDS}, not {self.retry_for_seconds}"
             )
+
+    def _check_numbers(self) -> None:
+        if type(self.max_attempts) is not int:
+            raise ValueError(f"max_attempts must be a whole number, not {self.max_attempts!r}")
+        for name in ("delay_seconds", "factor", "max_delay_seconds", "jitter", "retry_for_seconds"):
+            value = getattr(self, name)
+            if type(value) not in {int, float} and (value is not None or name != "retry_for_seconds"):
+                raise ValueError(f"{name} must be a number, not {value!r}")
 
     def delay_after(self, failures: int, uniform: Callable[[], float] = random.random) -> float:
         """Return the wait in seconds after the given number of failed attempts (1 = the first one failed).

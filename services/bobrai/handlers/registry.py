@@ -6,11 +6,14 @@ modules that declare nothing are said at start, in words for whoever deploys.
 
 import contextlib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import bobrai
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
@@ -20,6 +23,7 @@ from bobrai.handlers.lifespan import Hooks, parameters_of
 from bobrai.handlers.middleware import Middlewares
 from bobrai.telemetry import rendering
 
+_OURS = str(Path(bobrai.__file__).parent) + os.sep
 _MAX_MESSAGE = 2_000  # characters of an exception's
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -102,6 +106,11 @@ class Registry:
         for function in self.hooks.in_order():
             self.hooks.check(signature.where(function), parameters_of(function).values())
 
+    def declared(self) -> list[Callable[..., Any]]:
+        """Return the functions of all handlers, hooks and middleware."""
+        handlers = [handler.function for handler in self._handlers.values()]
+        return [*handlers, *self.hooks.startups, *self.hooks.shutdowns, *self.middlewares.all]
+
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._handlers.values())
 
@@ -122,10 +131,10 @@ def load(modules: Sequence[str]) -> Registry:
     Raises ConfigurationError when a module cannot be imported, declares no handler, or declares one that cannot work.
     """
     for module in modules:
-        before = set(default)
+        before = set(default.declared())
         _import(module)
-        ours = (each.function.__module__ for each in default)
-        if set(default) == before and not any(name == module or name.startswith(f"{module}.") for name in ours):
+        ours = (function.__module__ for function in default.declared())
+        if set(default.declared()) == before and not any(f"{name}.".startswith(f"{module}.") for name in ours):
             raise ConfigurationError(
                 f'BOBRAI_HANDLERS names {module!r}, which declares no handler; put @task("name") on a function there'
             )
@@ -157,5 +166,8 @@ def _broken(module: str, error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    # Not where one of our checks stands, but what it was asked for.
+    theirs = (each for each in reversed(frames) if not each.filename.startswith((_OURS, "<")))
+    last = next(theirs, frames[-1])
     return f"{last.filename}, line {last.lineno}"

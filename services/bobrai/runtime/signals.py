@@ -74,6 +74,11 @@ def listen(listener: Listener, on_killed: Listener) -> None:
         listener(_received[0])
 
 
+def was_received() -> bool:
+    """Return whether a signal has come that ends this process, so that another one would end it at once."""
+    return bool(_received)
+
+
 def code_of_early_end() -> int | None:
     """Return the exit code of a process that a signal ended before anybody listened, and None in all others.
 

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
+
 from bobrai.domain.task import TaskType
-from bobrai.store.pool import Database, Executor, column
+from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
 from bobrai.store.records import retry_text, retry_value
+from bobrai.telemetry import logs
+
+log = logs.get_logger(__name__)
 
 _ANNOUNCE = statement("announce_types")
 _ALL = statement("task_types")
@@ -18,6 +23,9 @@ _TOUCH = statement("touch_types")
 _FORGET = statement("forget_types")
 
 _LOOK_TIMEOUT_SECONDS = 30.0  # enough for many millions that wait
+
+
+_unreadable: set[str] = set()  # types of which that is said already
 
 
 class Announced(NamedTuple):
@@ -44,23 +52,32 @@ async def announce(database: Executor, types: Sequence[TaskType]) -> None:
 
 
 async def announced(database: Executor) -> list[Announced]:
-    """Return every announced type with the moment of its announcement, by name."""
-    return [
-        Announced(
-            TaskType(
-                name=row["name"],
-                queue=row["queue"],
-                description=row["description"],
-                payload_schema=row["payload_schema"],
-                result_schema=row["result_schema"],
-                retry=retry_value(row["retry"]),
-                timeout_seconds=row["timeout_seconds"],
-                deadline_seconds=row["deadline_seconds"],
-            ),
-            row["announced_at"],
-        )
-        for row in await database.fetch(_ALL)
-    ]
+    """Return every announced type with the moment of its announcement, by name.
+
+    One that cannot be read, as what another release has announced, is logged and left out: it is in nobody's way.
+    """
+    found = []
+    for row in await database.fetch(_ALL):
+        try:
+            found.append(Announced(_value(row), row["announced_at"]))
+        except msgspec.DecodeError as error:
+            if row["name"] not in _unreadable:
+                _unreadable.add(row["name"])
+                log.error("types.unreadable", type=row["name"], error=str(error))  # noqa: TRY400 - it says all
+    return found
+
+
+def _value(row: Record) -> TaskType:
+    return TaskType(
+        name=row["name"],
+        queue=row["queue"],
+        description=row["description"],
+        payload_schema=row["payload_schema"],
+        result_schema=row["result_schema"],
+        retry=retry_value(row["retry"]),
+        timeout_seconds=row["timeout_seconds"],
+        deadline_seconds=row["deadline_seconds"],
+    )
 
 
 async def every(database: Executor) -> list[TaskType]:

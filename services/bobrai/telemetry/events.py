@@ -100,6 +100,9 @@ EVENTS: Final[dict[str, Event]] = {
     "queue.undeleted": Event(
         "warning", "RabbitMQ does not delete a removed queue, `reason` says why; said once, it is tried again."
     ),
+    "types.unreadable": Event(
+        "error", "What was announced of a `type` cannot be read, `error` says why: it is taken for an unknown one."
+    ),
     "types.forgotten": Event("info", "No worker has had these task types for the retention; they are known no more."),
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
@@ -138,6 +141,9 @@ EVENTS: Final[dict[str, Event]] = {
         "info",
         "A module of handlers starts `threads` when it is imported, so that processes cannot be forked: each is "
         "started and imports the modules by itself.",
+    ),
+    "isolation.slow": Event(
+        "warning", "A process has not come up for 10 s: handlers' modules or start-up functions take long."
     ),
     "isolation.not_warm": Event("warning", "A spare process did not come up, `error` says why."),
     "isolation.failed": Event(

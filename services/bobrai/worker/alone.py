@@ -24,8 +24,10 @@ ANSWER_SECONDS: Final = 0.5  # for a process to say that its attempt has ended
 async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | None:
     """Let a process run the attempt; raises ProcessDied when it was to end.
 
-    ``grace_seconds`` is what the handler has to end after its timeout.
+    ``grace_seconds`` is what the handler has to end after its timeout. When something else may be to blame for the
+    death of its process it starts once more, but no third time: it may be its own doing.
     """
+    runs_again = False
     while await place.prepare():
         attempt.started = time.monotonic()
         # The process keeps the timeout by itself; this is for one that cannot.
@@ -38,9 +40,9 @@ async def run(attempt: Attempt, place: Place, grace_seconds: float) -> Ended | N
                 raise
             if attempt.timer is not None:
                 attempt.timer.cancel()
-            again = isinstance(error, ProcessProvesNothing)
-            log.warning("isolation.died", error=str(error), runs_again=again, **attempt.fields())
-            if not again:
+            runs_again = not runs_again and isinstance(error, ProcessProvesNothing)
+            log.warning("isolation.died", error=str(error), runs_again=runs_again, **attempt.fields())
+            if not runs_again:
                 return Ended(_died(attempt, place, error))
     return None
 

@@ -104,6 +104,11 @@ class Attempt(Claimed):
         """The trace that shows this attempt; empty when none does."""
         return "" if self.span is None else self.span.trace_id
 
+    @property
+    def waits_for_process(self) -> bool:
+        """Whether its handler has not begun, for want of a process."""
+        return self.place is not None and self.task is not None and not self.place.is_prepared
+
     def begin(self, services: Services) -> Context:
         """Note the start and make the handler's context."""
         self.started = time.monotonic()

@@ -47,13 +47,15 @@ class Progress(msgspec.Struct, tag=True):
 class Ended(msgspec.Struct, tag=True):
     """To the worker: how the attempt ended. None: its claim was lost. ``written``: the outcome is committed.
 
-    ``leftovers`` says whether something that a handler has started may go on in the process, ``resident_bytes`` what
-    that takes now, and ``peak_bytes`` what it took at most during the attempt; 0 where that cannot be known.
+    ``leftovers`` says whether something that a handler has started may go on in the process, ``is_worn`` whether the
+    next one would find it changed, ``resident_bytes`` what it takes now, and ``peak_bytes`` what it took at most during
+    the attempt; 0 where that cannot be known.
     """
 
     outcome: Outcome | None
     written: bool = False
     leftovers: bool = False
+    is_worn: bool = False
     resident_bytes: int = 0
     peak_bytes: int = 0
 

@@ -152,9 +152,11 @@ class Executor:
             self._stop(attempt, StopCause.INTERRUPTED)
 
     def give_back_ready(self) -> None:
-        """Give back what is claimed and waits for a slot, uncounted."""
+        """Give back what is claimed and waits for a slot or a process, uncounted."""
         while self._ready:
             self._give_back(self._ready.popleft())
+        for attempt in [each for each in self._attempts.values() if each.waits_for_process]:
+            self._stop(attempt, StopCause.INTERRUPTED)
 
     def close(self) -> None:
         """Let go of what does not end: the event loop must not wait for it."""
@@ -252,16 +254,15 @@ class Executor:
         except ProcessDied:
             ended = Ended(self._ended_by(attempt, None))
         if ended is not None:
-            outcome = None if attempt.cause is StopCause.LOST else ended.outcome
-            self._finish(attempt, outcome, written=ended.written)
-            return
-        if place.is_declared:  # it may not hurt those that run here
+            lost = attempt.cause is StopCause.LOST
+            self._finish(attempt, None if lost else ended.outcome, written=ended.written)
+        elif place.is_declared:  # it may not hurt those that run here
             self._finish(attempt, self._ended_by(attempt, None) if attempt.cause else outcomes.no_place(attempt.claim))
-            return
-        attempt.place = None
-        place.leave()
-        self._set_timer(attempt)
-        await self._run(attempt)
+        else:
+            attempt.place = None
+            place.leave()
+            self._set_timer(attempt)
+            await self._run(attempt)
 
     def _grace_of(self, attempt: Attempt) -> float:
         in_process = attempt.handler.runs_in == "process"

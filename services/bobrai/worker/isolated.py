@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from bobrai.domain.task import Outcome
 from bobrai.handlers.registry import Registry
@@ -31,10 +31,10 @@ from bobrai.worker.lease import Lease
 from bobrai.worker.lifespan import STOP_SECONDS, Lifespan
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.transaction import AttemptTransaction
+from bobrai.worker.wear import Wear
 
 _PR_SET_PDEATHSIG: Final = 1
 _TEND_SECONDS: Final = 0.25
-_OUR_THREADS: Final = ("handler-", "to-thread")
 
 
 def end_with_parent() -> None:
@@ -55,7 +55,8 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     database = Database(settings.database, pool_size=2, name="bobrai-isolated")
     await database.open()
     threads = DefaultExecutor(settings.worker.concurrency)
-    results = _Results(channel, database, Leftovers(threads))
+    wear = Wear(threads)
+    results = _Results(channel, database, wear)
     places = asyncio.Semaphore(1)
     executor = Executor(
         registry,
@@ -73,7 +74,7 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     tending = asyncio.create_task(_tend(threads))
     lifespan = Lifespan(registry)
     await lifespan.start(settings.worker.startup_seconds)
-    results.leftovers.expect()
+    wear.begin()
     channel.send(Ready())
     task_id = 0
     while (message := await channel.receive()) is not None:
@@ -98,25 +99,6 @@ async def _tend(threads: DefaultExecutor) -> None:
     while True:
         await asyncio.sleep(_TEND_SECONDS)
         threads.tend()
-
-
-class Leftovers:
-    """Whether something that handlers have started goes on in this process: threads, or tasks of asyncio."""
-
-    def __init__(self, executor: DefaultExecutor) -> None:
-        self._executor = executor
-        self._threads: set[threading.Thread] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def expect(self) -> None:
-        """Take what runs now for nobody's leftovers: modules and start-up functions of handlers have started it."""
-        self._threads, self._tasks = set(threading.enumerate()), asyncio.all_tasks()
-
-    def __bool__(self) -> bool:
-        if not asyncio.all_tasks() <= self._tasks or self._executor.is_running:
-            return True
-        threads = (each.name for each in threading.enumerate() if each not in self._threads)
-        return not all(name.startswith(_OUR_THREADS) for name in threads)
 
 
 class _Held:
@@ -159,13 +141,13 @@ class _Reports:
 class _Results:
     """Outcomes, on their way to the worker, which writes them."""
 
-    def __init__(self, channel: Channel, database: Database, leftovers: Leftovers) -> None:
+    def __init__(self, channel: Channel, database: Database, wear: Wear) -> None:
         self.lease = Lease()
         self.on_settled: Callable[[Claimed], None] = lambda _attempt: None
         self._channel = channel
         self._database = database
         self._outage = Outage("completions")
-        self.leftovers = leftovers
+        self._wear = wear
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Send an outcome to be written."""
@@ -185,7 +167,7 @@ class _Results:
 
     def _end(self, attempt: Claimed, ended: Ended) -> None:
         output.flush()
-        ended.leftovers = bool(self.leftovers)
+        ended.leftovers, ended.is_worn = self._wear.has_leftovers(), self._wear.is_changed()
         ended.resident_bytes, ended.peak_bytes = memory.resident_bytes(), memory.peak_bytes()
         self._channel.send(ended)
         self.on_settled(attempt)

@@ -25,6 +25,7 @@ from bobrai.worker.processes import Processes
 log = logs.get_logger(__name__)
 
 _MIB: Final = 1024 * 1024
+_LEAST_PATIENCE_SECONDS: Final = 5.0  # with a process that comes up, however short the timeout is
 _WEARING: Final = frozenset({"timeout", "memory_limit"})
 
 
@@ -63,14 +64,17 @@ class Place:
         self._why: ProcessDied | None = None
 
     async def prepare(self) -> bool:
-        """Get a process for it; returns False when none comes up."""
+        """Get a process for it; returns False when none comes up, or not before a declared type's timeout."""
+        patience = max(self._claim.timeout_seconds, _LEAST_PATIENCE_SECONDS) if self.is_declared else None
         # One that has grown with others' tasks leaves this one no room to be blamed for.
         most_bytes = self._memory_bytes // 2 if self.is_declared and self._memory_bytes is not None else None
         try:
-            self._child = await self._around.processes.take(anew=self._needs_fresh, most_bytes=most_bytes)
+            async with asyncio.timeout(patience):
+                self._child = await self._around.processes.take(anew=self._needs_fresh, most_bytes=most_bytes)
         except Exception as error:  # noqa: BLE001 - whatever keeps a process from coming up must not keep the task
             metrics.ISOLATION_FAILURES.inc()
             said = f"the process {error}" if isinstance(error, ProcessDied) else type_name(error)
+            said = f"no process has come up within {patience:g} s" if isinstance(error, TimeoutError) else said
             log.error("isolation.failed", error=said)  # noqa: TRY400 - it is not ours
             return False
         return True
@@ -185,6 +189,6 @@ class Place:
     def _may_be_worn(self, ended: Ended) -> bool:
         """Return whether what ran may have left anything behind that an end by itself does not."""
         error = None if ended.outcome is None else ended.outcome.error
-        if error is None:
-            return False
+        if error is None or ended.is_worn:
+            return ended.is_worn
         return not self.is_declared or error.reason in _WEARING

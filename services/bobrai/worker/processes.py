@@ -1,10 +1,13 @@
 """The processes of this worker in which attempts run: kept for the next ones, and replaced in time.
 
 In: wishes for one that runs nothing. Out: children, warm where a type's handlers run in processes: one more than is in
-use has imported the handlers already, so that the next attempt waits for nothing, whatever became of the last.
+use has imported the handlers already, so that the next attempt waits for nothing, whatever became of the last. One that
+is started is nobody's until it is there: who does not wait for it any more leaves it to the next.
 """
 
 import asyncio
+import contextvars
+from collections import deque
 from typing import Final
 
 from bobrai.domain.errors import type_name
@@ -18,6 +21,7 @@ log = logs.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 60.0
 _LEAVE_SECONDS: Final = 5.0
+_SLOW_SECONDS: Final = 10.0  # a start that takes longer is told of
 _MIB: Final = 1024 * 1024
 
 
@@ -30,8 +34,9 @@ class Processes:
         self._max_bytes = settings.worker.process_max_memory_mib * _MIB
         self._children: set[Child] = set()
         self._idle: list[Child] = []
+        self._waiting: deque[asyncio.Future[Child]] = deque()
+        self._starting: set[asyncio.Task[None]] = set()
         self._is_warm = False
-        self._warming: asyncio.Task[None] | None = None
         metrics.WORKER_PROCESSES.set_function(lambda: len(self._children))
 
     def idle_bytes(self) -> int:
@@ -41,24 +46,32 @@ class Processes:
     def keep_warm(self) -> None:
         """Have one more than is in use from now on."""
         self._is_warm = True
-        self._warm()
+        self._start_what_is_missing()
 
     async def take(self, *, anew: bool, most_bytes: int | None = None) -> Child:
         """Return a process that runs nothing; raises ProcessDied when it does not come up.
 
         ``anew``: one in which nothing has run. ``most_bytes``: one that takes no more now, if it is not new.
         """
+        for child in reversed(self._idle):
+            if not child.is_alive:
+                self._idle.remove(child)
+                self.forget(child)
+            elif not child.served or (not anew and (most_bytes is None or child.resident_bytes <= most_bytes)):
+                self._idle.remove(child)
+                self._start_what_is_missing()
+                return child
+        waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._start_what_is_missing()
         try:
-            for child in reversed(self._idle):
-                if not child.is_alive:
-                    self._idle.remove(child)
-                    self.forget(child)
-                elif not child.served or (not anew and (most_bytes is None or child.resident_bytes <= most_bytes)):
-                    self._idle.remove(child)
-                    return child
-            return await self._start()
-        finally:
-            self._warm()
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self.put_back(waiting.result())
+            raise
 
     def put_back(self, child: Child) -> None:
         """Keep a process for the next task, for a while, unless it has served or grown enough."""
@@ -83,30 +96,49 @@ class Processes:
     def close(self) -> None:
         """End all processes."""
         self._is_warm = False
-        if self._warming is not None:
-            self._warming.cancel()
+        for starting in self._starting:
+            starting.cancel()
         self._idle.clear()
         for child in list(self._children):
             self.forget(child)
         self._starter.close()
 
-    async def _start(self) -> Child:
-        child = await self._starter.start()
-        self._children.add(child)
-        return child
+    def _start_what_is_missing(self) -> None:
+        """Start one for each that waits, and a spare one."""
+        wanted = len(self._waiting) + (self._is_warm and not self._idle)
+        for _ in range(wanted - len(self._starting)):
+            # Not in the context of the attempt that wants it.
+            starting = asyncio.get_running_loop().create_task(self._start(), context=contextvars.Context())
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
 
-    def _warm(self) -> None:
-        if self._is_warm and not self._idle and self._warming is None:
-            self._warming = asyncio.create_task(self._add_one())
-
-    async def _add_one(self) -> None:
+    async def _start(self) -> None:
+        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, log.warning, "isolation.slow")
         try:
-            self.put_back(await self._start())
-        except Exception as error:  # noqa: BLE001 - whoever needs one tries again, and says so
+            child = await self._starter.start()
+        except Exception as error:  # noqa: BLE001 - whatever keeps a process from coming up
+            self._failed(error)
+            return
+        finally:
+            slow.cancel()
+        self._children.add(child)
+        if (waiting := self._next_waiting()) is not None:
+            waiting.set_result(child)
+        else:
+            self.put_back(child)
+
+    def _failed(self, error: Exception) -> None:
+        if (waiting := self._next_waiting()) is not None:
+            waiting.set_exception(error)
+        else:
             said = f"the process {error}" if isinstance(error, ProcessDied) else type_name(error)
             log.warning("isolation.not_warm", error=said)
-        finally:
-            self._warming = None
+
+    def _next_waiting(self) -> "asyncio.Future[Child] | None":
+        while self._waiting:
+            if not (waiting := self._waiting.popleft()).done():
+                return waiting
+        return None
 
     def _retire_idle(self, child: Child, served: int) -> None:
         if child in self._idle and child.served == served and not (self._is_warm and len(self._idle) == 1):

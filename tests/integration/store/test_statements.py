@@ -32,6 +32,7 @@ from bobrai.store.audit import AuditFilter
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
 from bobrai.store.tasks import TaskFilter
+from bobrai.telemetry.logs import captured
 from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -232,3 +233,12 @@ async def _removals(store: Database, queue: str, kept: str) -> None:
     async with store.transaction() as transaction:
         assert await queues.removed(transaction, grace_seconds=-1.0, besides=[]) == kept
         await queues.forget(transaction, kept)
+
+
+async def test_a_type_that_cannot_be_read_is_in_nobodys_way(store: Database) -> None:
+    await task_types.announce(store, [task.TaskType(name="good"), task.TaskType(name="bad")])
+    await store.fetch("""UPDATE task_types SET retry = '{"max_attempts": 2.5}' WHERE name = 'bad'""")
+    with captured() as lines:
+        for _ in range(2):
+            assert {kind.name for kind in await task_types.every(store)} == {"good"}
+    assert [(line["event"], line["type"]) for line in lines] == [("types.unreadable", "bad")]

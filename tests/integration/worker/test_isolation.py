@@ -425,6 +425,7 @@ async def test_what_is_told_to_end_does_not_wait_for_the_imports(executor: Execu
     await eventually(isolated)
     executor.interrupt_all()
     assert (await asyncio.wait_for(outcome, 2)).kind is OutcomeKind.INTERRUPTED
+    executor.close()
     await eventually(lambda: not isolated())
 
 

@@ -31,11 +31,13 @@ from tests.support.databases import Database
 from tests.support.eventually import eventually
 
 MODULE = """
-import asyncio, ctypes, os, pathlib, signal, sys, threading, time
+import asyncio, ctypes, os, pathlib, resource, signal, sys, threading, time
 from typing import Annotated
 from bobrai import Context, Depends, PermanentFailure, RetryLater, middleware, on_startup, task
 
 THREADS, NOW, BAD = pathlib.Path("threads"), pathlib.Path("now"), pathlib.Path("bad")
+while pathlib.Path("slow").exists():
+    time.sleep(0.01)
 if THREADS.exists():
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -165,6 +167,36 @@ def ends(payload: str) -> None:
             ctypes.string_at(0)
         case name:
             os.kill(os.getpid(), signal.Signals[name])
+
+@in_process("changes")
+async def changes(payload: str) -> int:
+    match payload:
+        case "alarm":
+            signal.alarm(1)
+        case "timer":
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+        case "folder":
+            os.chdir("/")
+        case "umask":
+            os.umask(0o077)
+        case "environment":
+            os.environ["CHANGED"] = "yes"
+        case "limit":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        case "stdout":
+            sys.stdout.close()
+        case "descriptors":
+            os.close(1)
+        case "handler":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        case "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+    return os.getpid()
+
+@in_process("kills-what-forks")
+def kills_what_forks() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
 
 @in_process("leaves-a-bomb")
 def leaves_a_bomb() -> None:
@@ -418,6 +450,59 @@ async def test_what_an_earlier_task_has_left_costs_the_next_one_nothing(executor
         innocent = await outcome_of(executor, "runs-into-it")
     assert (innocent.kind, innocent.attempt) == (OutcomeKind.DONE, 1)
     assert [line["runs_again"] for line in lines if line["event"] == "isolation.died"] == [True]
+
+
+@pytest.mark.parametrize(
+    "what", ["folder", "umask", "environment", "limit", "stdout", "descriptors", "handler", "signal"]
+)
+async def test_a_process_that_was_changed_is_not_used_again(executor: Executor, what: str) -> None:
+    changed = await outcome_of(executor, "changes", json.dumps(what))
+    assert changed.kind is OutcomeKind.DONE
+    assert (await outcome_of(executor, "pid")).result != changed.result
+
+
+@pytest.mark.parametrize("what", ["alarm", "timer"])
+async def test_a_timer_that_was_set_ends_with_its_attempt(executor: Executor, what: str) -> None:
+    changed = await outcome_of(executor, "changes", json.dumps(what))
+    waits = start(executor, "waits-until-cancelled-async-process", timeout_seconds=1.5)
+    assert (await end_of(executor, waits)).error.reason == "timeout"
+    assert changed.kind is OutcomeKind.DONE
+
+
+async def test_a_handler_that_ends_what_forks_it_is_tried_as_often_as_its_attempts_and_once_more(
+    executor: Executor,
+) -> None:
+    with captured() as lines:
+        error = (await outcome_of(executor, "kills-what-forks")).error
+    assert (error.reason, "together with the process that forks" in error.message) == ("crashed", True)
+    assert [line["runs_again"] for line in lines if line["event"] == "isolation.died"] == [True, False]
+
+
+async def test_what_does_not_get_a_process_in_time_is_given_back_and_leaves_it_to_the_next(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bobrai.worker.place._LEAST_PATIENCE_SECONDS", 0.1)
+    (tmp_path / "slow").touch()
+    with captured() as lines:
+        waiting = start(executor, "pid", timeout_seconds=0.5)
+        assert (await end_of(executor, waiting)).kind is OutcomeKind.INTERRUPTED
+    assert [line["error"] for line in lines if line["event"] == "isolation.failed"] == [
+        "no process has come up within 0.5 s"
+    ]
+    coming = {each.pid for each in processes()}
+    (tmp_path / "slow").unlink()
+    parents = json.loads((await outcome_of(executor, "parents")).result)
+    assert parents[0] in coming, "its imports were not for nothing"
+
+
+async def test_a_drain_gives_back_what_waits_for_a_process(executor: Executor, tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    waiting = start(executor, "pid")
+    await eventually(processes)
+    executor.draining = True
+    executor.give_back_ready()
+    assert (await end_of(executor, waiting)).kind is OutcomeKind.INTERRUPTED
+    assert executor.running == 0
 
 
 async def test_a_process_is_kept_also_when_a_handler_raises(executor: Executor) -> None:

@@ -1,5 +1,8 @@
 """Backoff is bounded, grows, and is shortened by jitter only."""
 
+from decimal import Decimal
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +74,21 @@ def test_a_time_takes_the_place_of_a_number_that_is_not_said() -> None:
 def test_a_policy_that_makes_no_sense_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Retry(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"max_attempts": 2.5}, "max_attempts must be a whole number, not 2.5"),
+        ({"max_attempts": True}, "max_attempts must be a whole number, not True"),
+        ({"max_attempts": "3"}, "max_attempts must be a whole number, not '3'"),
+        ({"delay_seconds": True}, "delay_seconds must be a number, not True"),
+        ({"delay_seconds": None}, "delay_seconds must be a number, not None"),
+        ({"delay_seconds": Decimal(1)}, r"delay_seconds must be a number, not Decimal\('1'\)"),
+        ({"factor": "2"}, "factor must be a number"),
+        ({"retry_for_seconds": "60"}, "retry_for_seconds must be a number, not '60'"),
+    ],
+)
+def test_what_is_no_number_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Retry(**more)

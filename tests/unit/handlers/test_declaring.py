@@ -24,6 +24,8 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     own = Registry()
     monkeypatch.setattr(registry, "default", own)
     monkeypatch.setattr(registry, "task", own.task)
+    monkeypatch.setattr(registry, "on_startup", own.hooks.on_startup)
+    monkeypatch.setattr(registry, "middleware", own.middlewares.middleware)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(name: str, text: str) -> None:
@@ -279,6 +281,8 @@ def test_package_that_declares_in_its_modules_is_fine(write_module: Callable[[st
         ("raise ValueError('x\\n' * 5_000_000)", "ValueError: x x"),
         ('from bobrai import task\n@task("bad name")\ndef f(): ...', "cannot be the name of a type"),
         ('from bobrai import task\n@task("t")\ndef f(payload: "Missing"): ...', "Missing"),
+        ("from bobrai import Retry\nRetry(max_attempts=2.5)", "must be a whole number, not 2.5 ("),
+        ("from bobrai import Retry\nRetry(max_attempts=2.5)", "broken_tasks.py, line 2)"),
     ],
 )
 def test_module_that_cannot_be_used_is_named_with_the_reason(
@@ -291,6 +295,13 @@ def test_module_that_cannot_be_used_is_named_with_the_reason(
     assert "broken_tasks" in str(caught.value)
     assert len(str(caught.value)) < 3_000
     assert "\n" not in str(caught.value)
+
+
+def test_module_that_declares_only_what_runs_around_handlers_is_fine(write_module: Callable[[str, str], None]) -> None:
+    write_module("around", "from bobrai import middleware\n@middleware\nasync def m(ctx, payload, call_next): ...\n")
+    write_module("opening", "from bobrai import on_startup\n@on_startup\nasync def opened(): ...\n")
+    loaded = registry.load(["around", "opening"])
+    assert (len(loaded.middlewares.all), len(loaded.hooks.startups)) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_package.tasks", "json.no_such_module"])
