@@ -13,9 +13,10 @@ from tests.support.processes import Processes
 # Promises that no schema can say: a key belongs to one body, so a generated key that was used gets a suffix; a wait is
 # held, so that a valid one is made short; a queue's limit refuses all further tasks, so that a valid one is made high;
 # and types are an open set, each with its own payload, so that a well-formed name becomes a known one, and what another
-# type takes becomes a payload of it. What is invalid stays as it was generated.
+# type takes becomes a payload of it; and a valid expiry is left out where the task is due no earlier. What is invalid
+# stays as it was generated.
 HOOKS = """
-import json, re, schemathesis
+import datetime, json, re, schemathesis
 
 KEY, TYPE = %r, %r
 bodies = {}
@@ -27,11 +28,25 @@ def make_known(task):
         elif task["type"] == "numbers" and "payload" in task and task["payload"] != "":
             task["payload"] = {"n": 1}
 
+def make_startable(task):
+    if not isinstance(task, dict):
+        return
+    expires, delay = task.get("expires_seconds"), task.get("delay_seconds")
+    if type(expires) in (int, float) and type(delay) in (int, float) and 0.001 <= expires <= delay:
+        del task["expires_seconds"]
+    try:
+        expires, due = (datetime.datetime.fromisoformat(task[name].upper()) for name in ("expires_at", "run_at"))
+        if 1970 <= expires.year < 2100 and expires <= due:
+            del task["expires_at"]
+    except (KeyError, AttributeError, ValueError, TypeError):
+        pass
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     tasks = case.body.get("tasks") if isinstance(case.body, dict) and "tasks" in case.body else [case.body]
     for task in tasks if isinstance(tasks, list) else ():
         make_known(task)
+        make_startable(task)
     if isinstance(case.body, dict) and type(limit := case.body.get("max_backlog")) is int and limit >= 0:
         case.body["max_backlog"] = 1_000_000
     headers = case.headers or {}

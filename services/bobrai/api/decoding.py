@@ -175,16 +175,20 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
         wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
         faults.append(Fault(f"{place}/payload", wanted))
-    if values.get("run_at") is not None and values.get("delay_seconds") is not None:
-        faults.append(Fault(f"{place}/run_at", "cannot be combined with delay_seconds"))
-    if values.get("deadline_at") is not None and values.get("deadline_seconds") is not None:
-        faults.append(Fault(f"{place}/deadline_at", "cannot be combined with deadline_seconds"))
+    for moment, seconds in schemas.APART:
+        if values.get(moment) is not None and values.get(seconds) is not None:
+            faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
         told = {fault.pointer for fault in faults[before:]}
         faults += [fault for fault in schemas.faults_of(error, place) if fault.pointer not in told]
         return None
+    # A moment and a time are not compared: only the database's clock could tell.
+    if fields.expires_at is not None and fields.run_at is not None and fields.expires_at <= fields.run_at:
+        faults.append(Fault(f"{place}/expires_at", "must be later than run_at"))
+    if fields.expires_seconds is not None and fields.expires_seconds <= (fields.delay_seconds or 0.0):
+        faults.append(Fault(f"{place}/expires_seconds", "must be more than delay_seconds"))
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))

@@ -37,6 +37,7 @@ _TASK: Final = views.TaskView(
     progress=None,
     run_at=_ACCEPTED,
     deadline_at=None,
+    expires_at=None,
     created_at=_ACCEPTED,
     updated_at=_FINISHED,
     started_at=_STARTED,

@@ -94,8 +94,7 @@ def build(operations: Sequence[Operation], types: Mapping[str, KnownType], anony
 
 def _describe_types(shapes: components.Components, types: Mapping[str, KnownType]) -> None:
     submission = shapes["TaskSubmission"]
-    apart = [["run_at", "delay_seconds"], ["deadline_at", "deadline_seconds"]]
-    submission["not"] = {"anyOf": [{"required": names} for names in apart]}
+    submission["not"] = {"anyOf": [{"required": list(names)} for names in schemas.APART]}
     type_ = submission["properties"]["type"]
     # No closed list: workers announce types at any time, and a client that was made before must be able to send them.
     type_["description"] += " An open set: workers announce types as they start."

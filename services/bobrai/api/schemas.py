@@ -132,8 +132,17 @@ class TaskSubmission(_Strict):
         "So long after its acceptance the task fails unless it has ended; not together with deadline_at."
     )
     deadline_at: Moment = _optional("The task fails at this moment unless it has ended; the type decides when absent.")
+    expires_seconds: Span = _optional(
+        "So long after its acceptance the task is cancelled unless it has started; more than delay_seconds, not"
+        " together with expires_at."
+    )
+    expires_at: Moment = _optional("The task is cancelled at this moment unless it has started; later than run_at.")
     max_attempts: Attempts = _optional("Attempts before the task fails; the type decides when absent.")
     retry: RetryPolicy = _optional("Waits between attempts.")
+
+
+# Two ways to say one moment: not both in one submission.
+APART: Final = (("run_at", "delay_seconds"), ("deadline_at", "deadline_seconds"), ("expires_at", "expires_seconds"))
 
 
 class TaskBatch(_Strict):

@@ -187,6 +187,8 @@ class Submissions:
             run_at=fields.run_at,
             deadline_seconds=fields.deadline_seconds or type_.deadline_seconds,
             deadline_at=fields.deadline_at,
+            expires_seconds=fields.expires_seconds,
+            expires_at=fields.expires_at,
             request_id=origin.request_id,
             trace_context=origin.trace_context,
             client_id=origin.principal.id,

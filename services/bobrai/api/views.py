@@ -58,7 +58,7 @@ class AttemptFailure(msgspec.Struct, kw_only=True):
         str,
         Meta(
             description="error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result,"
-            " permanent, non_retryable, retry_later or deadline."
+            " permanent, non_retryable, retry_later, deadline or expired."
         ),
     ]
     at: Moment | msgspec.UnsetType = msgspec.UNSET
@@ -79,7 +79,9 @@ class TaskView(msgspec.Struct, kw_only=True):
         str | msgspec.UnsetType | None,
         Meta(description=f"The last error once the task failed, otherwise null. {_ABSENT}"),
     ] = msgspec.UNSET
-    errors: Annotated[list[AttemptFailure], Meta(description="Failed, lost and snoozed attempts, newest last.")]
+    errors: Annotated[
+        list[AttemptFailure], Meta(description="Failed, lost and snoozed attempts, or why none may start, newest last.")
+    ]
     priority: int
     attempt: Annotated[int, Meta(description="Attempts started so far.")]
     max_attempts: Annotated[int, Meta(description="The highest that may start; a loss or a snooze raises it.")]
@@ -90,6 +92,7 @@ class TaskView(msgspec.Struct, kw_only=True):
     progress: Annotated[Any, Meta(description=f"What the handler last reported, or null. {_ABSENT}")] = msgspec.UNSET
     run_at: Annotated[Moment, Meta(description="When it is or was due.")]
     deadline_at: Annotated[Moment | None, Meta(description="When it fails unless it has ended; null: never.")]
+    expires_at: Annotated[Moment | None, Meta(description="When it is cancelled unless it has started; null: never.")]
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
@@ -281,6 +284,7 @@ def task(row: Record, principal: Principal) -> TaskView:
         progress=_spliced(row["progress"]) if whole else msgspec.UNSET,
         run_at=row["run_at"],
         deadline_at=row["deadline_at"],
+        expires_at=row["expires_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         started_at=row["started_at"],

@@ -1,7 +1,8 @@
-"""Ends what waits past its deadline, since no attempt may start any more.
+"""Ends what waits past its deadline or its expiry, since no attempt may start any more.
 
-In: pending tasks whose deadline has passed. Out: failed tasks with reason `deadline`. What runs at that moment is its
-worker's to stop. A row that cannot be written holds up no other.
+In: pending tasks whose deadline has passed, or that have never started and whose expiry has. Out: failed tasks with
+reason `deadline`, cancelled ones with reason `expired`. What runs at its deadline is its worker's to stop. A row that
+cannot be written holds up no other.
 """
 
 from collections.abc import Sequence
@@ -40,31 +41,28 @@ class Deadlines:
 
     async def _end(self, task_ids: Sequence[int]) -> int:
         try:
-            return await self._fail(task_ids)
+            return await self._write(task_ids)
         except (StoreRejected, DatabaseUnavailable) as error:
             _of_one_row(error)
         ended, refused = 0, None
         for task_id in task_ids:
             try:
-                ended += await self._fail([task_id])
+                ended += await self._write([task_id])
             except (StoreRejected, DatabaseUnavailable) as error:
                 refused = _of_one_row(error)
         if refused is not None:
             raise refused
         return ended
 
-    async def _fail(self, task_ids: Sequence[int]) -> int:
-        rows = await tasks.fail_overdue(self._database, task_ids)
+    async def _write(self, task_ids: Sequence[int]) -> int:
+        rows = await tasks.end_overdue(self._database, task_ids)
         for row in rows:
-            metrics.TASKS_FINISHED.labels(row["queue"], row["type"], TaskStatus.FAILED.value).inc()
-            log.warning(
-                "task.overdue",
-                task_id=row["id"],
-                attempt=row["attempt"],
-                type=row["type"],
-                queue=row["queue"],
-                request_id=row["request_id"],
-            )
+            metrics.TASKS_FINISHED.labels(row["queue"], row["type"], row["status"]).inc()
+            ids = {"task_id": row["id"]} | {name: row[name] for name in ("attempt", "type", "queue", "request_id")}
+            if row["status"] == TaskStatus.CANCELLED:
+                log.info("task.expired", **ids)
+            else:
+                log.warning("task.overdue", **ids)
         return len(rows)
 
 

@@ -47,8 +47,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A validated submission with every default filled in, ready to become a row.
 
     ``payload`` is JSON text, kept as the client wrote it. ``run_at`` wins over ``delay_seconds``; both absent
-    means due at once. ``deadline_at`` wins over ``deadline_seconds``, which counts from the acceptance; both absent
-    means that there is none.
+    means due at once. ``deadline_at`` wins over ``deadline_seconds``, ``expires_at`` over ``expires_seconds``; the
+    seconds count from the acceptance, and both absent means that there is no such moment.
     """
 
     type: str
@@ -61,6 +61,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     run_at: datetime | None = None
     deadline_seconds: float | None = None
     deadline_at: datetime | None = None
+    expires_seconds: float | None = None
+    expires_at: datetime | None = None
     request_id: str = ""
     trace_context: str = ""
     client_id: str = ""  # the principal who submitted it; empty: anonymous
@@ -130,7 +132,7 @@ class AttemptError:
     message: str
     traceback: str = ""
     # error, timeout, worker_lost, crashed, memory_limit, invalid_payload, invalid_result, permanent, non_retryable,
-    # retry_later, deadline
+    # retry_later, deadline, expired
     reason: str = "error"
 
 

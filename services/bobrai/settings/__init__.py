@@ -70,7 +70,7 @@ class DispatcherSettings(Group):
         1.0, description="Longest sleep between two looks at the outbox, should a NOTIFY be lost."
     )
     reap_seconds: Seconds = Field(
-        1.0, description="Period of the search for workers whose lease, and waiting tasks whose deadline, is over."
+        1.0, description="Period of the search for workers whose lease, and waiting tasks whose time, is over."
     )
     sweep_seconds: Seconds = Field(15.0, description="Period of the search for pending tasks that nothing holds.")
     sweep_grace_seconds: Seconds = Field(

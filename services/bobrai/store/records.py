@@ -44,7 +44,7 @@ def _storable(text: str) -> str:
 
 
 def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
-    """Return new tasks as the fourteen arrays that ``submit`` takes."""
+    """Return new tasks as the sixteen arrays that ``submit`` takes."""
     return (
         [task.type for task in tasks],
         [task.queue for task in tasks],
@@ -60,4 +60,6 @@ def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
         [task.client_id for task in tasks],
         [task.deadline_seconds for task in tasks],
         [task.deadline_at for task in tasks],
+        [task.expires_seconds for task in tasks],
+        [task.expires_at for task in tasks],
     )

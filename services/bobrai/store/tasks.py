@@ -24,7 +24,7 @@ _CANCEL = statement("cancel")
 _WAITING_OF = statement("waiting_of")
 _REPLAY = statement("replay")
 _OVERDUE = statement("overdue")
-_FAIL_OVERDUE = statement("fail_overdue")
+_END_OVERDUE = statement("end_overdue")
 _PRUNE = statement("prune_tasks")
 _PRUNE_KEYS = statement("prune_idempotency_keys")
 
@@ -129,13 +129,16 @@ async def replay(database: Executor, task_id: int, *, by: Author) -> None:
 
 
 async def overdue(database: Executor, *, limit: int) -> list[int]:
-    """Return waiting tasks whose deadline has passed, at most ``limit``."""
+    """Return waiting tasks that may not start any more, for their deadline or their expiry, at most ``limit``."""
     return column(await database.fetch(_OVERDUE, limit), "id")
 
 
-async def fail_overdue(database: Executor, task_ids: Sequence[int]) -> list[Record]:
-    """End those of these tasks that wait past their deadline; returns id, attempt, type, queue, request_id of each."""
-    return await database.fetch(_FAIL_OVERDUE, task_ids, limits.MAX_ERRORS_KEPT)
+async def end_overdue(database: Executor, task_ids: Sequence[int]) -> list[Record]:
+    """End those of these tasks that may not start any more.
+
+    Returns id, attempt, status (failed by the deadline, cancelled by the expiry), type, queue, request_id of each.
+    """
+    return await database.fetch(_END_OVERDUE, task_ids, limits.MAX_ERRORS_KEPT)
 
 
 async def prune(database: Executor, *, retention_seconds: float, limit: int) -> int:

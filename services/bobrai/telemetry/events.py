@@ -94,6 +94,7 @@ EVENTS: Final[dict[str, Event]] = {
         "error", "A lost worker's task cannot be taken back, `error` says why; said once, others are not held up."
     ),
     "task.overdue": Event("warning", "A task failed, because its deadline passed while it waited."),
+    "task.expired": Event("info", "A task was cancelled, because it expired before it had started."),
     "queues.restored": Event("info", "Queues without a row have one again: a task waits there, or a worker consumes."),
     "queues.idle": Event("info", "Queues that tasks had made were removed, because none used them for the retention."),
     "queue.deleted": Event("info", "A removed queue is gone in RabbitMQ too."),

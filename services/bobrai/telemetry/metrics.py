@@ -51,7 +51,7 @@ TASKS_REPLAYED = fast_counter(
 TASKS_FINISHED = fast_counter(
     "bobrai_tasks_finished_total",
     "Tasks that became final: done, failed or cancelled. The API counts cancels of waiting tasks, the dispatcher tasks"
-    " whose worker was lost or whose deadline passed while they waited, the worker all others.",
+    " whose worker was lost or whose deadline or expiry passed while they waited, the worker all others.",
     (*_TASK, "outcome"),
     by=EVERY,
 )

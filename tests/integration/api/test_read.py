@@ -9,7 +9,7 @@ import pytest
 from bobrai.api.waiters import Waiters
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
-from bobrai.store import workers
+from bobrai.store import tasks, workers
 from bobrai.store.pool import Database
 from tests.integration.api.conftest import Api
 from tests.support.databases import Database as OwnDatabase
@@ -17,7 +17,8 @@ from tests.support.eventually import eventually
 
 MEMBERS = [
     "id", "type", "queue", "payload", "status", "result", "error", "errors", "priority", "attempt", "max_attempts",
-    "losses", "snoozes", "progress", "run_at", "deadline_at", "created_at", "updated_at", "started_at", "finished_at",
+    "losses", "snoozes", "progress", "run_at", "deadline_at", "expires_at", "created_at", "updated_at",
+    "started_at", "finished_at",
 ]  # fmt: skip
 DONE = "UPDATE tasks SET status = 'done', result = $2, finished_at = now(), updated_at = now() WHERE id = $1"
 FAILED = """UPDATE tasks SET status = 'failed', attempt = 1, finished_at = now(), updated_at = now(), errors =
@@ -85,6 +86,17 @@ async def test_wait_returns_as_soon_as_the_task_is_final(api: Api, database: Own
     await database.execute(DONE, task_id, "1")
     assert (await held).json()["status"] == "done"
     assert time.monotonic() - started < 2
+
+
+async def test_wait_returns_when_the_task_expires_and_says_so(api: Api, store: Database) -> None:
+    task_id = await api.submit(expires_seconds=600)
+    held = asyncio.create_task(api.get(f"/api/v1/tasks/{task_id}?wait=15"))
+    await eventually(lambda: waiting(api, 1))
+    await store.fetch("UPDATE tasks SET expires_at = now() WHERE id = $1", task_id)
+    await tasks.end_overdue(store, [task_id])
+    task = (await held).json()
+    assert (task["status"], task["error"], task["errors"][0]["reason"]) == ("cancelled", None, "expired")
+    assert task["finished_at"] >= task["expires_at"]
 
 
 async def test_wait_returns_the_task_as_it_is_when_the_time_is_up(api: Api) -> None:

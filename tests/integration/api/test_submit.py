@@ -61,6 +61,36 @@ async def test_a_deadline_counts_from_the_acceptance_whenever_the_task_is_due(ap
     assert shown["deadline_at"].startswith("2098-01-01T00:00:00")
 
 
+async def test_an_expiry_counts_from_the_acceptance(api: Api, database: OwnDatabase) -> None:
+    await api.submit(expires_seconds=600, delay_seconds=60)
+    batch = {"tasks": [{"payload": "x", "expires_at": "2098-01-01T00:00:00Z"}, {"payload": "x"}]}
+    assert (await api.post("/api/v1/tasks/batch", json=batch)).status_code == 201
+    keyed = await api.post(
+        "/api/v1/tasks", json={"payload": "x", "expires_seconds": 5}, headers={"idempotency-key": "k"}
+    )
+    assert keyed.status_code == 201
+    rows = await database.fetch(
+        "SELECT expires_at, extract(epoch FROM expires_at - created_at)::float8 AS seconds FROM tasks ORDER BY id"
+    )
+    assert (rows[0]["seconds"], rows[1]["expires_at"].year, rows[2]["expires_at"]) == (600.0, 2098, None)
+    assert rows[3]["seconds"] == 5.0
+    shown = (await api.get("/api/v1/tasks/2")).json()
+    assert shown["expires_at"].startswith("2098-01-01T00:00:00")
+
+
+async def test_a_task_that_would_expire_before_it_is_due_is_refused_with_its_place(api: Api) -> None:
+    tasks = [
+        {"payload": "x", "expires_seconds": 60, "delay_seconds": 60.5},
+        {"payload": "x", "expires_at": "2030-01-01T00:00:00Z", "run_at": "2030-01-01T00:00:01Z"},
+    ]
+    answer = await api.post("/api/v1/tasks/batch", json={"tasks": tasks})
+    assert answer.status_code == 422
+    assert [(fault["pointer"], fault["detail"]) for fault in answer.json()["errors"]] == [
+        ("/tasks/0/expires_seconds", "must be more than delay_seconds"),
+        ("/tasks/1/expires_at", "must be later than run_at"),
+    ]
+
+
 async def test_what_is_left_out_comes_from_the_type(api: Api, database: OwnDatabase) -> None:
     await api.submit({"n": 1}, type="numbers")
     (row,) = await database.fetch("SELECT queue, timeout_seconds, max_attempts FROM tasks")

@@ -1,11 +1,11 @@
 """A state machine walks real rows through every order of events that hypothesis can think of.
 
 In: submits, deliveries that are doubled, late and lost, outcomes of attempts that may be over, lost workers, cancels,
-deadlines, replays. The model beside it says what each must do; after every step the rows are compared with it.
+deadlines, expiries, replays. The model beside it says what each must do; after every step the rows are compared with
+it.
 """
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -21,12 +21,13 @@ from hypothesis.stateful import (
 
 from bobrai.domain.errors import TransitionRefused, WorkerGone
 from bobrai.domain.message import Hint
-from bobrai.domain.task import Claim, Outcome, OutcomeKind
+from bobrai.domain.task import Outcome, OutcomeKind
 from bobrai.store import attempts, outbox, tasks, workers
 from bobrai.store.pool import Database
 from tests.integration.store.builders import outcome, submitted, worker
 from tests.integration.store.conftest import opened
 from tests.integration.store.history import History
+from tests.integration.store.model import Expected, Model
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
 
@@ -35,47 +36,10 @@ RETRY = OutcomeKind.RETRY
 MOST_TASKS = 3
 EVENTS = [
     *(["deliver", "finish", "relay"] * 4),
-    *(["cancel", "replay", "lose", "take_back", "time_passes"] * 2),
-    *["submit", "release", "hire", "lose_messages", "sweep", "deadline", "fail_overdue"],
+    *(["cancel", "replay", "lose", "take_back", "time_passes", "expiry", "end_overdue"] * 2),
+    *["submit", "release", "hire", "lose_messages", "sweep", "deadline"],
 ]
 pick = st.integers(0, 20)  # an element of a list whose length the rule knows; the newest is the likeliest
-
-
-@dataclass
-class Model:
-    """What a task must look like."""
-
-    max_attempts: int
-    tries: int  # attempts in one set
-    status: str = "pending"
-    attempt: int = 0
-    cancel: bool = False
-    worker: int = 0
-    ends: int = 0  # how often it became final
-    replays: int = 0
-    losses: int = 0
-    late: bool = False  # its deadline has passed
-
-    def again(self) -> None:
-        """Wait for the next attempt."""
-        self.status, self.worker = "pending", 0
-
-    def end(self, status: str) -> None:
-        """Become final."""
-        self.status = status
-        self.ends += 1
-
-
-@dataclass
-class Expected:
-    """Everything that the database and the broker must hold."""
-
-    tasks: dict[int, Model] = field(default_factory=dict)
-    outbox: dict[int, tuple[int, bool]] = field(default_factory=dict)  # task -> attempt, due
-    messages: list[Hint] = field(default_factory=list)
-    claims: list[tuple[int, Claim]] = field(default_factory=list)  # with their workers, also those that are over
-    living: list[int] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -89,6 +53,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.expected = Expected()
         self.run = self.runner.run
         self.history = History(self.store)
+        self.moments = 0  # that have passed
 
     @initialize(tries=st.lists(st.integers(1, 3), min_size=1, max_size=2))
     def begin(self, tries: list[int]) -> None:
@@ -129,9 +94,9 @@ class StoreMachine(RuleBasedStateMachine):
                 self.finish(which[0], kind, delayed=flag)
             case "release" if self.expected.messages:
                 self.release(which[0])
-            case "cancel" | "replay" | "deadline" if self.expected.tasks:
+            case "cancel" | "replay" | "deadline" | "expiry" if self.expected.tasks:
                 getattr(self, event)(which[0])
-            case "hire" | "lose" | "take_back" | "lose_messages" | "sweep" | "time_passes" | "fail_overdue":
+            case "hire" | "lose" | "take_back" | "lose_messages" | "sweep" | "time_passes" | "end_overdue":
                 getattr(self, event)()
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -168,12 +133,12 @@ class StoreMachine(RuleBasedStateMachine):
                 self.run(attempts.claim(self.store, me, hints))
             self.expected.messages += [] if doubled else hints
             return
-        fresh = {hint for hint in hints if self._waits(hint) and not self.expected.tasks[hint.task_id].late}
+        fresh = {hint for hint in hints if self._waits(hint) and not self.expected.tasks[hint.task_id].overdue()}
         claims = self.run(attempts.claim(self.store, me, hints))
         assert {Hint(claim.task_id, claim.attempt - 1) for claim in claims} == fresh
         for claim in claims:
             model = self.expected.tasks[claim.task_id]
-            model.status, model.attempt, model.worker = "processing", claim.attempt, me
+            model.status, model.attempt, model.worker, model.started = "processing", claim.attempt, me, True
             self.expected.claims.append((me, claim))
 
     def _waits(self, hint: Hint) -> bool:
@@ -199,6 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
             model.end("failed")
         else:
             model.attempt -= kind is OutcomeKind.INTERRUPTED
+            model.started = model.attempt > 0
             model.max_attempts += kind is OutcomeKind.SNOOZE
             model.again()
             self.expected.outbox[claim.task_id] = (model.attempt, not delayed)
@@ -258,23 +224,35 @@ class StoreMachine(RuleBasedStateMachine):
             return
         self.run(tasks.replay(self.store, task_id, by=SOMEBODY))
         model.again()
-        model.cancel, model.late, model.max_attempts = False, False, model.attempt + model.tries
+        model.cancel, model.started, model.max_attempts = False, False, model.attempt + model.tries
+        model.late = model.expired = 0
         model.replays += 1
         self.expected.outbox[task_id] = (model.attempt, True)
 
     def deadline(self, which: int) -> None:
         """A deadline passes, wherever the task stands."""
         task_id, model = self._task(which)
-        self.run(self.store.fetch("UPDATE tasks SET deadline_at = now() WHERE id = $1", task_id))
-        model.late = True
+        model.late = self._passes("deadline_at", task_id)
 
-    def fail_overdue(self) -> None:
-        """A dispatcher ends what waits past its deadline."""
-        late = {task_id for task_id, model in self.expected.tasks.items() if model.late and model.status == "pending"}
-        assert set(self.run(tasks.overdue(self.store, limit=100))) == late
-        assert {row["id"] for row in self.run(tasks.fail_overdue(self.store, list(self.expected.tasks)))} == late
-        for task_id in late:
-            self.expected.tasks[task_id].end("failed")
+    def expiry(self, which: int) -> None:
+        """A task expires, wherever it stands."""
+        task_id, model = self._task(which)
+        model.expired = self._passes("expires_at", task_id)
+
+    def _passes(self, moment: str, task_id: int) -> int:
+        self.run(self.store.fetch(f"UPDATE tasks SET {moment} = now() WHERE id = $1", task_id))
+        self.moments += 1
+        return self.moments
+
+    def end_overdue(self) -> None:
+        """A dispatcher ends what waits and may not start any more."""
+        late = {task_id: status for task_id, model in self.expected.tasks.items()
+                if model.status == "pending" and (status := model.overdue())}  # fmt: skip
+        assert set(self.run(tasks.overdue(self.store, limit=100))) == set(late)
+        ended = self.run(tasks.end_overdue(self.store, list(self.expected.tasks)))
+        assert {row["id"]: row["status"] for row in ended} == late
+        for task_id, status in late.items():
+            self.expected.tasks[task_id].end(status)
             self.expected.outbox.pop(task_id, None)
 
     def _task(self, which: int) -> tuple[int, Model]:
@@ -345,7 +323,7 @@ class StoreMachine(RuleBasedStateMachine):
         for other in self.expected.living:
             await workers.unregister(self.store, other)
         await workers.take_back(self.store)
-        await tasks.fail_overdue(self.store, await tasks.overdue(self.store, limit=100))
+        await tasks.end_overdue(self.store, await tasks.overdue(self.store, limit=100))
         await self._all_due()
         await outbox.sweep(self.store, await outbox.unheld(self.store, "default", -1.0, 1000))
         claims = await attempts.claim(self.store, me, await self._take(1000))

@@ -34,9 +34,11 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, s
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, run_at)
     SELECT 'echo', 'default', '1', 3, '{{}}', 300, n % 11, now() + make_interval(hours => 1, secs => n)
     FROM generate_series(1, {DELAYED}) AS n;
-INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, deadline_at, client_id)
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, deadline_at, expires_at,
+                   client_id)
     SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11,
-           CASE WHEN n > 200 AND n % 2 = 1 THEN now() END, CASE WHEN n % 2 = 0 THEN '' ELSE 'key:a' END
+           CASE WHEN n > 200 AND n % 4 = 1 THEN now() END, CASE WHEN n > 200 AND n % 4 = 3 THEN now() END,
+           CASE WHEN n % 2 = 0 THEN '' ELSE 'key:a' END
     FROM generate_series(1, {DUE}) AS n;
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM tasks WHERE status = 'pending';
@@ -68,7 +70,7 @@ hundred_done = list(range(MINE - 1, MINE - 1 + 100 * WORKERS, WORKERS))
 hundred = [*range(100)]
 submission = [
     ["echo"] * 100, ["default"] * 100, [0] * 100, ["1"] * 100, [3] * 100, ["{}"] * 100, [300.0] * 100, [0.0] * 100,
-    [None] * 100, [""] * 100, [""] * 100, ["key:a"] * 100, [None] * 100, [None] * 100,
+    [None] * 100, [""] * 100, [""] * 100, ["key:a"] * 100, [None] * 100, [None] * 100, [None] * 100, [None] * 100,
 ]  # fmt: skip
 
 # name, arguments, pages of 8 kB that it may touch: twice what it touches now, for 100 rows where it takes many
@@ -99,7 +101,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("take_back", [[GONE], 100, 20, 1000, None], 5000),
     ("take_back", [[GONE], 100, 20, 1000, [FIRST_PROCESSING + WORKERS - 1]], 5000),
     ("overdue", [100], 20),
-    ("fail_overdue", [list(range(FIRST_DUE + 200, FIRST_DUE + 220, 2)), 20], 400),
+    ("end_overdue", [list(range(FIRST_DUE + 200, FIRST_DUE + 220, 2)), 20], 400),
     ("task_by_id", [500], 6),
     ("read_tasks", [hundred_due], 600),
     ("tasks_by_ids", [hundred_done], 300),

@@ -82,7 +82,7 @@ async def test_statements_leave_a_status_only_as_the_table_says(
     store: Database, history: History, state: TaskStatus
 ) -> None:
     """Every statement that could change a status is tried on each; together they reach all that is allowed."""
-    wishes = ["claim", *OutcomeKind, "cancel", "replay", "lose", "wait too long"]
+    wishes = ["claim", *OutcomeKind, "cancel", "replay", "lose", "wait too long", "expire"]
     reached = set()
     for wish in wishes:
         task_id, me, attempt = await _to(store, state)
@@ -100,9 +100,10 @@ async def _try(store: Database, wish: str, task_id: int, me: int, attempt: int) 
         await tasks.cancel(store, task_id, by=SOMEBODY)
     elif wish == "replay":
         await tasks.replay(store, task_id, by=SOMEBODY)
-    elif wish == "wait too long":
-        await store.fetch("UPDATE tasks SET deadline_at = now() WHERE id = $1", task_id)
-        await tasks.fail_overdue(store, [task_id])
+    elif wish in {"wait too long", "expire"}:
+        moment = "expires_at" if wish == "expire" else "deadline_at"
+        await store.fetch(f"UPDATE tasks SET {moment} = now() WHERE id = $1", task_id)
+        await tasks.end_overdue(store, [task_id])
     elif wish == "lose":
         await expired(store, me)
         await workers.take_back(store)

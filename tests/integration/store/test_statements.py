@@ -166,9 +166,10 @@ async def _everything(store: Database, turn: int) -> None:
     assert (await tasks.read(store, [ids[0], 10**9]))[ids[0]]["status"] == "done"
     listed = await tasks.page(store, TaskFilter(queue=queue), before_id=None, limit=3)
     assert [row["id"] for row in listed] == [keyed[0], ids[5], ids[4]]
-    (late,) = await submitted(store, queue=queue, deadline_seconds=0.0)
-    assert await tasks.overdue(store, limit=10) == [late]
-    assert [row["id"] for row in await tasks.fail_overdue(store, [late])] == [late]
+    late = [(await submitted(store, queue=queue, **{each: 0.0}))[0] for each in ("deadline_seconds", "expires_seconds")]
+    assert await tasks.overdue(store, limit=10) == late
+    ended = {row["id"]: row["status"] for row in await tasks.end_overdue(store, late)}
+    assert ended == dict(zip(late, ("failed", "cancelled"), strict=True))
 
     await expired(store, me)
     assert set(await workers.lost_tasks(store, [])) == set(ids[2:4])
@@ -185,7 +186,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert {row["measured_every"] for row in await store.fetch("SELECT measured_every FROM queues")} == {2.5}
     assert queue in {row["name"] for row in measured.rows}
     assert {row["name"]: row["depth"] for row in await queues.every(store)}[queue] == 7
-    assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 2
+    assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 3
     await store.fetch("UPDATE idempotency_keys SET expires_at = now()")
     assert await tasks.prune_idempotency_keys(store, limit=10) == 1
     assert await outbox.origins(store, ids) == []

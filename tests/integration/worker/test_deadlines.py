@@ -1,4 +1,4 @@
-"""A task's deadline ends its attempts, wherever they run, and what waits with it."""
+"""A task's deadline ends its attempts, wherever they run, and what waits with it; its expiry what never started."""
 
 import asyncio
 import time
@@ -51,3 +51,22 @@ async def test_a_task_of_a_queue_that_nobody_consumes_fails_at_its_deadline(serv
     task_id = await service.submit("echo", queue="elsewhere", deadline_seconds=0.2)
     row = await service.final(task_id)
     assert (row["status"], row["attempt"], row["errors"][0]["reason"]) == ("failed", 0, "deadline")
+
+
+async def test_what_no_worker_takes_before_it_expires_is_cancelled(service: Service) -> None:
+    task_id = await service.submit("echo", queue="elsewhere", expires_seconds=0.2)
+    row = await service.final(task_id)
+    assert (row["status"], row["attempt"], row["errors"][0]["reason"]) == ("cancelled", 0, "expired")
+
+
+async def test_what_runs_when_it_expires_runs_on_and_so_does_its_next_attempt(service: Service) -> None:
+    @service.task("slow")
+    async def slow(ctx: Context) -> str:
+        await service.database.fetch("UPDATE tasks SET expires_at = now() WHERE id = $1", ctx.task_id)
+        if ctx.attempt == 1:
+            raise ValueError
+        return "second"
+
+    await service.worker()
+    row = await service.run("slow", expires_seconds=600.0)
+    assert (row["status"], row["result"], row["attempt"]) == ("done", "second", 2)

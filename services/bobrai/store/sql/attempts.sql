@@ -3,7 +3,8 @@
 
 -- name: claim
 -- Hints become claims. The key-share lock on the worker's row makes claim and expire_workers exclude each other: no task
--- is ever claimed for a worker that is gone, and none after its deadline. No row at all: the worker is gone. One row of NULLs: all hints were stale.
+-- is ever claimed for a worker that is gone, none after its deadline, and none for the first time after its expiry. A first
+-- start that a shutdown gave back was none: started_at is NULL again. No row at all: the worker is gone. One row of NULLs: all hints were stale.
 WITH me AS MATERIALIZED (
     SELECT id FROM workers WHERE id = $1 FOR KEY SHARE
 ), claimed AS (
@@ -13,6 +14,7 @@ WITH me AS MATERIALIZED (
     FROM me, unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
     WHERE t.id = hint.task_id AND t.status || '' = 'pending' AND t.attempt = hint.attempt
       AND (t.deadline_at IS NULL OR t.deadline_at > now())
+      AND (t.expires_at IS NULL OR t.expires_at > now() OR t.started_at IS NOT NULL)
     RETURNING t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
               t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
               t.trace_context,

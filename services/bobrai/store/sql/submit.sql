@@ -5,18 +5,19 @@
 WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
            coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at,
-           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at
+           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at,
+           coalesce(i.expires_at, now() + make_interval(secs => i.expires_seconds)) AS starts_until
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
                 $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[],
-                $13::double precision[], $14::timestamptz[])
+                $13::double precision[], $14::timestamptz[], $15::double precision[], $16::timestamptz[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
                                delay_seconds, run_at, request_id, trace_context, client_id,
-                               deadline_seconds, deadline_at, position)
+                               deadline_seconds, deadline_at, expires_seconds, expires_at, position)
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context, client_id, deadline_at)
+                       request_id, trace_context, client_id, deadline_at, expires_at)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           client_id, ends_at
+           client_id, ends_at, starts_until
     FROM item
     RETURNING 1
 ), due AS (
@@ -33,16 +34,17 @@ FROM item;
 WITH item AS MATERIALIZED (
     SELECT i.*, nextval('tasks_id_seq') AS id,
            coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at,
-           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at
+           coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at,
+           coalesce(i.expires_at, now() + make_interval(secs => i.expires_seconds)) AS starts_until
     FROM unnest($1::text[], $2::text[], $3::smallint[], $4::json[], $5::integer[], $6::json[], $7::double precision[],
                 $8::double precision[], $9::timestamptz[], $10::text[], $11::text[], $12::text[],
-                $13::double precision[], $14::timestamptz[])
+                $13::double precision[], $14::timestamptz[], $15::double precision[], $16::timestamptz[])
          WITH ORDINALITY AS i (type, queue, priority, payload, max_attempts, retry, timeout_seconds,
                                delay_seconds, run_at, request_id, trace_context, client_id,
-                               deadline_seconds, deadline_at, position)
+                               deadline_seconds, deadline_at, expires_seconds, expires_at, position)
 ), taken AS (
     INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_ids, expires_at)
-    SELECT $15, $16, $17, array_agg(id ORDER BY position), now() + make_interval(secs => $18::double precision)
+    SELECT $17, $18, $19, array_agg(id ORDER BY position), now() + make_interval(secs => $20::double precision)
     FROM item
     ON CONFLICT (client_id, key) DO UPDATE
         SET fingerprint = excluded.fingerprint, task_ids = excluded.task_ids, expires_at = excluded.expires_at
@@ -50,9 +52,9 @@ WITH item AS MATERIALIZED (
     RETURNING k.task_ids
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context, client_id, deadline_at, idempotency_key)
+                       request_id, trace_context, client_id, deadline_at, expires_at, idempotency_key)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           client_id, ends_at, $16
+           client_id, ends_at, starts_until, $18
     FROM item WHERE EXISTS (SELECT FROM taken)
     RETURNING 1
 ), due AS (

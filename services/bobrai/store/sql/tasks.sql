@@ -1,12 +1,12 @@
 -- name: task_by_id
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = $1;
 
 -- name: read_tasks
 -- Many tasks that are asked for at the same moment: one query for the readers of a process.
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = ANY($1::bigint[]);
 
 -- name: tasks_by_ids
@@ -18,7 +18,7 @@ SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
 -- type or queue: over a million rows a page of a rare type takes 0.1 s without one, and both together would make every
 -- submit, claim and completion a third to a half dearer.
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
 FROM tasks
 WHERE ($1::bigint IS NULL OR id < $1)
   AND ($2::text IS NULL OR status = $2)
@@ -86,14 +86,14 @@ RETURNING 1;
 
 -- name: replay
 -- A fresh set of attempts for a final task. The attempt number goes on counting, because it is the fencing token. What was
--- lost stays a suspect: it may have failed for killing its workers. Who wants it once more does so whatever its deadline was.
+-- lost stays a suspect: it may have failed for killing its workers. Who wants it once more does so whatever times it had.
 WITH target AS (
     SELECT id, status FROM tasks WHERE id = $1 FOR UPDATE
 ), changed AS (
     UPDATE tasks AS t
     SET status = 'pending', attempts_before = t.attempt, max_attempts = t.attempt + t.max_attempts - t.attempts_before,
         losses = least(t.losses, 1), snoozes = 0, run_at = now(), worker_id = NULL, result = NULL, progress = NULL,
-        cancel_requested = false, retry_until = NULL, deadline_at = NULL, started_at = NULL, finished_at = NULL, updated_at = now()
+        cancel_requested = false, retry_until = NULL, deadline_at = NULL, expires_at = NULL, started_at = NULL, finished_at = NULL, updated_at = now()
     FROM target
     WHERE t.id = target.id AND target.status IN ('done', 'failed', 'cancelled')
     RETURNING t.id, t.attempt, t.queue, t.priority, t.run_at, target.status AS status_before
@@ -113,28 +113,36 @@ SELECT target.status AS status_before, (SELECT id FROM recorded) AS audit_id,
 FROM target;
 
 -- name: overdue
--- What waits and may not start any more.
-SELECT id FROM tasks WHERE status = 'pending' AND deadline_at <= now() ORDER BY deadline_at LIMIT $1;
+-- What waits and may not start any more: past its deadline, or past its expiry and never started.
+SELECT id FROM tasks
+WHERE status = 'pending' AND least(deadline_at, CASE WHEN started_at IS NULL THEN expires_at END) <= now()
+ORDER BY least(deadline_at, CASE WHEN started_at IS NULL THEN expires_at END) LIMIT $1;
 
--- name: fail_overdue
--- Ends these of them. The error is of the attempt before, 0 when there was none.
+-- name: end_overdue
+-- Ends these of them, for what came first. The error is of the attempt before, 0 when there was none. Why is decided from
+-- the row that is updated, as in cancel.
 WITH late AS MATERIALIZED (
     SELECT id FROM tasks
-    WHERE id = ANY ($1::bigint[]) AND status || '' = 'pending' AND deadline_at <= now()
+    WHERE id = ANY ($1::bigint[]) AND status || '' = 'pending'
+      AND least(deadline_at, CASE WHEN started_at IS NULL THEN expires_at END) <= now()
     ORDER BY id FOR UPDATE SKIP LOCKED
 ), ended AS (
     UPDATE tasks AS t
-    SET status = 'failed', finished_at = now(), updated_at = now(),
+    SET status = why.status, finished_at = now(), updated_at = now(),
         errors = (CASE WHEN jsonb_array_length(t.errors) >= $2 THEN t.errors - 0 ELSE t.errors END)
-                 || jsonb_build_object('attempt', t.attempt, 'type', 'Deadline', 'reason', 'deadline',
-                                       'message', 'the task''s deadline passed while it waited', 'traceback', '',
+                 || jsonb_build_object('attempt', t.attempt, 'type', why.type, 'reason', why.reason,
+                                       'message', why.message, 'traceback', '',
                                        'at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-    WHERE id = ANY (ARRAY(SELECT id FROM late)) AND status || '' = 'pending'
-    RETURNING id, attempt, type, queue, request_id
+    FROM (VALUES (true, 'cancelled', 'Expired', 'expired', 'the task expired before it had started'),
+                 (false, 'failed', 'Deadline', 'deadline', 'the task''s deadline passed while it waited')
+         ) AS why (is_expiry, status, type, reason, message)
+    WHERE t.id = ANY (ARRAY(SELECT id FROM late)) AND t.status || '' = 'pending'
+      AND why.is_expiry = coalesce(t.started_at IS NULL AND t.expires_at <= least(t.deadline_at, now()), false)
+    RETURNING t.id, t.attempt, t.status, t.type, t.queue, t.request_id
 ), not_due AS (
     DELETE FROM outbox WHERE task_id = ANY (ARRAY(SELECT id FROM ended))
 )
-SELECT id, attempt, type, queue, request_id FROM ended;
+SELECT id, attempt, status, type, queue, request_id FROM ended;
 
 -- name: prune_tasks
 -- Finished tasks past their retention, in a small batch; as an array, so that no plan joins them with the whole table.
