@@ -31,15 +31,16 @@ def make_known(task):
 def make_startable(task):
     if not isinstance(task, dict):
         return
-    expires, delay = task.get("expires_seconds"), task.get("delay_seconds")
-    if type(expires) in (int, float) and type(delay) in (int, float) and 0.001 <= expires <= delay:
-        del task["expires_seconds"]
-    try:
-        expires, due = (datetime.datetime.fromisoformat(task[name].upper()) for name in ("expires_at", "run_at"))
-        if 1970 <= expires.year < 2100 and expires <= due:
-            del task["expires_at"]
-    except (KeyError, AttributeError, ValueError, TypeError):
-        pass
+    for what in ("expires", "deadline"):
+        ends, delay = task.get(f"{what}_seconds"), task.get("delay_seconds")
+        if type(ends) in (int, float) and type(delay) in (int, float) and 0.001 <= ends <= delay:
+            del task[f"{what}_seconds"]
+        try:
+            ends, due = (datetime.datetime.fromisoformat(task[name].upper()) for name in (f"{what}_at", "run_at"))
+            if 1970 <= ends.year < 2100 and ends <= due:
+                del task[f"{what}_at"]
+        except (KeyError, AttributeError, ValueError, TypeError):
+            pass
 
 @schemathesis.hook
 def before_call(context, case, kwargs):

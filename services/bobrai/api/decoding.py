@@ -184,14 +184,20 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
         told = {fault.pointer for fault in faults[before:]}
         faults += [fault for fault in schemas.faults_of(error, place) if fault.pointer not in told]
         return None
-    # A moment and a time are not compared: only the database's clock could tell.
-    if fields.expires_at is not None and fields.run_at is not None and fields.expires_at <= fields.run_at:
-        faults.append(Fault(f"{place}/expires_at", "must be later than run_at"))
-    if fields.expires_seconds is not None and fields.expires_seconds <= (fields.delay_seconds or 0.0):
-        faults.append(Fault(f"{place}/expires_seconds", "must be more than delay_seconds"))
+    _check_moments(fields, place, faults)
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))
+
+
+def _check_moments(fields: schemas.TaskSubmission, place: str, faults: list[Fault]) -> None:
+    """Add what can never start: it would end first. A moment and a time only the database's clock could compare."""
+    for name, moment in (("deadline_at", fields.deadline_at), ("expires_at", fields.expires_at)):
+        if moment is not None and fields.run_at is not None and moment <= fields.run_at:
+            faults.append(Fault(f"{place}/{name}", "must be later than run_at"))
+    for name, seconds in (("deadline_seconds", fields.deadline_seconds), ("expires_seconds", fields.expires_seconds)):
+        if seconds is not None and seconds <= (fields.delay_seconds or 0.0):
+            faults.append(Fault(f"{place}/{name}", "must be more than delay_seconds"))
 
 
 def _only(known: frozenset[str], members: dict[str, Value], place: str, faults: list[Fault]) -> dict[str, Value]:

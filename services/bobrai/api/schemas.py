@@ -129,9 +129,12 @@ class TaskSubmission(_Strict):
     run_at: Moment = _optional("Due at this moment; one in the past means now.")
     timeout_seconds: Timeout = _optional("Longest run of one attempt; the type decides when absent.")
     deadline_seconds: Span = _optional(
-        "So long after its acceptance the task fails unless it has ended; not together with deadline_at."
+        "So long after its acceptance the task fails unless it has ended; more than delay_seconds, not together with"
+        " deadline_at."
     )
-    deadline_at: Moment = _optional("The task fails at this moment unless it has ended; the type decides when absent.")
+    deadline_at: Moment = _optional(
+        "The task fails at this moment unless it has ended; later than run_at. The type decides when absent."
+    )
     expires_seconds: Span = _optional(
         "So long after its acceptance the task is cancelled unless it has started; more than delay_seconds, not"
         " together with expires_at."

@@ -19,7 +19,8 @@ from bobrai.telemetry import logs
 log = logs.get_logger(__name__)
 
 _MOST_BYTES: Final = 8_192  # in one line of the log
-_PERIOD_SECONDS: Final = 0.02  # between two of them
+_PERIOD_SECONDS: Final = 0.02
+_MOST_READS: Final = 4  # in a period: a process that prints more is slowed down
 _PIPE_BYTES: Final = 65_536  # what the kernel keeps for us
 _WORDS_BYTES: Final = 16_384
 _FATAL: Final = b"Fatal Python error"  # what faulthandler begins with
@@ -100,9 +101,17 @@ class Output:
         self._loop.add_reader(self._here, self._on_readable)
 
     def _on_readable(self) -> None:
+        # Not at once: what is printed in pieces, as a traceback, is to be one line of the log.
         self._loop.remove_reader(self._here)
-        if self._read() is not _Read.END:
-            self._again = self._loop.call_later(_PERIOD_SECONDS, self._listen)
+        self._again = self._loop.call_later(_PERIOD_SECONDS, self._read_some)
+
+    def _read_some(self) -> None:
+        for _ in range(_MOST_READS):
+            read = self._read()
+            if read is not _Read.SOME:
+                break
+        if read is not _Read.END:
+            self._listen()
 
     def _read_on(self) -> None:
         """Read what a pipe holds; what a process that lives prints meanwhile may wait."""

@@ -113,7 +113,7 @@ class Processes:
             starting.add_done_callback(self._starting.discard)
 
     async def _start(self) -> None:
-        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, log.warning, "isolation.slow")
+        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, _tell_of_slow_start)
         try:
             child = await self._starter.start()
         except Exception as error:  # noqa: BLE001 - whatever keeps a process from coming up
@@ -144,3 +144,7 @@ class Processes:
         if child in self._idle and child.served == served and not (self._is_warm and len(self._idle) == 1):
             self._idle.remove(child)
             self.retire(child)
+
+
+def _tell_of_slow_start() -> None:
+    log.warning("isolation.slow", seconds=_SLOW_SECONDS)

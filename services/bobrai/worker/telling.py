@@ -54,7 +54,7 @@ def deaf(attempt: Attempt) -> None:
     log.warning(
         "handler.abandoned",
         cause=attempt.cause and attempt.cause.value,
-        runs_in="event loop" if is_async else "thread",
+        runs_in=attempt.handler.runs_in or ("event loop" if is_async else "thread"),
         seconds=round(time.monotonic() - attempt.started, 3),
         **attempt.fields(),
     )

@@ -80,6 +80,8 @@ def test_a_body_that_is_not_an_object_is_named_as_a_whole(body: bytes) -> None:
         (b'"expires_at":"2030-01-01T00:00:00Z","expires_seconds":1', "/expires_at"),
         (b'"expires_at":"2030-01-01T01:00:00+01:00","run_at":"2030-01-01T00:00:00Z"', "/expires_at"),
         (b'"expires_seconds":60,"delay_seconds":60', "/expires_seconds"),
+        (b'"deadline_at":"2030-01-01T01:00:00+01:00","run_at":"2030-01-01T00:00:00Z"', "/deadline_at"),
+        (b'"deadline_seconds":5,"delay_seconds":10', "/deadline_seconds"),
         (b'"retry":{"x/y~":2}', "/retry/x~1y~0"), (b'"unknown":1', "/unknown"), (b'"retry":[]', "/retry"),
         (b'"run_at":"2030-01-01T00:00:00Z","delay_seconds":1', "/run_at"),
     ],
