@@ -52,6 +52,7 @@ _decoders: Final[dict[bool, tuple[msgspec.json.Decoder[Any], msgspec.json.Decode
 }
 _places: Final = msgspec.json.Decoder(_Items)
 _KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
+_TIMES: Final = frozenset(name for pair in schemas.APART for name in pair)
 _KNOWN_OF_RETRY: Final = frozenset(schemas.RetryPolicy.model_fields)
 # Beyond the largest number that every reader of a payload takes (a double, an integer of 4,300 digits).
 _NUMBER: Final = "has a number that is out of range"
@@ -175,16 +176,19 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
     if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
         wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
         faults.append(Fault(f"{place}/payload", wanted))
-    for moment, seconds in schemas.APART:
-        if values.get(moment) is not None and values.get(seconds) is not None:
-            faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
+    timed = not _TIMES.isdisjoint(values)
+    if timed:
+        for moment, seconds in schemas.APART:
+            if values.get(moment) is not None and values.get(seconds) is not None:
+                faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
         told = {fault.pointer for fault in faults[before:]}
         faults += [fault for fault in schemas.faults_of(error, place) if fault.pointer not in told]
         return None
-    _check_moments(fields, place, faults)
+    if timed:
+        _check_moments(fields, place, faults)
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))

@@ -66,7 +66,11 @@ class Handler:
 
         Raises InvalidPayload before the function is called.
         """
-        return self.invoke(ctx, self.decode(text))
+        wants = self.signature
+        if wants.payload is None or self.given:
+            return self.invoke(ctx, self.decode(text))
+        payload = self.payload_codec.decode(text)
+        return self.function(payload) if wants.context is None else self.function(ctx, payload)
 
     def decode(self, text: str) -> Any:
         """Return the payload as the function takes it, None when it takes none; raises InvalidPayload."""

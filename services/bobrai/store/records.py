@@ -43,7 +43,12 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
+def _if_any(values: list[Any]) -> list[Any] | None:
+    """Return nothing for a column of nothing: ``unnest`` fills it up, and nobody has to read it."""
+    return values if any(value is not None for value in values) else None
+
+
+def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any] | None, ...]:
     """Return new tasks as the sixteen arrays that ``submit`` takes."""
     return (
         [task.type for task in tasks],
@@ -58,8 +63,8 @@ def task_columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
         [task.request_id for task in tasks],
         [task.trace_context for task in tasks],
         [task.client_id for task in tasks],
-        [task.deadline_seconds for task in tasks],
-        [task.deadline_at for task in tasks],
-        [task.expires_seconds for task in tasks],
-        [task.expires_at for task in tasks],
+        _if_any([task.deadline_seconds for task in tasks]),
+        _if_any([task.deadline_at for task in tasks]),
+        _if_any([task.expires_seconds for task in tasks]),
+        _if_any([task.expires_at for task in tasks]),
     )

@@ -112,6 +112,7 @@ class Attempt(Claimed):
     def begin(self, services: Services) -> Context:
         """Note the start and make the handler's context."""
         self.started = time.monotonic()
-        self.claim = self.claim.after(self.started - self.claimed_at)
+        if self.claim.deadline_seconds is not None:
+            self.claim = self.claim.after(self.started - self.claimed_at)
         self.context = Context(self.claim, services)
         return self.context

@@ -9,9 +9,10 @@ on, and in the end said to ``on_unwritable``, which ends the lease.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
+
+from msgspec import structs
 
 from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
 from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
@@ -77,7 +78,7 @@ class Completions:
         """Note that an outcome is committed, and the status that it gave to the task."""
         claim = attempt.claim
         if status not in {outcome.kind.value, TaskStatus.PENDING.value}:  # the row had the last word
-            outcome = replace(outcome, kind=OutcomeKind(status))
+            outcome = structs.replace(outcome, kind=OutcomeKind(status))
         age_seconds = claim.age_seconds + time.monotonic() - attempt.claimed_at
         meters.of(claim.queue, claim.type).written(outcome, status, age_seconds, attempt.trace_id)
         checkpoint("worker.completed")

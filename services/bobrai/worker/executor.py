@@ -11,8 +11,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+
+from msgspec import structs
 
 from bobrai.domain.errors import ClaimLost, DatabaseUnavailable
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
@@ -113,7 +114,8 @@ class Executor:
             return
         attempt = Attempt(claim, held, worker_id, handler)
         self._attempts[claim.task_id] = attempt
-        if self._isolation is not None and not self.draining and self._isolation.isolates(claim, handler):
+        apart = (claim.losses or handler.runs_in) and not self.draining
+        if apart and self._isolation is not None and self._isolation.isolates(handler):
             attempt.place = self._isolation.place_for(claim, handler)
             if attempt.place is None:
                 attempt.finished = True
@@ -254,8 +256,7 @@ class Executor:
         except ProcessDied:
             ended = Ended(self._ended_by(attempt, None))
         if ended is not None:
-            lost = attempt.cause is StopCause.LOST
-            self._finish(attempt, None if lost else ended.outcome, written=ended.written)
+            self._finish(attempt, None if attempt.cause is StopCause.LOST else ended.outcome, written=ended.written)
         elif place.is_declared:  # it may not hurt those that run here
             self._finish(attempt, self._ended_by(attempt, None) if attempt.cause else outcomes.no_place(attempt.claim))
         else:
@@ -265,8 +266,7 @@ class Executor:
             await self._run(attempt)
 
     def _grace_of(self, attempt: Attempt) -> float:
-        in_process = attempt.handler.runs_in == "process"
-        return min(self._grace_seconds, PROCESS_GRACE_SECONDS) if in_process else self._grace_seconds
+        return min(self._grace_seconds, PROCESS_GRACE_SECONDS if attempt.handler.runs_in else self._grace_seconds)
 
     def _set_timer(self, attempt: Attempt) -> None:
         timeout = attempt.claim.timeout_seconds
@@ -302,9 +302,9 @@ class Executor:
         except DatabaseUnavailable as error:
             written = await self.completions.is_settled(attempt.worker_id, done)
             if not written:
-                outcome = replace(outcomes.raised(attempt.claim, error), progress=done.progress)
+                outcome = structs.replace(outcomes.raised(attempt.claim, error), progress=done.progress)
         except BaseException as error:  # noqa: BLE001 - a deferred constraint, for one, speaks at the commit
-            outcome = replace(outcomes.raised(attempt.claim, error), progress=done.progress)
+            outcome = structs.replace(outcomes.raised(attempt.claim, error), progress=done.progress)
         self._finish(attempt, outcome, written=written)
 
     def _finish(self, attempt: Attempt, outcome: Outcome | None, *, written: bool = False) -> None:
@@ -334,7 +334,7 @@ class Executor:
 
     def _with_progress(self, outcome: Outcome) -> Outcome:
         report = self._progress.take(outcome.task_id, outcome.attempt)
-        return outcome if report is None else replace(outcome, progress=report)
+        return outcome if report is None else structs.replace(outcome, progress=report)
 
     # Attempts that are told to end.
 

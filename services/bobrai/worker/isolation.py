@@ -37,9 +37,9 @@ class Isolation:
         self._suspects: set[Place] = set()
         metrics.TASKS_ISOLATED.set_function(lambda: len(self._suspects))
 
-    def isolates(self, claim: Claim, handler: Handler) -> bool:
-        """Return whether an attempt needs a place."""
-        return handler.runs_in == "process" or (claim.losses > 0 and self._most > 0)
+    def isolates(self, handler: Handler) -> bool:
+        """Return whether a suspect of this type, or any of its tasks, needs a place."""
+        return handler.runs_in == "process" or self._most > 0
 
     def place_for(self, claim: Claim, handler: Handler | None = None) -> Place | None:
         """Return a place, to be freed by ``leave``; None when there is none now.

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 
+from msgspec import structs
+
 from bobrai.domain import limits
 from bobrai.domain.errors import PermanentFailure, RetryLater
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
@@ -152,7 +154,7 @@ def plainer(outcome: Outcome, error: Exception) -> Outcome | None:
     Without a progress report; instead of a result a permanent failure; of an error less, and then nothing.
     """
     if outcome.progress is not None:
-        return replace(outcome, progress=None)
+        return structs.replace(outcome, progress=None)
     if outcome.kind is OutcomeKind.DONE:
         message = masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE)
         reason = AttemptError("InvalidResult", message, reason="invalid_result")
@@ -160,7 +162,7 @@ def plainer(outcome: Outcome, error: Exception) -> Outcome | None:
     if outcome.error is None:
         return None
     plain = replace(outcome.error, type="Error", message="the error could not be stored", traceback="")
-    return replace(outcome, error=None if outcome.error == plain else plain)
+    return structs.replace(outcome, error=None if outcome.error == plain else plain)
 
 
 def describe(error: BaseException, reason: str) -> AttemptError:

@@ -91,7 +91,7 @@ class Place:
         ``trace_context`` says where the attempt's span stands.
         """
         child = self._child
-        claim = replace(self._claim.after(time.monotonic() - self._since), trace_context=trace_context)
+        claim = structs.replace(self._claim.after(time.monotonic() - self._since), trace_context=trace_context)
         if child is None:
             raise ProcessDied("was not prepared")
         others = self.others_ran
@@ -184,7 +184,7 @@ class Place:
             raise ProcessDied(self._lack("had no more memory"))
         said = self._lack(f"it had taken {ended.peak_bytes // _MIB} MiB of memory at its peak")
         error = replace(error, message=f"{error.message} ({said})".strip(), reason="memory_limit")
-        return structs.replace(ended, outcome=replace(outcome, error=error))
+        return structs.replace(ended, outcome=structs.replace(outcome, error=error))
 
     def _may_be_worn(self, ended: Ended) -> bool:
         """Return whether what ran may have left anything behind that an end by itself does not."""

@@ -2,10 +2,10 @@
 
 import contextlib
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import psutil
+from msgspec import structs
 
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import Claim, Outcome
@@ -49,7 +49,7 @@ class Nothing:
 def start(executor: Executor, type_: str, payload: str = "null", **more: Any) -> int:
     """Admit a task and return its id."""
     task_id = next(_ids)
-    executor.admit(replace(CLAIM, task_id=task_id, type=type_, payload=payload, **more), Nothing(), worker_id=1)
+    executor.admit(structs.replace(CLAIM, task_id=task_id, type=type_, payload=payload, **more), Nothing(), worker_id=1)
     return task_id
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +242,7 @@ async def test_what_is_declared_non_retryable_fails_at_once_there_too(limited: I
 
 
 async def test_what_runs_alone_is_stopped_at_its_tasks_deadline(isolation: Isolation) -> None:
-    outcome = (await run(isolation, replace(claim("waits"), deadline_seconds=0.2).after(0.0))).outcome
+    outcome = (await run(isolation, msgspec.structs.replace(claim("waits"), deadline_seconds=0.2).after(0.0))).outcome
     assert (outcome.kind, outcome.error.reason) == (OutcomeKind.FAILED, "deadline")
 
 

@@ -1,8 +1,7 @@
 """The table of transitions, which the statements and the schema implement."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from bobrai.domain.errors import RetryLater
 from bobrai.domain.retry import Retry
@@ -30,8 +29,8 @@ def test_a_final_task_cannot_fail_again() -> None:
 def test_a_deadline_ends_an_attempt_before_its_timeout() -> None:
     claim = Claim(1, 1, "t", "default", 0, "1", 3, 0, Retry(), 30.0, "", "", 0.0, 0.0)
     assert claim.after(5.0) is claim
-    assert replace(claim, deadline_seconds=40.0).after(9.0).timeout_seconds == 30.0
-    late = replace(claim, deadline_seconds=40.0).after(15.0).after(5.0)
+    assert structs.replace(claim, deadline_seconds=40.0).after(9.0).timeout_seconds == 30.0
+    late = structs.replace(claim, deadline_seconds=40.0).after(15.0).after(5.0)
     assert (late.timeout_seconds, late.deadline_seconds, late.ends_with_task) == (20.0, 20.0, True)
     assert late.after(100.0).timeout_seconds == 0.0
 

@@ -1,9 +1,9 @@
 """The rules by which the end of an attempt becomes an outcome."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from bobrai import PermanentFailure, Retry, RetryLater
 from bobrai.domain import limits
@@ -201,7 +201,7 @@ def test_refused_values_are_left_out_one_after_the_other() -> None:
 
 
 def test_deadline_of_the_task_leaves_no_attempt() -> None:
-    late = replace(claim(), deadline_seconds=3.0).after(0.0)
+    late = structs.replace(claim(), deadline_seconds=3.0).after(0.0)
     assert summary(outcomes.stopped(late, StopCause.TIMEOUT)) == (OutcomeKind.FAILED, "deadline", 0)
     assert summary(outcomes.stopped(late, StopCause.INTERRUPTED)) == (OutcomeKind.INTERRUPTED, "", 0)
     assert summary(outcomes.raised(late, ValueError())) == (OutcomeKind.RETRY, "error", 4)
