@@ -50,8 +50,8 @@ async def test_a_time_for_attempts_takes_the_place_of_the_types_number(
 
 
 async def test_a_deadline_counts_from_the_acceptance_whenever_the_task_is_due(api: Api, database: OwnDatabase) -> None:
-    await api.submit(deadline_seconds=600, delay_seconds=3600)
-    await api.submit(deadline_at="2098-01-01T00:00:00Z", run_at="2099-01-01T00:00:00Z")
+    await api.submit(deadline_seconds=600, delay_seconds=300)
+    await api.submit(deadline_at="2098-01-01T00:00:00Z", run_at="2097-01-01T00:00:00Z")
     await api.submit()
     first, second, third = await database.fetch(
         "SELECT deadline_at, extract(epoch FROM deadline_at - created_at)::float8 AS seconds FROM tasks ORDER BY id"

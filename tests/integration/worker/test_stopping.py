@@ -148,7 +148,7 @@ async def test_cancelled_task_that_waits_for_a_slot_never_starts(service: Servic
     worker.inside.claims._room = lambda: executor.free + 1 - executor.ready
     worker.inside.claims.intakes["default"].subscription.resize(2)  # one ahead, as for quick tasks
     first, second = await service.submit_many(2, "one-at-a-time")
-    await eventually(lambda: executor.ready == 1)
+    await eventually(lambda: executor.ready == 1 and starts)
     waiting = second if starts == [first] else first
     await tasks.cancel(service.database, waiting, by=SOMEBODY)
     assert (await service.final(waiting))["status"] == "cancelled"
