@@ -56,14 +56,30 @@ def hoarding_image(worker_image: Image, tmp_path_factory: pytest.TempPathFactory
     image.remove()
 
 
-async def test_tasks_that_take_all_memory_fail_and_their_neighbours_end_done(
+@pytest.fixture
+async def worker(
     containers: Containers, api_image: Image, hoarding_image: Image, database: Database, rabbitmq: VirtualHost
-) -> None:
-    containers.environment |= settings(database, rabbitmq)
+) -> Container:
+    """One with a limit, in which six neighbours run."""
+    containers.environment |= {
+        "BOBRAI_DATABASE_URL": database.url,
+        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
+        "BOBRAI_WORKER_LEASE_SECONDS": "2",
+        "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.3",
+        "BOBRAI_DISPATCHER_REAP_SECONDS": "0.2",
+        "BOBRAI_WORKER_HEALTH_BIND": "127.0.0.1:0",
+        "BOBRAI_DISPATCHER_HEALTH_BIND": "127.0.0.1:0",
+    }
     await submit(database, "neighbour", count=6)
     containers.start(api_image, "dispatcher")
     worker = containers.start(hoarding_image, options=LIMIT)
     await eventually(lambda: all_run(database), 30)
+    return worker
+
+
+async def test_tasks_that_take_all_memory_fail_and_their_neighbours_end_done(
+    worker: Container, database: Database
+) -> None:
     hoarders = ["hoard", "hoard-at-once", "hoard-elsewhere"]
     for kind in hoarders:
         await submit(database, kind, max_attempts=2)
@@ -87,14 +103,7 @@ async def test_tasks_that_take_all_memory_fail_and_their_neighbours_end_done(
         assert "it may use" in last["message"], row
 
 
-async def test_in_processes_they_fail_and_the_container_goes_on(
-    containers: Containers, api_image: Image, hoarding_image: Image, database: Database, rabbitmq: VirtualHost
-) -> None:
-    containers.environment |= settings(database, rabbitmq)
-    await submit(database, "neighbour", count=6)
-    containers.start(api_image, "dispatcher")
-    worker = containers.start(hoarding_image, options=LIMIT)
-    await eventually(lambda: all_run(database), 30)
+async def test_in_processes_they_fail_and_the_container_goes_on(worker: Container, database: Database) -> None:
     hoarders = ["hoard-in-process", "hoard-at-once-in-process", "hoard-elsewhere-in-process"]
     for kind in hoarders:
         await submit(database, kind, max_attempts=2)
@@ -110,19 +119,6 @@ async def test_in_processes_they_fail_and_the_container_goes_on(
     ]  # fmt: skip
     for row in rows[6:]:
         assert [error["reason"] for error in json.loads(row["errors"])] == ["memory_limit"] * 2, row
-
-
-def settings(database: Database, rabbitmq: VirtualHost) -> dict[str, str]:
-    """Of the dispatcher and the worker."""
-    return {
-        "BOBRAI_DATABASE_URL": database.url,
-        "BOBRAI_RABBITMQ_URL": rabbitmq.url,
-        "BOBRAI_WORKER_LEASE_SECONDS": "2",
-        "BOBRAI_WORKER_HEARTBEAT_SECONDS": "0.3",
-        "BOBRAI_DISPATCHER_REAP_SECONDS": "0.2",
-        "BOBRAI_WORKER_HEALTH_BIND": "127.0.0.1:0",
-        "BOBRAI_DISPATCHER_HEALTH_BIND": "127.0.0.1:0",
-    }
 
 
 async def all_run(database: Database) -> bool:

@@ -1,7 +1,6 @@
 """Places for tasks that run alone, and the processes in them."""
 
 import asyncio
-import contextlib
 import itertools
 import os
 import subprocess
@@ -27,6 +26,7 @@ from bobrai.worker.child import Child, ProcessDied
 from bobrai.worker.executor import Executor
 from bobrai.worker.isolation import Isolation
 from bobrai.worker.speeds import Speeds
+from tests.integration.worker.executing import Nothing, Outcomes, processes
 from tests.support.databases import Database
 from tests.support.eventually import eventually
 
@@ -302,30 +302,6 @@ async def test_a_task_is_ended_with_its_process_when_it_does_not_answer(
     place.leave()
 
 
-class Outcomes:
-    """What an executor gives out."""
-
-    def __init__(self) -> None:
-        self.all: list[Outcome | None] = []
-        self.settled: Any = None
-
-    def write(self, attempt: Any, outcome: Outcome) -> None:
-        self.all.append(outcome)
-        self.settled(attempt)
-
-    def lost(self, attempt: Any) -> None:
-        self.all.append(None)
-        self.settled(attempt)
-
-
-class Nothing:
-    """A delivery that waits for nothing, and reports that nobody makes."""
-
-    def settle(self) -> None: ...
-
-    def take(self, _task_id: int, _attempt: int) -> None: ...
-
-
 @pytest.fixture
 async def executor(isolation: Isolation) -> Executor:
     registry = Registry()
@@ -335,16 +311,6 @@ async def executor(isolation: Isolation) -> Executor:
     executor.completions = outcomes = Outcomes()  # type: ignore[assignment]
     outcomes.settled = executor.settled
     return executor
-
-
-def isolated() -> list[psutil.Process]:
-    """The processes in which tasks run alone, and the one that forks them; those that have ended are none."""
-    found = []
-    for each in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if not {"isolated", "fork-server"}.isdisjoint(each.cmdline()):
-                found.append(each)
-    return found
 
 
 async def outcome_of(executor: Executor, type_: str, **more: Any) -> Any:
@@ -405,7 +371,7 @@ async def test_a_task_runs_in_the_worker_whatever_keeps_its_process_from_coming_
 
     monkeypatch.setattr(what, fail)
     assert (await outcome_of(executor, "where")).result == str(os.getpid())
-    await eventually(lambda: len(isolated()) <= 1, message="at most the process that forks others is left")
+    await eventually(lambda: len(processes()) <= 1, message="at most the process that forks others is left")
 
 
 async def test_an_attempt_ends_whatever_comes_out_of_its_place(
@@ -421,11 +387,11 @@ async def test_an_attempt_ends_whatever_comes_out_of_its_place(
 async def test_what_is_told_to_end_does_not_wait_for_the_imports(executor: Executor, tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     outcome = asyncio.create_task(outcome_of(executor, "where"))
-    await eventually(isolated)
+    await eventually(processes)
     executor.interrupt_all()
     assert (await asyncio.wait_for(outcome, 2)).kind is OutcomeKind.INTERRUPTED
     executor.close()
-    await eventually(lambda: not isolated())
+    await eventually(lambda: not processes())
 
 
 async def test_a_channel_ends_with_what_is_no_message() -> None:
