@@ -116,13 +116,10 @@ def worker(handlers: str | None, queues: str | None, concurrency: int | None) ->
 @click.argument("output", type=int)
 def isolated(descriptor: int, output: int) -> None:
     """Run attempts for the worker that has started this process, with an open socket and a pipe to print to."""
-    from bobrai.worker import channel
-    from bobrai.worker.isolated import connection_of, end_with_parent, serve
+    from bobrai.worker.isolated import attach, serve
     from bobrai.worker.output import print_to
 
-    end_with_parent()
-    connection = connection_of(descriptor)
-    settings = channel.receive_settings(connection)
+    connection, settings = attach(descriptor)
     process.prepare(settings, "worker")
     print_to(output)
     registry = process.registry(settings)
@@ -133,13 +130,11 @@ def isolated(descriptor: int, output: int) -> None:
 @click.argument("descriptor", type=int)
 def fork_server(descriptor: int) -> None:
     """Fork processes that run attempts, for the worker that has started this one with an open socket."""
-    from bobrai.worker import channel, fork_server
-    from bobrai.worker.isolated import connection_of, end_with_parent, serve
+    from bobrai.worker import fork_server
+    from bobrai.worker.isolated import attach, end_with_parent, serve
     from bobrai.worker.output import print_to
 
-    end_with_parent()
-    connection = connection_of(descriptor)
-    settings = channel.receive_settings(connection)
+    connection, settings = attach(descriptor)
     process.prepare(settings, "worker", traced=False)
     registry = process.registry(settings)
     connection, output = fork_server.serve(connection, begin=lambda: process.begin_forked(end_with_parent))

@@ -7,7 +7,7 @@ cannot be written holds up no other.
 
 from collections.abc import Sequence
 
-from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
+from bobrai.domain.errors import DatabaseUnavailable, StoreRejected, is_of_one_row
 from bobrai.domain.task import TaskStatus
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
@@ -43,13 +43,17 @@ class Deadlines:
         try:
             return await self._write(task_ids)
         except (StoreRejected, DatabaseUnavailable) as error:
-            _of_one_row(error)
-        ended, refused = 0, None
+            if not is_of_one_row(error):
+                raise
+        ended = 0
+        refused: StoreRejected | DatabaseUnavailable | None = None
         for task_id in task_ids:
             try:
                 ended += await self._write([task_id])
             except (StoreRejected, DatabaseUnavailable) as error:
-                refused = _of_one_row(error)
+                if not is_of_one_row(error):
+                    raise
+                refused = error
         if refused is not None:
             raise refused
         return ended
@@ -64,10 +68,3 @@ class Deadlines:
             else:
                 log.warning("task.overdue", **ids)
         return len(rows)
-
-
-def _of_one_row(error: StoreRejected | DatabaseUnavailable) -> StoreRejected | DatabaseUnavailable:
-    """Return an error that each row of the statement may fare better without, and raise any other."""
-    if isinstance(error, StoreRejected) or (error.perhaps_one_row and error.sqlstate):
-        return error
-    raise error

@@ -8,7 +8,7 @@ nobody could renew, so after a failed round the search rests for one lease.
 import time
 from collections.abc import Sequence
 
-from bobrai.domain.errors import BobraiError, DatabaseUnavailable, StoreRejected
+from bobrai.domain.errors import BobraiError, DatabaseUnavailable, StoreRejected, is_of_one_row
 from bobrai.domain.task import TaskStatus
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
@@ -58,7 +58,7 @@ class Reaper:
             while len(await self._take_back()) == BATCH:
                 pass
         except (StoreRejected, DatabaseUnavailable) as error:
-            if not _is_of_one_row(error):
+            if not is_of_one_row(error):
                 raise
             await self._take_back_one_by_one()
         else:
@@ -73,7 +73,7 @@ class Reaper:
                 try:
                     await self._take_back([task_id])
                 except (StoreRejected, DatabaseUnavailable) as error:
-                    if not _is_of_one_row(error):
+                    if not is_of_one_row(error):
                         raise
                     refused.add(task_id)
                     if task_id not in self._refused:
@@ -95,10 +95,6 @@ class Reaper:
                 request_id=row["request_id"],
             )
         return rows
-
-
-def _is_of_one_row(error: StoreRejected | DatabaseUnavailable) -> bool:
-    return isinstance(error, StoreRejected) or (error.perhaps_one_row and bool(error.sqlstate))
 
 
 def _count(queue: str, type_: str, status: str) -> None:

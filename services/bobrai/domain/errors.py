@@ -192,6 +192,11 @@ class ClaimLost(BobraiError):
     """The claim that this write depended on is no longer held."""
 
 
+def is_of_one_row(error: StoreRejected | DatabaseUnavailable) -> bool:
+    """Return whether each row of a statement that failed so may fare better alone, by what PostgreSQL has said."""
+    return isinstance(error, StoreRejected) or (error.perhaps_one_row and bool(error.sqlstate))
+
+
 class WorkerGone(BobraiError):
     """The worker's row expired and was removed; its claims were given to others."""
 

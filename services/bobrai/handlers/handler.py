@@ -112,15 +112,7 @@ class Handler:
     @cached_property
     def dependencies(self) -> dict[str, Callable[..., Any]]:
         """The start-up functions whose values the function wants, by parameter; raises ConfigurationError."""
-        found = lifespan.wanted_by(self.function, self.signature.named)
-        parameters = inspect.signature(self.function).parameters
-        for name in self.signature.named:
-            if name not in found and parameters[name].default is inspect.Parameter.empty:
-                raise ConfigurationError(
-                    f"{self.where} has the parameter {name!r} after the *, which is not Annotated[…, Depends(…)] on a "
-                    "function with @on_startup"
-                )
-        return found
+        return lifespan.wanted_by(self.function, self.signature.named, " after the *")
 
     def resolve(self) -> None:
         """Read the types of all parameters and the result.

@@ -6,7 +6,7 @@ values each parameter wants that is ``Annotated[…, Depends(function)]``. They 
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,10 +70,7 @@ class Hooks:
 def _declare(there: list[Callable[..., Any]], function: Callable[..., Any], name: str) -> None:
     if not inspect.isfunction(function):
         raise ConfigurationError(f"@{name} belongs on a function, not on {function!r}")
-    # A module that is imported again, under another name or reloaded, declares the same function once more.
-    origin = signature.origin(function)
-    there[:] = [each for each in there if signature.origin(each) != origin]
-    there.append(function)
+    signature.keep(there, function)
 
 
 def _with_needed(
@@ -89,24 +86,26 @@ def _with_needed(
     yield function
 
 
-def parameters_of(function: Callable[..., Any]) -> Mapping[str, Callable[..., Any]]:
-    """Return what each parameter of a start-up function depends on; raises ConfigurationError for any other one."""
-    wanted = wanted_by(function, list(inspect.signature(function).parameters))
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name not in wanted and parameter.default is inspect.Parameter.empty:
+def parameters_of(function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Return what each parameter of a start-up function depends on; raises as `wanted_by` does."""
+    return wanted_by(function, inspect.signature(function).parameters)
+
+
+def wanted_by(function: Callable[..., Any], names: Iterable[str], place: str = "") -> dict[str, Callable[..., Any]]:
+    """Return the start-up functions that these parameters, at a ``place`` of the signature, depend on.
+
+    Raises NameError for an unknown annotation, and ConfigurationError for a parameter that can be given nothing.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters
+    wanted = {}
+    for name in names:
+        marks = [mark for mark in getattr(hints.get(name), "__metadata__", ()) if isinstance(mark, Depends)]
+        if marks:
+            wanted[name] = marks[-1].function
+        elif parameters[name].default is inspect.Parameter.empty:
             raise ConfigurationError(
-                f"{signature.where(function)} has the parameter {name!r}, which is not Annotated[…, Depends(…)] on a "
-                "function with @on_startup"
+                f"{signature.where(function)} has the parameter {name!r}{place}, which is not Annotated[…, Depends(…)] "
+                "on a function with @on_startup"
             )
     return wanted
-
-
-def wanted_by(function: Callable[..., Any], names: Iterable[str]) -> dict[str, Callable[..., Any]]:
-    """Return what of these parameters depends on a start-up function; raises NameError for an unknown annotation."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    return {
-        name: mark.function
-        for name in names
-        for mark in getattr(hints.get(name), "__metadata__", ())
-        if isinstance(mark, Depends)
-    }

@@ -32,9 +32,7 @@ class Middlewares:
             raise ConfigurationError(f"@middleware belongs on an `async def`, not on {signature.where(function)}")
         if len(inspect.signature(function).parameters) != 3:
             raise ConfigurationError(f"{signature.where(function)} is a middleware: it takes (ctx, payload, call_next)")
-        origin = signature.origin(function)
-        self.all = [each for each in self.all if signature.origin(each) != origin]
-        self.all.append(function)
+        signature.keep(self.all, function)
         return function
 
 

@@ -33,6 +33,12 @@ def origin(function: Callable[..., Any]) -> tuple[str, int]:
     return code.co_filename, code.co_firstlineno
 
 
+def keep(there: list[Any], function: Callable[..., Any]) -> None:
+    """Add a function to those that were declared, in the place of one that a module imported twice has declared."""
+    there[:] = [each for each in there if origin(each) != origin(function)]
+    there.append(function)
+
+
 def where(function: Callable[..., Any]) -> str:
     """Return ``module.name`` of a function, for messages."""
     return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"

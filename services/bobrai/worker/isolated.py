@@ -24,7 +24,7 @@ from bobrai.store.pool import Database
 from bobrai.telemetry import traces
 from bobrai.worker import memory, output, unanswered
 from bobrai.worker.attempt import Claimed
-from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop
+from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop, receive_settings
 from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import Executor
 from bobrai.worker.lease import Lease
@@ -43,10 +43,12 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def connection_of(descriptor: int) -> socket.socket:
-    """Return the socket that leads to the worker, which programs that are started here do not get."""
+def attach(descriptor: int) -> tuple[socket.socket, Settings]:
+    """Bind this process to its worker; returns the socket that leads there, and the settings that came over it."""
+    end_with_parent()
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no keywords
-    return socket.socket(fileno=descriptor)
+    connection = socket.socket(fileno=descriptor)
+    return connection, receive_settings(connection)
 
 
 async def serve(connection: socket.socket, settings: Settings, registry: Registry) -> None:

@@ -154,8 +154,7 @@ class _Forked:
 class _ForkServer:
     """The worker's side of the process that forks."""
 
-    def __init__(self, process: _Spawned, connection: socket.socket) -> None:
-        self._process = process
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._asked: deque[asyncio.Future[_Forked]] = deque()
@@ -197,7 +196,7 @@ class _ForkServer:
         if what == fork_server.UNFIT:
             ours.close()
             return int(threads)
-        return cls(process, ours)
+        return cls(ours)
 
     async def fork(self, *descriptors: int) -> _Forked:
         """Return a child that has these descriptors; raises OSError."""
