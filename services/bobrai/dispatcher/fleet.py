@@ -1,7 +1,8 @@
-"""Which queues run, and who works on them: what the relay sizes its windows and bundles by.
+"""Which queues run, who works on them and what limits there are: what the relay sizes its windows and bundles by.
 
-In: the rows of `queues` and `workers`, read again a few times a second. Out: names of running queues, and one Crew for
-each. A moment's staleness costs nothing but a bundle of the wrong size.
+In: the rows of `queues`, `task_types` and `workers`, read again a few times a second. Out: names of running queues, one
+Crew for each, and what is limited. A moment's staleness costs a bundle of the wrong size, or a hint that nobody may
+claim.
 """
 
 import time
@@ -9,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bobrai.store import queues, workers
+from bobrai.store import admissions, queues, workers
+from bobrai.store.admissions import NOTHING_LIMITED, Limited
 from bobrai.store.pool import Executor
 from bobrai.store.workers import LiveWorker
 
@@ -57,6 +59,7 @@ class Fleet:
         self.queues: list[str] = []
         self.known: Collection[str] = ()  # the paused ones too
         self.crews: Mapping[str, Crew] = {}
+        self.limited: Limited = NOTHING_LIMITED
 
     def crew(self, queue: str) -> Crew:
         """Return who works on a queue."""
@@ -73,4 +76,5 @@ class Fleet:
         self.known = live.keys()
         self.queues = [name for name, paused in live.items() if not paused]
         self.crews = crews(await workers.live(self._database))
+        self.limited = await admissions.limited(self._database)
         self._read_at = time.monotonic()

@@ -13,6 +13,7 @@ from typing import Final
 
 from bobrai.broker.port import Broker, OutgoingMessage
 from bobrai.dispatcher import meters
+from bobrai.dispatcher.admission import Admission
 from bobrai.dispatcher.bundles import bundle_size, bundles
 from bobrai.dispatcher.fleet import Fleet
 from bobrai.dispatcher.window import Window
@@ -22,9 +23,9 @@ from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
-from bobrai.store import outbox
+from bobrai.store import admissions, outbox
 from bobrai.store.outbox import DueHint
-from bobrai.store.pool import Database
+from bobrai.store.pool import Database, Executor
 from bobrai.telemetry import logs, traces
 from bobrai.telemetry.spans import PublishSpan
 
@@ -52,6 +53,7 @@ class Relay:
         self._database = database
         self._broker = broker
         self._fleet = Fleet(database)
+        self._admission = Admission(database, self._fleet)
         self._windows: dict[str, Window] = {}
         self._used: set[str] = set()
         self._turn = 0
@@ -103,10 +105,11 @@ class Relay:
             await asyncio.sleep(rest)
         rooms = await self._rooms()
         more = bool(rooms) and await self._move(rooms)
+        undecided = await self._let_through()
         if self._fleet.stale:
             await self._refresh()
         self._relayed = True
-        return 0.0 if more else await self._pause()
+        return 0.0 if more else min(undecided, await self._pause())
 
     async def _refresh(self) -> None:
         """Read again which queues there are, and leave nothing behind of those that are gone."""
@@ -139,10 +142,14 @@ class Relay:
             window.fit(self._least_window, self._fleet.crew(name))
         unsure = [name for name, window in windows.items() if window.should_look()]
         failures = [failure for failure in await asyncio.gather(*map(self._look, unsure)) if failure]
-        rooms = {name: room for name, window in windows.items() if (room := min(window.room(), self._batch_size)) > 0}
+        rooms = {name: room for name, window in windows.items() if (room := self._room(name, window)) > 0}
         if failures and not rooms:
             raise failures[0]
         return rooms
+
+    def _room(self, queue: str, window: Window) -> int:
+        # What is limited waits in a lane, which takes no place of the window.
+        return self._batch_size if queue in self._fleet.limited.queues else min(window.room(), self._batch_size)
 
     async def _look(self, queue: str) -> BrokerUnavailable | None:
         try:
@@ -181,9 +188,10 @@ class Relay:
                 taken = await outbox.take_due(transaction, rooms, self._batch_size)
                 if taken:
                     checkpoint("relay.taken")
-                    unconfirmed = await self._publish(taken, failures)
+                if free := await self._without_held(transaction, taken):
+                    unconfirmed = await self._publish(free, failures)
                     checkpoint("relay.published")
-                    if len(unconfirmed) == len(taken):
+                    if len(unconfirmed) == len(free):
                         raise _NothingConfirmed
                     if unconfirmed:
                         await outbox.return_hints(transaction, unconfirmed)
@@ -194,6 +202,29 @@ class Relay:
         busy = len(taken) >= REST_FROM and not more
         self._resting_until = time.monotonic() + REST_SECONDS if busy else 0.0
         return more
+
+    async def _without_held(self, transaction: Executor, taken: list[DueHint]) -> list[DueHint]:
+        """Put what a limit is for into its lane, and return the rest."""
+        limited = self._fleet.limited
+        asked = taken if limited.types else [due for due in taken if due.queue in limited.queues]
+        if not asked:
+            return taken
+        held = await admissions.hold(transaction, asked)
+        return [due for due in taken if due.task_id not in held]
+
+    async def _let_through(self) -> float:
+        """Publish what limits let through; returns the seconds until they may let more through."""
+        queues = [name for name in self._fleet.queues if not self._windows[name].is_closed]
+        decided = await self._admission.decide(queues)
+        if decided.hints:
+            failures: list[BrokerUnavailable] = []
+            unconfirmed = {
+                due.task_id for due in await self._publish(sorted(decided.hints, key=outbox.urgency), failures)
+            }
+            self._admission.confirmed([due.task_id for due in decided.hints if due.task_id not in unconfirmed])
+            if failures:
+                raise failures[0]
+        return decided.pause_seconds
 
     def _note_backlog(self, taken: Sequence[DueHint], rooms: dict[str, int]) -> bool:
         cut_off = len(taken) >= self._batch_size

@@ -47,6 +47,11 @@ class Window:
     def _free(self) -> int:
         return self.size - self._ready - self._published
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the queue is left alone now, because the broker took nothing for it."""
+        return time.monotonic() < self._closed_until
+
     def should_look(self) -> bool:
         """Whether the upper bound leaves no room, or little while more waits, and the last look is not too fresh."""
         now = time.monotonic()

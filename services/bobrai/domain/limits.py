@@ -36,6 +36,13 @@ TYPE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MAX_QUEUES: Final = 200  # each is a quorum queue: a submit may not make them without bound
 MAX_WARNINGS: Final = 20  # in the answer to one submit
 
+MAX_CONCURRENCY: Final = 1_000_000  # tasks that a limit lets run at once
+MAX_KEY_POINTER: Final = 200  # characters of a JSON Pointer into the payload
+KEY_PATTERN: Final = r"^(?:/(?:[^~/\x00]|~[01])*)+$"
+MAX_KEY_VALUE: Final = 128  # characters of a payload key's value; a longer one is told apart by its hash
+MAX_WEIGHTS: Final = 1_000  # keys that have a weight of their own
+MAX_WEIGHT: Final = 100
+
 MAX_KEYS: Final = 1_000  # API keys that can be used: every API process holds them all in memory
 MAX_KEY_NAME: Final = 100  # characters
 KEY_NAME_PATTERN: Final = rf"^[A-Za-z0-9][A-Za-z0-9 ._@:/-]{{0,{MAX_KEY_NAME - 1}}}$"

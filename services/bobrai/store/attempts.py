@@ -16,6 +16,7 @@ from bobrai.store.queries import statement
 from bobrai.store.records import error_text, retry_value
 
 _CLAIM = statement("claim")
+_CLAIM_ADMITTED = statement("claim_admitted")
 _CLAIMED = statement("claimed")
 _COMPLETE = statement("complete")
 _END = statement("end_attempts")
@@ -24,13 +25,16 @@ _ORPHANS = statement("orphans")
 _PROGRESS = statement("progress")
 
 
-async def claim(database: Executor, worker_id: int, hints: Sequence[Hint]) -> list[Claim]:
-    """Claim what the hints name; a stale hint brings no claim.
+async def claim(
+    database: Executor, worker_id: int, hints: Sequence[Hint], *, may_be_limited: bool = False
+) -> list[Claim]:
+    """Claim what the hints name; a stale hint brings no claim, nor, if any may be limited, one without admission.
 
     Raises WorkerGone when the worker has no row any more: then nothing was claimed.
     """
     ordered = sorted(set(hints))
-    rows = await database.fetch(_CLAIM, worker_id, [hint[0] for hint in ordered], [hint[1] for hint in ordered])
+    claiming = _CLAIM_ADMITTED if may_be_limited else _CLAIM
+    rows = await database.fetch(claiming, worker_id, [hint[0] for hint in ordered], [hint[1] for hint in ordered])
     if not rows:
         raise WorkerGone(f"worker {worker_id} has no row")
     return [_claim_value(row) for row in rows if row[0] is not None]

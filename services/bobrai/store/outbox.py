@@ -17,6 +17,7 @@ _NEXT_DUE = statement("next_due")
 _RELEASE = statement("release_hints")
 _UNHELD = statement("unheld")
 _SWEEP = statement("sweep")
+_WAKE = statement("wake_relay")
 _DUE_WAITS = statement("due_waits")
 _TRACE_CONTEXTS = statement("trace_contexts")
 
@@ -41,7 +42,8 @@ class Origin(NamedTuple):
     age_seconds: float
 
 
-def _urgency(due: DueHint) -> tuple[str, int, datetime, int]:
+def urgency(due: DueHint) -> tuple[str, int, datetime, int]:
+    """Return what hints are sorted by: their queue, then priority (high first), then due time."""
     return (due[2], -due[3], due[4], due[0])
 
 
@@ -52,7 +54,7 @@ async def take_due(transaction: Executor, rooms: Mapping[str, int], limit: int) 
     commits only after the broker confirmed them.
     """
     rows = await transaction.fetch(_TAKE, list(rooms), list(rooms.values()), limit)
-    return sorted((DueHint(*row) for row in rows), key=_urgency)
+    return sorted((DueHint(*row) for row in rows), key=urgency)
 
 
 async def return_hints(transaction: Executor, hints: Sequence[DueHint]) -> None:
@@ -83,6 +85,11 @@ async def sweep(database: Executor, lost: Collection[Hint]) -> int:
     """Give an outbox row to those of these attempts that still wait; returns how many."""
     ordered = sorted(lost)
     return len(await database.fetch(_SWEEP, [hint[0] for hint in ordered], [hint[1] for hint in ordered]))
+
+
+async def wake(database: Executor) -> None:
+    """Have the relay look: something has changed that no new row says."""
+    await database.fetch(_WAKE)
 
 
 async def due_waits(database: Executor, queue: str) -> bool:

@@ -76,6 +76,7 @@ _SUSPECT_SECONDS = 0.3
 # A server that only reads, or ends, or does not know the statement yet, says so instead of running it. (One that
 # crashes, 57P02, may have committed.)
 _NOT_RUN = frozenset({"25006", "26000", "57P01", "57P03"})
+_BEGIN_REPEATABLE = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"
 _READS_ONLY = "SELECT current_setting('transaction_read_only')::bool"
 # PgBouncer's words to a client for which it found no server, or one that ended while it was made ready for this client,
 # before anything of the client's was sent to it. Their SQLSTATE, 08P01, it also gives to one whose server was lost in
@@ -287,12 +288,15 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def repeatable(self) -> AsyncIterator[PoolConnectionProxy[Record]]:
-        """Run a transaction that may be undone by a crash of the server, and saves the wait for the disk."""
+    async def repeatable(self, settings: str = "") -> AsyncIterator[PoolConnectionProxy[Record]]:
+        """Run a transaction that may be undone by a crash of the server, and saves the wait for the disk.
+
+        ``settings`` are statements such as ``SET LOCAL …`` that it begins with.
+        """
         with self._errors():
             async with self._connection() as connection:
-                # asyncpg's own transaction would need another round trip for the setting.
-                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off")
+                # asyncpg's own transaction would need another round trip for the settings.
+                await connection.execute(f"{_BEGIN_REPEATABLE}; {settings}")
                 try:
                     yield connection
                 except BaseException:

@@ -14,12 +14,13 @@ from bobrai.domain.message import Hint
 from bobrai.domain.task import Claim
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.outage import Outage
-from bobrai.store import attempts
+from bobrai.store import attempts, outbox
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker.executor import Executor
 from bobrai.worker.intake import Intake
 from bobrai.worker.lease import Lease
+from bobrai.worker.limited import Limited
 
 log = logs.get_logger(__name__)
 
@@ -34,6 +35,7 @@ class Claims:
         database: Database,
         lease: Lease,
         executor: Executor,
+        limited: Limited,
         room: Callable[[], int],
         on_gone: Callable[[int], None],
     ) -> None:
@@ -43,6 +45,7 @@ class Claims:
         self._database = database
         self._lease = lease
         self._executor = executor
+        self._limited = limited
         self._room = room
         self._on_gone = on_gone
         self._outage = Outage("claims")
@@ -108,8 +111,9 @@ class Claims:
             _put_back(batch, batch)
             return 0.0
         started = time.perf_counter()
+        limited = self._limited.may_hold(intake.queue for intake in batch.values())
         try:
-            claims = await attempts.claim(self._database, worker_id, list(batch))
+            claims = await attempts.claim(self._database, worker_id, list(batch), may_be_limited=limited)
             self._outage.over()
         except WorkerGone:
             _put_back(batch, batch)
@@ -124,6 +128,11 @@ class Claims:
         for claim in claims:
             stale.pop(Hint(claim.task_id, claim.attempt - 1), None)
         self._admit(claims, batch, worker_id)
+        if limited and stale:
+            try:  # what still waits was published before its limit: it goes to its lane
+                await outbox.release_hints(self._database, list(stale))
+            except Exception as error:  # noqa: BLE001 - as above
+                return self._failed(stale, error)
         return await self._settle_stale(stale, worker_id) if stale else 0.0
 
     async def _settle_stale(self, stale: dict[Hint, Intake], worker_id: int) -> float:

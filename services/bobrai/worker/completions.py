@@ -25,6 +25,7 @@ from bobrai.telemetry import logs, metrics
 from bobrai.worker import meters, outcomes, telling, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.lease import Lease
+from bobrai.worker.limited import Limited
 
 log = logs.get_logger(__name__)
 
@@ -52,11 +53,13 @@ class Completions:
         self,
         database: Database,
         lease: Lease,
+        limited: Limited,
         on_settled: Callable[[Claimed], None],
         on_unwritable: Callable[[int], None],
     ) -> None:
         self._database = database
         self._lease = lease
+        self._limited = limited
         self._on_settled = on_settled
         self._on_unwritable = on_unwritable
         self._outage = Outage("completions")
@@ -82,6 +85,7 @@ class Completions:
         age_seconds = claim.age_seconds + time.monotonic() - attempt.claimed_at
         meters.of(claim.queue, claim.type).written(outcome, status, age_seconds, attempt.trace_id)
         checkpoint("worker.completed")
+        self._limited.ended(claim.queue, claim.type)
         self._on_settled(attempt)
         telling.ended(attempt, outcome)
 

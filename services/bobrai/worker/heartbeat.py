@@ -15,7 +15,8 @@ from bobrai.domain.errors import Unavailable, WorkerGone
 from bobrai.runtime import event_loop
 from bobrai.runtime.outage import Outage
 from bobrai.settings import Settings
-from bobrai.store import workers
+from bobrai.store import admissions, workers
+from bobrai.store.admissions import Names
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker.blocked import LoopWatch
@@ -37,6 +38,9 @@ class Listener(Protocol):
 
     def on_cancels(self, task_ids: list[int]) -> None:
         """Users want these tasks stopped; repeated until their attempts have ended."""
+
+    def on_limits(self, names: Names) -> None:
+        """These queues and types are limited; said before ``on_registered``, and with every beat."""
 
 
 class Heartbeat:
@@ -175,6 +179,7 @@ class Heartbeat:
     async def _register(self, sent_at: float) -> None:
         settings = self._settings
         queues: Sequence[str] = settings.queues
+        limited = await admissions.names(self._database)
         self._worker_id = await workers.register(
             self._database,
             queues=queues,
@@ -185,6 +190,7 @@ class Heartbeat:
         )
         self._may_register = False
         self._answered(sent_at)
+        self._tell(self._listener.on_limits, limited)
         self._tell(self._listener.on_registered, self._worker_id)
 
     async def _renew(self, worker_id: int, sent_at: float) -> None:
@@ -194,6 +200,7 @@ class Heartbeat:
         self._answered(sent_at)
         if cancels:
             self._tell(self._listener.on_cancels, cancels)
+        self._tell(self._listener.on_limits, await admissions.names(self._database))
 
     def _answered(self, sent_at: float) -> None:
         self._outage.over()

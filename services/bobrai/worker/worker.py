@@ -18,6 +18,7 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
 from bobrai.store import outbox, workers
+from bobrai.store.admissions import Names
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import recycle, unconsumed
@@ -30,6 +31,7 @@ from bobrai.worker.heartbeat import Heartbeat
 from bobrai.worker.intake import Intake
 from bobrai.worker.isolation import Isolation
 from bobrai.worker.lease import Lease
+from bobrai.worker.limited import Limited
 from bobrai.worker.orphans import LOOK_SECONDS, Orphans
 from bobrai.worker.progress import ProgressReports
 from bobrai.worker.speeds import Speeds
@@ -56,6 +58,7 @@ class Worker:
         slots = settings.worker.concurrency
         self.lease = Lease()
         self.watch = LoopWatch(settings.worker.blocked_seconds)
+        self._limited = Limited(database, 3 * settings.worker.heartbeat_seconds)
         self._speeds = Speeds(slots)
         places = asyncio.Semaphore(settings.database.pool_size)
         reports = ProgressReports(database, self.lease)
@@ -70,8 +73,10 @@ class Worker:
             new_span=lambda claim: traces.attempt(claim, settings.trace.link_after_seconds),
             isolation=self._isolation,
         )
-        self.executor.completions = Completions(database, self.lease, self.executor.settled, self.on_unwritable)
-        self.claims = Claims(database, self.lease, self.executor, self._room, self.on_gone)
+        self.executor.completions = Completions(
+            database, self.lease, self._limited, self.executor.settled, self.on_unwritable
+        )
+        self.claims = Claims(database, self.lease, self.executor, self._limited, self._room, self.on_gone)
         self.executor.on_room = self.claims.pump
         self.heartbeat = Heartbeat(
             settings,
@@ -115,6 +120,10 @@ class Worker:
     def on_cancels(self, task_ids: list[int]) -> None:
         """Stop what users want stopped."""
         self.executor.cancel(task_ids)
+
+    def on_limits(self, names: Names) -> None:
+        """Claim what is limited only with its admission."""
+        self._limited.learn(names)
 
     # What the completions say.
 

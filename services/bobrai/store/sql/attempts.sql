@@ -24,6 +24,36 @@ WITH me AS MATERIALIZED (
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
+-- name: claim_admitted
+-- The same while anything is limited: what a limit holds back is claimed only with its admission, which is locked, so that
+-- nobody counts it as over meanwhile. The limits are read here, because whoever publishes may not have known them yet.
+WITH me AS MATERIALIZED (
+    SELECT id FROM workers WHERE id = $1 FOR KEY SHARE
+), admitted AS MATERIALIZED (
+    SELECT a.task_id FROM admissions AS a
+    JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
+      ON a.task_id = hint.task_id AND a.attempt = hint.attempt
+    FOR SHARE OF a
+), claimed AS (
+    UPDATE tasks AS t
+    SET status = 'processing', attempt = t.attempt + 1, worker_id = me.id, started_at = now(), updated_at = now(),
+        progress = NULL
+    FROM me, unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt)
+    WHERE t.id = hint.task_id AND t.status || '' = 'pending' AND t.attempt = hint.attempt
+      AND (t.deadline_at IS NULL OR t.deadline_at > now())
+      AND (t.expires_at IS NULL OR t.expires_at > now() OR t.started_at IS NOT NULL)
+      AND (t.id IN (SELECT task_id FROM admitted)
+           OR t.queue NOT IN (SELECT name FROM queues WHERE limits IS NOT NULL)
+              AND t.type NOT IN (SELECT name FROM task_types WHERE limits IS NOT NULL))
+    RETURNING t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
+              t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id,
+              t.trace_context,
+              extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
+              extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
+              t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
+)
+SELECT claimed.* FROM me LEFT JOIN claimed ON true;
+
 -- name: claimed
 -- What this worker holds of the hints: asked after a claim whose answer was lost on the way, for those that look stale.
 SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,

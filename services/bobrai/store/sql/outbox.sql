@@ -49,12 +49,13 @@ ON CONFLICT (task_id) DO NOTHING
 RETURNING task_id, pg_notify('bobrai_outbox', '') AS notified;
 
 -- name: unheld
--- Pending tasks of a queue without an outbox row, due for longer than the grace: a message holds them, or nothing does.
--- The outbox is probed by key: a join would read it all, with every delayed task in it.
+-- Pending tasks of a queue without an outbox row, due for longer than the grace, that no limit keeps back: a message holds
+-- them, or nothing does. The outbox is probed by key: a join would read it all, with every delayed task in it.
 SELECT t.id, t.attempt
 FROM tasks AS t
 WHERE t.status = 'pending' AND t.queue = $1 AND t.run_at < now() - make_interval(secs => $2::double precision)
   AND (SELECT o.task_id FROM outbox AS o WHERE o.task_id = t.id) IS NULL
+  AND (SELECT h.task_id FROM held AS h WHERE h.task_id = t.id) IS NULL
 ORDER BY t.run_at LIMIT $3;
 
 -- name: sweep
@@ -74,6 +75,9 @@ RETURNING task_id, pg_notify('bobrai_outbox', '') AS notified;
 -- Where tasks that are published come from, for their spans: asked only while traces are on.
 SELECT trace_context, extract(epoch FROM now() - min(created_at))::double precision AS age_seconds
 FROM tasks WHERE id = ANY($1::bigint[]) AND trace_context <> '' GROUP BY trace_context;
+
+-- name: wake_relay
+SELECT pg_notify('bobrai_outbox', '') AS notified;
 
 -- name: due_waits
 -- Whether a queue has due hints that wait for the relay.

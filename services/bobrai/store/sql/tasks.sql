@@ -44,6 +44,8 @@ WITH changed AS (
     RETURNING id, CASE WHEN status = 'cancelled' THEN 'pending' ELSE status END AS status_before
 ), not_due AS (
     DELETE FROM outbox WHERE task_id IN (SELECT id FROM changed WHERE status_before = 'pending')
+), not_held AS (
+    DELETE FROM held WHERE task_id IN (SELECT id FROM changed WHERE status_before = 'pending')
 ), recorded AS (
     INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
     SELECT $2, $3, $4, $5, 'task.cancel', 'task:' || id, jsonb_build_object('status', status_before),
@@ -72,6 +74,8 @@ WITH waiting AS MATERIALIZED (
     RETURNING id, type
 ), not_due AS (
     DELETE FROM outbox WHERE task_id = ANY (ARRAY(SELECT id FROM changed))
+), not_held AS (
+    DELETE FROM held WHERE task_id = ANY (ARRAY(SELECT id FROM changed))
 )
 SELECT type, count(*) AS tasks FROM changed GROUP BY type;
 
@@ -141,6 +145,8 @@ WITH late AS MATERIALIZED (
     RETURNING t.id, t.attempt, t.status, t.type, t.queue, t.request_id
 ), not_due AS (
     DELETE FROM outbox WHERE task_id = ANY (ARRAY(SELECT id FROM ended))
+), not_held AS (
+    DELETE FROM held WHERE task_id = ANY (ARRAY(SELECT id FROM ended))
 )
 SELECT id, attempt, status, type, queue, request_id FROM ended;
 

@@ -1,0 +1,231 @@
+"""Decides which tasks of limited queues and types may start: the only place that does.
+
+In: hints in their lanes, what is let through already, and the limits in force. Out: hints for the relay to publish,
+each with its admission committed before, so that whatever ends in between, no limit is ever passed. One dispatcher
+decides at a time, and what it counts are rows. Next: the worker claims with the admission.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from bobrai.dispatcher.fleet import Crew, Fleet
+from bobrai.dispatcher.turns import Candidate, Left, Turns
+from bobrai.domain.limiting import Bounds, Limits
+from bobrai.runtime.checkpoint import checkpoint
+from bobrai.store import admissions
+from bobrai.store.admissions import Bound, Keys, Lane, Limited, Passed
+from bobrai.store.outbox import DueHint
+from bobrai.store.pool import Database, Executor
+
+REST_SECONDS: Final = 0.01  # between two decisions: each costs the same for one hint as for many
+POLL_SECONDS: Final = (
+    0.05  # while something is held back: a rate fills, a worker that did not say so has ended something
+)
+COUNT_ANEW_SECONDS: Final = 1.0
+REPUBLISH_SECONDS: Final = 5.0  # after which what was let through and not confirmed is published again
+AHEAD_SECONDS: Final = 0.1  # of all workers' work that is let through before they are free
+LEAST_AHEAD: Final = 4  # hints, however slow they are
+MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
+ROOM: Final = 1000  # hints that one round lets through
+_ROUNDING: Final = 1e-9  # of tokens: ten tenths are one
+DISSOLVED: Final = 5000  # hints that go back to the outbox in one round, because the limits have changed
+
+
+class Round(NamedTuple):
+    """What was let through, and when to decide again."""
+
+    hints: Sequence[DueHint]
+    pause_seconds: float
+
+
+class Admission:
+    """What this dispatcher remembers from one decision to the next; all that limits count is in rows."""
+
+    def __init__(self, database: Database, fleet: Fleet) -> None:
+        self._database = database
+        self._fleet = fleet
+        self._turns = Turns()
+        self._after: dict[str, bytes] = {}  # the lane of each queue that was looked at last
+        self._confirmed: set[int] = set()
+        self._counted_at = self._decided_at = float("-inf")
+
+    def confirmed(self, task_ids: Sequence[int]) -> None:
+        """Note what the broker has; it is written down with the next decision."""
+        self._confirmed.update(task_ids)
+
+    async def decide(self, queues: Sequence[str]) -> Round:
+        """Let through what may start in these queues now; raises DatabaseUnavailable."""
+        if not self._fleet.limited.any:
+            return Round([], float("inf"))
+        rest = self._decided_at + REST_SECONDS - time.monotonic()
+        if rest > 0:
+            return Round([], rest)
+        async with self._database.repeatable(admissions.BOUNDED) as transaction:
+            if not await admissions.lock(transaction):
+                return Round([], REST_SECONDS)
+            hints, more = await self._decided(transaction, queues)
+        self._decided_at = time.monotonic()
+        checkpoint("relay.admitted")
+        return Round(hints, 0.0 if more else POLL_SECONDS)
+
+    async def _decided(self, transaction: Executor, queues: Sequence[str]) -> tuple[list[DueHint], bool]:
+        limited = self._fleet.limited
+        if self._confirmed:
+            await admissions.confirm(transaction, self._confirmed)
+            self._confirmed = set()
+        now = time.monotonic()
+        if now - self._counted_at > COUNT_ANEW_SECONDS:
+            await admissions.count_anew(transaction)
+            self._counted_at = now
+        passed = await admissions.passed(transaction)
+        again = await admissions.unconfirmed(transaction, queues, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
+        lanes = await admissions.lanes(
+            transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=2 * ROOM
+        )
+        self._look_on(lanes, queues)
+        old = [lane for lane in lanes if lane.is_old]
+        dissolved = await self._dissolve(transaction, old)
+        lanes = [lane for lane in lanes if not lane.is_old]
+        if not lanes:
+            return again, dissolved
+        through, more = await self._admit(transaction, limited, lanes, passed)
+        return again + through, more or dissolved
+
+    def _look_on(self, lanes: Sequence[Lane], queues: Sequence[str]) -> None:
+        """Have the next round begin where this one ended, and at the first lane after the last one."""
+        counts = Counter(lane.keys.queue for lane in lanes)
+        last = {lane.keys.queue: lane.id for lane in lanes}
+        self._after = {queue: last[queue] for queue in queues if counts[queue] >= MOST_LANES}
+
+    async def _dissolve(self, transaction: Executor, old: Sequence[Lane]) -> bool:
+        room = DISSOLVED
+        for lane in old:
+            if room <= 0:
+                break
+            room -= await admissions.dissolve(transaction, lane, limit=room)
+        return bool(old)
+
+    async def _admit(
+        self, transaction: Executor, limited: Limited, lanes: Sequence[Lane], passed: Sequence[Passed]
+    ) -> tuple[list[DueHint], bool]:
+        bounds = _all_bounds(lanes, limited)
+        counts = _counted(passed, limited)
+        tokens = await _tokens(transaction, bounds, counts)
+        left = _left(bounds, tokens, counts)
+        rooms = _rooms(lanes, passed, self._fleet)
+        candidates = [
+            Candidate(
+                (lane.keys.queue, lane.id),
+                lane.waiting,
+                _weight(lane.keys, limited),
+                [rooms[lane.keys.queue], *(left[bound] for bound, _ in bounds_of(lane.keys, limited))],
+            )
+            for lane in lanes
+        ]
+        self._turns.deal(candidates)
+        wanted = [(lane, each.given) for lane, each in zip(lanes, candidates, strict=True) if each.given]
+        if not wanted:
+            return [], bool(self._after)
+        admitted = await admissions.admit(transaction, wanted)
+        spent = Counter(bound for _, keys in admitted for bound, _ in bounds_of(keys, limited) if bound in tokens)
+        if spent:
+            await admissions.fill(transaction, _filled(tokens, spent, bounds))
+        # Where everything that was counted went, more may wait, and where something had vanished, a place is left.
+        more = bool(self._after) or len(admitted) < sum(room for _, room in wanted)
+        more |= any(each.given == each.waiting and all(a.count > 0 for a in each.limits) for each in candidates)
+        return [hint for hint, _ in admitted], more
+
+
+def bounds_of(keys: Keys, limited: Limited) -> list[tuple[Bound, Bounds]]:
+    """Return what bounds tasks of these keys."""
+    found: list[tuple[Bound, Bounds]] = []
+    for scope, name, key, limits in (
+        ("queue", keys.queue, keys.queue_key, limited.queues.get(keys.queue)),
+        ("type", keys.type, keys.type_key, limited.types.get(keys.type)),
+    ):
+        if limits is None:
+            continue
+        if limits.is_bound:
+            found.append((Bound(scope, name, ""), limits))
+        if limits.per_key is not None and limits.per_key.is_bound:
+            found.append((Bound(f"{scope}_key", name, key), limits.per_key))
+    return found
+
+
+def _all_bounds(lanes: Sequence[Lane], limited: Limited) -> dict[Bound, Bounds]:
+    return {bound: bounds for lane in lanes for bound, bounds in bounds_of(lane.keys, limited)}
+
+
+class _Counts(NamedTuple):
+    admitted: Counter[Bound]
+    waiting: Counter[Bound]  # of these, what has not started
+
+
+def _counted(passed: Sequence[Passed], limited: Limited) -> _Counts:
+    counts = _Counts(Counter(), Counter())
+    for each in passed:
+        for bound, _ in bounds_of(each.keys, limited):
+            counts.admitted[bound] += each.admitted
+            counts.waiting[bound] += each.waiting
+    return counts
+
+
+async def _tokens(transaction: Executor, bounds: Mapping[Bound, Bounds], counts: _Counts) -> dict[Bound, float]:
+    """Return what each rate leaves.
+
+    What is let through and has not started holds its place in the bucket: it may start at any moment, together with all
+    that the bucket has.
+    """
+    rated = {bound: each for bound, each in bounds.items() if each.rate is not None}
+    if not rated:
+        return {}
+    known = await admissions.buckets(transaction, rated)
+    found = {}
+    for bound, each in rated.items():
+        tokens, age = known.get(bound, (float(each.capacity), 0.0))
+        found[bound] = min(tokens + max(age, 0.0) * each.per_second, each.capacity - counts.waiting[bound])
+    return found
+
+
+def _left(bounds: Mapping[Bound, Bounds], tokens: Mapping[Bound, float], counts: _Counts) -> dict[Bound, Left]:
+    found = {}
+    for bound, each in bounds.items():
+        count = ROOM if each.concurrency is None else each.concurrency - counts.admitted[bound]
+        found[bound] = Left(count if bound not in tokens else min(count, int(tokens[bound] + _ROUNDING)))
+    return found
+
+
+def _rooms(lanes: Sequence[Lane], passed: Sequence[Passed], fleet: Fleet) -> dict[str, Left]:
+    """Return how many hints each queue's workers can use now, so that turns are decided as late as can be."""
+    admitted: Counter[str] = Counter()
+    for each in passed:
+        admitted[each.keys.queue] += each.admitted
+    queues = {lane.keys.queue for lane in lanes}
+    return {queue: Left(min(ROOM, _useful(fleet.crew(queue)) - admitted[queue])) for queue in queues}
+
+
+def _useful(crew: Crew) -> int:
+    return crew.slots + max(LEAST_AHEAD, int(crew.total_per_second * AHEAD_SECONDS))
+
+
+def _weight(keys: Keys, limited: Limited) -> float:
+    return _weight_of(limited.queues.get(keys.queue), keys.queue_key) * _weight_of(
+        limited.types.get(keys.type), keys.type_key
+    )
+
+
+def _weight_of(limits: Limits | None, key: str) -> float:
+    return 1.0 if limits is None or limits.per_key is None else limits.per_key.weights.get(key, 1)
+
+
+def _filled(
+    tokens: Mapping[Bound, float], spent: Mapping[Bound, int], bounds: Mapping[Bound, Bounds]
+) -> dict[Bound, tuple[float, float]]:
+    """Return the tokens that are left of what was spent from, and the seconds until each is full."""
+    found = {}
+    for bound, count in spent.items():
+        left = tokens[bound] - count
+        found[bound] = (left, (bounds[bound].capacity - left) / bounds[bound].per_second)
+    return found
