@@ -105,6 +105,35 @@ FLOW = Row(
     ),
 )  # fmt: skip
 
+LIMITS = Row(
+    "Limits",
+    (
+        Panel(
+            "Held back",
+            "Due tasks that a limit lets wait; no worker is scaled up for them. Good: what the limits are for, and"
+            " falling once the rush is over.",
+            "short",
+            (Query(once("bobrai_queue_tasks", "queue", state="held"), "{{queue}}"),),
+            runbook="BobraiLimitStuck",
+        ),
+        Panel(
+            "Let through per second",
+            "Attempts of limited queues and types that were allowed to start. Good: what the limits allow while tasks"
+            " are held back. 0 then: something keeps every place.",
+            "cps",
+            (Query(rate("bobrai_hints_admitted_total", "queue"), "{{queue}}"),),
+            runbook="BobraiLimitStuck",
+        ),
+        Panel(
+            "Wait for a limit or a turn, p95",
+            "From due to let through, per attempt of a limited queue or type. Good: what you meant by the limit.",
+            "s",
+            (Query(quantile(0.95, "bobrai_hint_held_seconds", "queue"), "{{queue}}"),),
+            runbook="BobraiLimitStuck",
+        ),
+    ),
+)
+
 RELAY = Row(
     "From the outbox to RabbitMQ",
     (
@@ -183,7 +212,7 @@ DASHBOARD = Dashboard(
     "queues",
     "Queues",
     "Which queue is behind, by how much, why, and when will it have caught up?",
-    (BACKLOG, FLOW, RELAY),
+    (BACKLOG, FLOW, LIMITS, RELAY),
     (NAMESPACES, QUEUES, TYPES),
     pauses=True,
 )

@@ -7,15 +7,15 @@ decides at a time, and what it counts are rows. Next: the worker claims with the
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from bobrai.dispatcher import bounds, meters
 from bobrai.dispatcher.fleet import Crew, Fleet
 from bobrai.dispatcher.turns import Candidate, Left, Turns
-from bobrai.domain.limiting import Bounds, Limits
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.store import admissions
-from bobrai.store.admissions import Bound, Keys, Lane, Limited, Passed
+from bobrai.store.admissions import Lane, Limited, Passed
 from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database, Executor
 
@@ -29,7 +29,6 @@ AHEAD_SECONDS: Final = 0.1  # of all workers' work that is let through before th
 LEAST_AHEAD: Final = 4  # hints, however slow they are
 MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
 ROOM: Final = 1000  # hints that one round lets through
-_ROUNDING: Final = 1e-9  # of tokens: ten tenths are one
 DISSOLVED: Final = 5000  # hints that go back to the outbox in one round, because the limits have changed
 
 
@@ -79,7 +78,7 @@ class Admission:
         if now - self._counted_at > COUNT_ANEW_SECONDS:
             await admissions.count_anew(transaction)
             self._counted_at = now
-        passed = await admissions.passed(transaction)
+        passed = await admissions.settled(transaction)
         again = await admissions.unconfirmed(transaction, queues, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
         lanes = await admissions.lanes(
             transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=2 * ROOM
@@ -110,17 +109,14 @@ class Admission:
     async def _admit(
         self, transaction: Executor, limited: Limited, lanes: Sequence[Lane], passed: Sequence[Passed]
     ) -> tuple[list[DueHint], bool]:
-        bounds = _all_bounds(lanes, limited)
-        counts = _counted(passed, limited)
-        tokens = await _tokens(transaction, bounds, counts)
-        left = _left(bounds, tokens, counts)
+        budget = await bounds.budget(transaction, (lane.keys for lane in lanes), passed, limited, most=ROOM)
         rooms = _rooms(lanes, passed, self._fleet)
         candidates = [
             Candidate(
                 (lane.keys.queue, lane.id),
                 lane.waiting,
-                _weight(lane.keys, limited),
-                [rooms[lane.keys.queue], *(left[bound] for bound, _ in bounds_of(lane.keys, limited))],
+                bounds.weight_of(lane.keys, limited),
+                [rooms[lane.keys.queue], *budget.of(lane.keys, limited)],
             )
             for lane in lanes
         ]
@@ -129,72 +125,17 @@ class Admission:
         if not wanted:
             return [], bool(self._after)
         admitted = await admissions.admit(transaction, wanted)
-        spent = Counter(bound for _, keys in admitted for bound, _ in bounds_of(keys, limited) if bound in tokens)
+        spent = budget.after((each.keys for each in admitted), limited)
         if spent:
-            await admissions.fill(transaction, _filled(tokens, spent, bounds))
+            await admissions.fill(transaction, spent)
         # Where everything that was counted went, more may wait, and where something had vanished, a place is left.
         more = bool(self._after) or len(admitted) < sum(room for _, room in wanted)
         more |= any(each.given == each.waiting and all(a.count > 0 for a in each.limits) for each in candidates)
-        return [hint for hint, _ in admitted], more
-
-
-def bounds_of(keys: Keys, limited: Limited) -> list[tuple[Bound, Bounds]]:
-    """Return what bounds tasks of these keys."""
-    found: list[tuple[Bound, Bounds]] = []
-    for scope, name, key, limits in (
-        ("queue", keys.queue, keys.queue_key, limited.queues.get(keys.queue)),
-        ("type", keys.type, keys.type_key, limited.types.get(keys.type)),
-    ):
-        if limits is None:
-            continue
-        if limits.is_bound:
-            found.append((Bound(scope, name, ""), limits))
-        if limits.per_key is not None and limits.per_key.is_bound:
-            found.append((Bound(f"{scope}_key", name, key), limits.per_key))
-    return found
-
-
-def _all_bounds(lanes: Sequence[Lane], limited: Limited) -> dict[Bound, Bounds]:
-    return {bound: bounds for lane in lanes for bound, bounds in bounds_of(lane.keys, limited)}
-
-
-class _Counts(NamedTuple):
-    admitted: Counter[Bound]
-    waiting: Counter[Bound]  # of these, what has not started
-
-
-def _counted(passed: Sequence[Passed], limited: Limited) -> _Counts:
-    counts = _Counts(Counter(), Counter())
-    for each in passed:
-        for bound, _ in bounds_of(each.keys, limited):
-            counts.admitted[bound] += each.admitted
-            counts.waiting[bound] += each.waiting
-    return counts
-
-
-async def _tokens(transaction: Executor, bounds: Mapping[Bound, Bounds], counts: _Counts) -> dict[Bound, float]:
-    """Return what each rate leaves.
-
-    What is let through and has not started holds its place in the bucket: it may start at any moment, together with all
-    that the bucket has.
-    """
-    rated = {bound: each for bound, each in bounds.items() if each.rate is not None}
-    if not rated:
-        return {}
-    known = await admissions.buckets(transaction, rated)
-    found = {}
-    for bound, each in rated.items():
-        tokens, age = known.get(bound, (float(each.capacity), 0.0))
-        found[bound] = min(tokens + max(age, 0.0) * each.per_second, each.capacity - counts.waiting[bound])
-    return found
-
-
-def _left(bounds: Mapping[Bound, Bounds], tokens: Mapping[Bound, float], counts: _Counts) -> dict[Bound, Left]:
-    found = {}
-    for bound, each in bounds.items():
-        count = ROOM if each.concurrency is None else each.concurrency - counts.admitted[bound]
-        found[bound] = Left(count if bound not in tokens else min(count, int(tokens[bound] + _ROUNDING)))
-    return found
+        for through in admitted:
+            meter = meters.of(through.hint.queue)
+            meter.admitted.inc()
+            meter.held_seconds.observe(through.waited_seconds)
+        return [through.hint for through in admitted], more
 
 
 def _rooms(lanes: Sequence[Lane], passed: Sequence[Passed], fleet: Fleet) -> dict[str, Left]:
@@ -208,24 +149,3 @@ def _rooms(lanes: Sequence[Lane], passed: Sequence[Passed], fleet: Fleet) -> dic
 
 def _useful(crew: Crew) -> int:
     return crew.slots + max(LEAST_AHEAD, int(crew.total_per_second * AHEAD_SECONDS))
-
-
-def _weight(keys: Keys, limited: Limited) -> float:
-    return _weight_of(limited.queues.get(keys.queue), keys.queue_key) * _weight_of(
-        limited.types.get(keys.type), keys.type_key
-    )
-
-
-def _weight_of(limits: Limits | None, key: str) -> float:
-    return 1.0 if limits is None or limits.per_key is None else limits.per_key.weights.get(key, 1)
-
-
-def _filled(
-    tokens: Mapping[Bound, float], spent: Mapping[Bound, int], bounds: Mapping[Bound, Bounds]
-) -> dict[Bound, tuple[float, float]]:
-    """Return the tokens that are left of what was spent from, and the seconds until each is full."""
-    found = {}
-    for bound, count in spent.items():
-        left = tokens[bound] - count
-        found[bound] = (left, (bounds[bound].capacity - left) / bounds[bound].per_second)
-    return found

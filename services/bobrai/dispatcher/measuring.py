@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bobrai.broker.port import Broker
+from bobrai.dispatcher import holding
 from bobrai.dispatcher.fleet import NOBODY, Crew, crews
 from bobrai.domain.errors import BrokerUnavailable, DatabaseUnavailable
 from bobrai.runtime.lifecycle import Stop
@@ -23,7 +24,7 @@ from bobrai.telemetry import metrics
 SHARE: Final = 0.02  # of the time, for each of the two counts
 LONGEST_PERIOD_SECONDS: Final = 10.0  # for what is due, because scaling depends on it
 TAKEOVER_PERIODS: Final = 3.0  # without figures from a queue's dispatcher, before another one takes the queue over
-STATES: Final = ("due", "delayed", "between_attempts", "processing")
+STATES: Final = ("due", "held", "delayed", "between_attempts", "processing")
 
 
 class Measuring:
@@ -68,6 +69,7 @@ class Measuring:
             takeover_periods=TAKEOVER_PERIODS,
             waiting_period_seconds=self._waiting_period - self._early,
             next_period=self._adapt,
+            held=holding.held,
         )
         if measured.waiting_seconds is not None:
             self._waiting_period = max(self._period, measured.waiting_seconds / SHARE)

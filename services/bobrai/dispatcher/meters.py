@@ -12,10 +12,15 @@ from bobrai.telemetry import metrics
 class Meters:
     """What is counted of one queue."""
 
-    __slots__ = ("bundle", "confirmed", "lag", "publish", "refused", "refused_hints", "relayed", "swept", "unknown")
+    __slots__ = (
+        "admitted", "bundle", "confirmed", "held_seconds", "lag", "publish", "refused", "refused_hints",
+        "relayed", "swept", "unknown",
+    )  # fmt: skip
 
     def __init__(self, queue: str) -> None:
         self.relayed = metrics.HINTS_RELAYED.labels(queue)
+        self.admitted = metrics.HINTS_ADMITTED.labels(queue)
+        self.held_seconds = metrics.HELD_SECONDS.labels(queue)
         self.refused_hints = metrics.HINTS_REFUSED.labels(queue)
         self.confirmed = metrics.MESSAGES_PUBLISHED.labels(queue, "confirmed")
         self.refused = metrics.MESSAGES_PUBLISHED.labels(queue, "refused")

@@ -11,7 +11,7 @@ from typing import Final
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
-from bobrai.store import audit, keys, tasks
+from bobrai.store import admissions, audit, keys, tasks
 from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
 
@@ -40,6 +40,7 @@ class Pruner:
         """Remove everything that is past its time now; raises DatabaseUnavailable."""
         await self._batches(self._prune_tasks)
         await self._batches(lambda: tasks.prune_idempotency_keys(self._database, limit=BATCH))
+        await self._batches(lambda: admissions.prune_buckets(self._database, limit=BATCH))
         await keys.prune(self._database, retention_seconds=_KEYS_KEPT_SECONDS)
         if self._audit_retention_seconds > 0:
             await self._batches(self._prune_audit)

@@ -5,6 +5,7 @@ decides belongs into one transaction, which asks for ``lock`` first.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ _ADMITTED = statement("admitted")
 _LOCK_OVER = statement("lock_over")
 _DROP_OVER = statement("drop_over")
 _LANES = statement("lanes")
+_WAITING_LANES = statement("waiting_lanes")
 _DISSOLVE = statement("dissolve")
 _BUCKETS = statement("buckets")
 _FILL = statement("fill_buckets")
@@ -92,6 +94,22 @@ class Passed(NamedTuple):
     waiting: int
 
 
+class Waiting(NamedTuple):
+    """What waits in one lane, all of it."""
+
+    keys: Keys
+    tasks: int
+    oldest_due_at: datetime
+
+
+class Admitted(NamedTuple):
+    """A hint that limits let through, and how long it has been due."""
+
+    hint: DueHint
+    keys: Keys
+    waited_seconds: float
+
+
 class Bound(NamedTuple):
     """What a limit counts by; scope is queue, queue_key, type or type_key."""
 
@@ -144,12 +162,17 @@ async def count_anew(transaction: Executor) -> None:
     await transaction.fetch(_RECOUNT)
 
 
-async def passed(transaction: Executor) -> list[Passed]:
-    """Return what is let through, by lane, after those whose attempt is over have lost their places."""
+async def passed(database: Executor) -> list[Passed]:
+    """Return what is let through and not over, by lane."""
+    return [Passed(_keys(row), row["admitted"], row["waiting"]) for row in await database.fetch(_ADMITTED)]
+
+
+async def settled(transaction: Executor) -> list[Passed]:
+    """Take their places from attempts that are over, and return what is let through, by lane."""
     rows = await transaction.fetch(_ADMITTED)
     over = [task_id for row in rows for task_id in row["over"] or ()]
-    locked = set(column(await transaction.fetch(_LOCK_OVER, over), "task_id")) if over else set()
-    dropped = set(column(await transaction.fetch(_DROP_OVER, list(locked)), "task_id")) if locked else set()
+    locked = column(await transaction.fetch(_LOCK_OVER, over), "task_id") if over else []
+    dropped = set(column(await transaction.fetch(_DROP_OVER, locked), "task_id")) if locked else set()
     return [
         Passed(
             _keys(row),
@@ -158,6 +181,12 @@ async def passed(transaction: Executor) -> list[Passed]:
         )
         for row in rows
     ]
+
+
+async def waiting(database: Executor, *, most: int, timeout: float) -> list[Waiting]:
+    """Return what waits in lanes, of at most so many."""
+    rows = await database.fetch(_WAITING_LANES, most, timeout=timeout)
+    return [Waiting(_keys(row), row["waiting"], row["oldest_due_at"]) for row in rows]
 
 
 async def lanes(transaction: Executor, after: Mapping[str, bytes], *, most: int, room: int) -> list[Lane]:
@@ -197,8 +226,8 @@ async def prune_buckets(database: Executor, *, limit: int) -> int:
     return len(await database.fetch(_PRUNE, limit))
 
 
-async def admit(transaction: Executor, rooms: Iterable[tuple[Lane, int]]) -> list[tuple[DueHint, Keys]]:
-    """Let the most urgent hints of lanes through, of each at most its room; sorted as ``take_due`` does."""
+async def admit(transaction: Executor, rooms: Iterable[tuple[Lane, int]]) -> list[Admitted]:
+    """Let the most urgent hints of lanes through, of each at most its room."""
     wanted = list(rooms)
     rows = await transaction.fetch(
         _ADMIT,
@@ -206,13 +235,12 @@ async def admit(transaction: Executor, rooms: Iterable[tuple[Lane, int]]) -> lis
         [lane.id for lane, _ in wanted],
         [room for _, room in wanted],
     )
-    return [
-        (
-            DueHint(row["task_id"], row["attempt"], row["queue"], row["priority"], row["due_at"], 0.0),
-            _keys(row),
-        )
-        for row in rows
-    ]
+    return [Admitted(_hint(row), _keys(row), row["waited_seconds"]) for row in rows]
+
+
+def _hint(row: Record) -> DueHint:
+    # It has waited for its turn, which is not the relay's lag.
+    return DueHint(row["task_id"], row["attempt"], row["queue"], row["priority"], row["due_at"], 0.0)
 
 
 async def confirm(database: Executor, task_ids: Collection[int]) -> None:
@@ -225,4 +253,4 @@ async def unconfirmed(
 ) -> list[DueHint]:
     """Return what was let through so long ago in these queues and is not known to be published."""
     rows = await transaction.fetch(_UNCONFIRMED, older_than_seconds, limit, list(queues))
-    return [DueHint(row["task_id"], row["attempt"], row["queue"], row["priority"], row["due_at"], 0.0) for row in rows]
+    return [_hint(row) for row in rows]

@@ -8,8 +8,9 @@ nobody counts on request.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from bobrai.domain import limits
 from bobrai.domain.audit import Action, Author
@@ -126,6 +127,16 @@ async def forget(transaction: Executor, name: str) -> None:
     await transaction.fetch(_FORGET, name)
 
 
+class Held(NamedTuple):
+    """What limits hold back of a queue, and since when the oldest waits that they do not."""
+
+    tasks: int
+    oldest_due_at: datetime | None
+
+
+_NONE_HELD: Final = Held(0, None)
+
+
 class Measured(NamedTuple):
     """The figures of the queues that one round measured, and what the counting cost."""
 
@@ -142,6 +153,7 @@ async def measure(
     takeover_periods: float,
     waiting_period_seconds: float,
     next_period: Callable[[float], float] | None = None,
+    held: Callable[[Executor], Awaitable[Mapping[str, Held]]] | None = None,
 ) -> Measured:
     """Measure the queues that ``depths`` names when their figures are older than the period.
 
@@ -149,6 +161,7 @@ async def measure(
     another dispatcher is measuring is left out. ``depths`` are the ready messages that the broker reported,
     None where unknown. Counting what is delayed costs more, so it has a period of its own. ``next_period`` says when
     this dispatcher comes again after a count that took so many seconds, so that nobody takes its queues over before.
+    ``held`` returns what limits hold back, by queue; without it nothing is.
     """
     async with database.transaction() as connection:
         taken = await connection.fetch(
@@ -162,7 +175,15 @@ async def measure(
             await connection.fetch(_MEASURE_WAITING, waiting, timeout=_COUNT_TIMEOUT_SECONDS)
         counted = time.perf_counter()
         names = column(taken, "name")
-        counts = [names, [depths.get(name) for name in names], period_seconds]
+        kept = {} if held is None else await held(connection)
+        of_each = [kept.get(name, _NONE_HELD) for name in names]
+        counts = [
+            names,
+            [depths.get(name) for name in names],
+            period_seconds,
+            [each.tasks for each in of_each],
+            [each.oldest_due_at for each in of_each],
+        ]
         rows = await connection.fetch(_MEASURE_DUE, *counts, timeout=_COUNT_TIMEOUT_SECONDS)
         period = period_seconds if next_period is None else next_period(time.perf_counter() - counted)
         if period != period_seconds:

@@ -104,6 +104,9 @@ EVENTS: Final[dict[str, Event]] = {
     "types.unreadable": Event(
         "error", "What was announced of a `type` cannot be read, `error` says why: it is taken for an unknown one."
     ),
+    "limits.unreadable": Event(
+        "error", "The limits of a queue or type (`kind`, `name`) cannot be read, `error` says why: they bound nothing."
+    ),
     "types.forgotten": Event("info", "No worker has had these task types for the retention; they are known no more."),
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker

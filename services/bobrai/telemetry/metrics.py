@@ -231,6 +231,16 @@ HANDLER_CANCELS_IGNORED = counter(
 
 # --- dispatcher: what it does -----------------------------------------------------------------------------------------
 HINTS_RELAYED = counter("bobrai_hints_relayed_total", "Hints published and confirmed.", ["queue"], by=_DISPATCHER)
+HINTS_ADMITTED = counter(
+    "bobrai_hints_admitted_total", "Hints that limits let through, to be published.", ["queue"], by=_DISPATCHER
+)
+HELD_SECONDS = histogram(
+    "bobrai_hint_held_seconds",
+    "From due to let through by limits and turns, per hint of a limited queue or type.",
+    ["queue"],
+    by=_DISPATCHER,
+    buckets=_TASK_SECONDS,
+)
 HINTS_REFUSED = counter(
     "bobrai_hints_refused_total",
     "Hints that the broker refused; they stay in the outbox for the next round.",
@@ -278,12 +288,12 @@ TASKS_PRUNED = counter("bobrai_tasks_pruned_total", "Finished tasks removed afte
 # --- dispatcher: what it measures, for the whole installation ---------------------------------------------------------
 QUEUE_TASKS = shared_gauge(
     "bobrai_queue_tasks",
-    "Tasks of a queue by state: due, delayed, between_attempts, processing.",
+    "Tasks of a queue by state: due, held (due, and kept back by a limit), delayed, between_attempts, processing.",
     ["queue", "state"],
 )
 QUEUE_OLDEST_DUE_SECONDS = shared_gauge(
     "bobrai_queue_oldest_due_seconds",
-    "Age of the oldest task that is due and not claimed; 0 when there is none.",
+    "Age of the oldest task that is due, not claimed and not kept back by a limit; 0 when there is none.",
     ["queue"],
 )
 QUEUE_OUTBOX_SECONDS = shared_gauge(

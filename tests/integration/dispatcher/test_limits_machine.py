@@ -1,8 +1,8 @@
 """A state machine looks for an order of events in which more runs than a limit allows, or a place is lost.
 
 In: submits, rounds of two relays that crash between decision and publish, or whose broker refuses, answers nothing or
-delivers twice; claims, ends of attempts, lost workers, cancels, limits that come and go. Out: at no moment does more run
-than may, and in the end everything has run and nothing is held or counted.
+delivers twice; claims, ends of attempts, lost workers, cancels, limits that come and go. Out: at no moment does more
+run than may, and in the end everything has run and nothing is held or counted.
 """
 
 import asyncio

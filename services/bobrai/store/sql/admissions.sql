@@ -110,6 +110,11 @@ JOIN queues AS q ON q.name = f.queue
 LEFT JOIN task_types AS y ON y.name = h.type
 ORDER BY f.queue, f.lane;
 
+-- name: waiting_lanes
+-- How much waits in each lane, and since when, for the figures: at most so many lanes.
+SELECT queue, type, queue_key, type_key, count(*) AS waiting, min(due_at) AS oldest_due_at
+FROM held GROUP BY queue, type, queue_key, type_key LIMIT $1;
+
 -- name: dissolve
 -- Some of a lane's hints go back to the outbox, because the limits that made the lane are gone.
 WITH gone AS (
@@ -168,7 +173,8 @@ ON CONFLICT (task_id) DO UPDATE
 SET attempt = excluded.attempt, queue = excluded.queue, type = excluded.type, queue_key = excluded.queue_key,
     type_key = excluded.type_key, rules = excluded.rules, priority = excluded.priority, due_at = excluded.due_at,
     confirmed = false, admitted_at = now()
-RETURNING task_id, attempt, queue, priority, due_at, type, queue_key, type_key;
+RETURNING task_id, attempt, queue, priority, due_at, type, queue_key, type_key,
+          extract(epoch FROM now() - due_at)::double precision AS waited_seconds;
 
 -- name: confirm_admissions
 -- The broker has the messages of these.

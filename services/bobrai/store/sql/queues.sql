@@ -48,7 +48,7 @@ WITH target AS MATERIALIZED (
     FROM target
 ), removed AS (
     UPDATE queues AS q
-    SET removed_at = now(), kept = false, paused = false, max_backlog = NULL, due = 0, delayed = 0,
+    SET removed_at = now(), kept = false, paused = false, max_backlog = NULL, due = 0, held = 0, delayed = 0,
         between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL, measured_at = NULL,
         waiting_measured_at = NULL
     FROM found AS f WHERE q.name = f.name AND NOT f.waits AND f.running = 0 AND f.workers = 0
@@ -65,7 +65,7 @@ FROM found;
 -- name: remove_idle_queues
 -- Removes queues that a task made and none has used for so long, unless somebody has given them a wish of their own.
 UPDATE queues
-SET removed_at = now(), due = 0, delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL,
+SET removed_at = now(), due = 0, held = 0, delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL,
     measured_at = NULL, waiting_measured_at = NULL
 WHERE name = ANY (ARRAY(
     SELECT q.name FROM queues AS q
@@ -122,7 +122,7 @@ ORDER BY q.removed_at LIMIT 1 FOR UPDATE SKIP LOCKED;
 DELETE FROM queues WHERE name = $1 AND removed_at IS NOT NULL;
 
 -- name: queues
-SELECT q.name, q.paused, q.max_backlog, q.due, q.delayed, q.between_attempts, q.processing, q.depth, q.measured_at,
+SELECT q.name, q.paused, q.max_backlog, q.due, q.held, q.delayed, q.between_attempts, q.processing, q.depth, q.measured_at,
        q.oldest_due_at, extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
        extract(epoch FROM now() - q.measured_at)::double precision AS measured_age_seconds
 FROM queues AS q WHERE q.removed_at IS NULL ORDER BY q.name;
@@ -159,11 +159,19 @@ WHERE removed_at IS NULL
 FOR UPDATE SKIP LOCKED;
 
 -- name: measure_due
--- What is due now, and what runs.
+-- What is due now, apart from what limits hold back, and what runs. Where they do, the oldest that may run waits in the
+-- outbox or in a lane.
 UPDATE queues AS q
-SET due = d.due, oldest_due_at = d.oldest, processing = coalesce(p.processing, 0), measured_at = now(),
-    depth = m.depth, measured_every = $3
-FROM unnest($1::text[], $2::bigint[]) AS m (name, depth)
+SET due = d.due - least(m.held, d.due), held = least(m.held, d.due), processing = coalesce(p.processing, 0),
+    oldest_due_at = CASE WHEN m.held = 0 THEN d.oldest ELSE least(m.oldest_due_at, (
+        SELECT min(o.due_at)
+        FROM generate_series(0, 10) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT due_at FROM outbox WHERE queue = m.name AND priority = p.priority AND due_at <= now()
+            ORDER BY due_at LIMIT 1
+        ) AS o)) END,
+    measured_at = now(), depth = m.depth, measured_every = $3
+FROM unnest($1::text[], $2::bigint[], $4::bigint[], $5::timestamptz[]) AS m (name, depth, held, oldest_due_at)
 CROSS JOIN LATERAL (
     SELECT count(*) AS due, min(run_at) AS oldest FROM tasks
     WHERE status = 'pending' AND queue = m.name AND run_at <= now()
@@ -172,7 +180,7 @@ LEFT JOIN (
     SELECT queue, count(*) AS processing FROM tasks WHERE status = 'processing' GROUP BY queue
 ) AS p ON p.queue = m.name
 WHERE q.name = m.name
-RETURNING q.name, q.due, q.processing, q.delayed, q.between_attempts, q.depth, q.paused,
+RETURNING q.name, q.due, q.held, q.processing, q.delayed, q.between_attempts, q.depth, q.paused,
           extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
           (SELECT extract(epoch FROM now() - min(o.due_at))::double precision
            FROM generate_series(0, 10) AS p (priority)
