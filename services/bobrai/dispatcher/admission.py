@@ -11,21 +11,22 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from bobrai.dispatcher import bounds, meters
+from bobrai.dispatcher.bounds import Budget
 from bobrai.dispatcher.fleet import Crew, Fleet
 from bobrai.dispatcher.turns import Candidate, Left, Turns
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.store import admissions
-from bobrai.store.admissions import Lane, Limited, Passed
+from bobrai.store.admissions import NOTHING_LIMITED, Lane, Passed
 from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database, Executor
 
 REST_SECONDS: Final = 0.01  # between two decisions: each costs the same for one hint as for many
-POLL_SECONDS: Final = (
-    0.05  # while something is held back: a rate fills, a worker that did not say so has ended something
-)
+POLL_SECONDS: Final = 0.25  # while something is held back: a worker may have ended something without a word
+LOOK_ON_SECONDS: Final = 0.05  # until the next lanes are looked at, where there are more than fit into a round
+NOTHING_HELD_SECONDS: Final = 1.0
 COUNT_ANEW_SECONDS: Final = 1.0
 REPUBLISH_SECONDS: Final = 5.0  # after which what was let through and not confirmed is published again
-AHEAD_SECONDS: Final = 0.1  # of all workers' work that is let through before they are free
+AHEAD_SECONDS: Final = 0.05  # of all workers' work that is let through before they are free
 LEAST_AHEAD: Final = 4  # hints, however slow they are
 MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
 ROOM: Final = 1000  # hints that one round lets through
@@ -45,6 +46,7 @@ class Admission:
     def __init__(self, database: Database, fleet: Fleet) -> None:
         self._database = database
         self._fleet = fleet
+        self._limited = NOTHING_LIMITED  # as of the last decision
         self._turns = Turns()
         self._after: dict[str, bytes] = {}  # the lane of each queue that was looked at last
         self._confirmed: set[int] = set()
@@ -64,18 +66,18 @@ class Admission:
         async with self._database.repeatable(admissions.BOUNDED) as transaction:
             if not await admissions.lock(transaction):
                 return Round([], REST_SECONDS)
-            hints, more = await self._decided(transaction, queues)
+            decided = await self._decided(transaction, queues)
         self._decided_at = time.monotonic()
         checkpoint("relay.admitted")
-        return Round(hints, 0.0 if more else POLL_SECONDS)
+        return decided
 
-    async def _decided(self, transaction: Executor, queues: Sequence[str]) -> tuple[list[DueHint], bool]:
-        limited = self._fleet.limited
+    async def _decided(self, transaction: Executor, queues: Sequence[str]) -> Round:
         if self._confirmed:
             await admissions.confirm(transaction, self._confirmed)
             self._confirmed = set()
+        before, self._limited = self._limited, await admissions.limited(transaction)
         now = time.monotonic()
-        if now - self._counted_at > COUNT_ANEW_SECONDS:
+        if self._limited[:2] != before[:2] or now - self._counted_at > COUNT_ANEW_SECONDS:
             await admissions.count_anew(transaction)
             self._counted_at = now
         passed = await admissions.settled(transaction)
@@ -84,13 +86,9 @@ class Admission:
             transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=2 * ROOM
         )
         self._look_on(lanes, queues)
-        old = [lane for lane in lanes if lane.is_old]
-        dissolved = await self._dissolve(transaction, old)
-        lanes = [lane for lane in lanes if not lane.is_old]
-        if not lanes:
-            return again, dissolved
-        through, more = await self._admit(transaction, limited, lanes, passed)
-        return again + through, more or dissolved
+        dissolved = await self._dissolve(transaction, [lane for lane in lanes if lane.is_old])
+        through = await self._admit(transaction, [lane for lane in lanes if not lane.is_old], passed)
+        return Round([*again, *through.hints], 0.0 if dissolved else through.pause_seconds)
 
     def _look_on(self, lanes: Sequence[Lane], queues: Sequence[str]) -> None:
         """Have the next round begin where this one ended, and at the first lane after the last one."""
@@ -106,12 +104,33 @@ class Admission:
             room -= await admissions.dissolve(transaction, lane, limit=room)
         return bool(old)
 
-    async def _admit(
-        self, transaction: Executor, limited: Limited, lanes: Sequence[Lane], passed: Sequence[Passed]
-    ) -> tuple[list[DueHint], bool]:
+    async def _admit(self, transaction: Executor, lanes: Sequence[Lane], passed: Sequence[Passed]) -> Round:
+        if not lanes:
+            return Round([], NOTHING_HELD_SECONDS)
+        limited = self._limited
         budget = await bounds.budget(transaction, (lane.keys for lane in lanes), passed, limited, most=ROOM)
+        candidates = self._candidates(lanes, budget, passed)
+        self._turns.deal(candidates)
+        wanted = [(lane, each.given) for lane, each in zip(lanes, candidates, strict=True) if each.given]
+        admitted = await admissions.admit(transaction, wanted) if wanted else []
+        if counted := budget.after((each.keys for each in admitted), limited):
+            await admissions.fill(transaction, counted)
+        for through in admitted:
+            meter = meters.of(through.hint.queue)
+            meter.admitted.inc()
+            meter.held_seconds.observe(through.waited_seconds)
+        # Where everything that was counted went, more may wait; where something had vanished, a place is left.
+        more = any(each.given == each.waiting and all(left.count > 0 for left in each.limits) for each in candidates)
+        if (admitted and (more or self._after)) or len(admitted) < sum(room for _, room in wanted):
+            pause = 0.0
+        else:
+            pause = min(LOOK_ON_SECONDS if self._after else POLL_SECONDS, budget.next_token_seconds())
+        return Round([through.hint for through in admitted], pause)
+
+    def _candidates(self, lanes: Sequence[Lane], budget: Budget, passed: Sequence[Passed]) -> list[Candidate]:
+        limited = self._limited
         rooms = _rooms(lanes, passed, self._fleet)
-        candidates = [
+        return [
             Candidate(
                 (lane.keys.queue, lane.id),
                 lane.waiting,
@@ -120,22 +139,6 @@ class Admission:
             )
             for lane in lanes
         ]
-        self._turns.deal(candidates)
-        wanted = [(lane, each.given) for lane, each in zip(lanes, candidates, strict=True) if each.given]
-        if not wanted:
-            return [], bool(self._after)
-        admitted = await admissions.admit(transaction, wanted)
-        spent = budget.after((each.keys for each in admitted), limited)
-        if spent:
-            await admissions.fill(transaction, spent)
-        # Where everything that was counted went, more may wait, and where something had vanished, a place is left.
-        more = bool(self._after) or len(admitted) < sum(room for _, room in wanted)
-        more |= any(each.given == each.waiting and all(a.count > 0 for a in each.limits) for each in candidates)
-        for through in admitted:
-            meter = meters.of(through.hint.queue)
-            meter.admitted.inc()
-            meter.held_seconds.observe(through.waited_seconds)
-        return [through.hint for through in admitted], more
 
 
 def _rooms(lanes: Sequence[Lane], passed: Sequence[Passed], fleet: Fleet) -> dict[str, Left]:

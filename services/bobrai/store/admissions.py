@@ -118,6 +118,14 @@ class Bound(NamedTuple):
     key: str
 
 
+class Bucket(NamedTuple):
+    """What is left of a rate: tokens, and tasks that were let through and had not started."""
+
+    tokens: float
+    waiting: int = 0
+    age_seconds: float = 0.0  # since it was counted
+
+
 async def limited(database: Executor) -> Limited:
     """Return what is limited now."""
     row = (await database.fetch(_LIMITED))[0]
@@ -207,18 +215,28 @@ async def dissolve(transaction: Executor, lane: Lane, *, limit: int) -> int:
     return len(await transaction.fetch(_DISSOLVE, lane.keys.queue, lane.id, limit))
 
 
-async def buckets(transaction: Executor, names: Collection[Bound]) -> dict[Bound, tuple[float, float]]:
-    """Return the tokens of these rates, and the seconds since they were counted; a full one is left out."""
+async def buckets(database: Executor, names: Collection[Bound]) -> dict[Bound, Bucket]:
+    """Return what was left of these rates when it was counted last; a full one is left out."""
     columns = [list(values) for values in zip(*names, strict=True)]
-    rows = await transaction.fetch(_BUCKETS, *columns)
-    return {Bound(row["scope"], row["name"], row["key"]): (row["tokens"], row["age_seconds"]) for row in rows}
+    rows = await database.fetch(_BUCKETS, *columns)
+    return {
+        Bound(row["scope"], row["name"], row["key"]): Bucket(row["tokens"], row["waiting"], row["age_seconds"])
+        for row in rows
+    }
 
 
-async def fill(transaction: Executor, tokens: Mapping[Bound, tuple[float, float]]) -> None:
-    """Store the tokens of rates, each with the seconds until it is full again."""
-    names = sorted(tokens)
+async def fill(transaction: Executor, counted: Mapping[Bound, tuple[Bucket, float]]) -> None:
+    """Store what is left of rates now, each with the seconds until it is full again."""
+    names = sorted(counted)
     columns = [list(values) for values in zip(*names, strict=True)]
-    await transaction.fetch(_FILL, *columns, [tokens[name][0] for name in names], [tokens[name][1] for name in names])
+    left = [counted[name] for name in names]
+    await transaction.fetch(
+        _FILL,
+        *columns,
+        [bucket.tokens for bucket, _ in left],
+        [bucket.waiting for bucket, _ in left],
+        [full_after for _, full_after in left],
+    )
 
 
 async def prune_buckets(database: Executor, *, limit: int) -> int:

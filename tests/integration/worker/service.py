@@ -3,17 +3,22 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from bobrai import Retry
 from bobrai.broker.port import Broker
-from bobrai.dispatcher.main import serve as serve_dispatcher
+from bobrai.dispatcher import main as dispatcher_main
+from bobrai.dispatcher.relay import Relay
+from bobrai.domain.limiting import Limits
 from bobrai.domain.task import NewTask
 from bobrai.handlers.registry import Registry
 from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings, load
-from bobrai.store import submission, tasks
+from bobrai.store import queues, submission, tasks
 from bobrai.store.pool import Database
 from bobrai.worker import main as worker_main
 from bobrai.worker.worker import Worker
@@ -21,6 +26,23 @@ from tests.support.eventually import eventually
 
 FINAL = {"done", "failed", "cancelled"}
 QUICK = Retry(max_attempts=3, delay_seconds=0.02, max_delay_seconds=0.05)
+
+
+@contextlib.contextmanager
+def _seen(module: ModuleType, name: str, made: list[Any]) -> Iterator[None]:
+    """Note what is made of a class of a module meanwhile."""
+    original = getattr(module, name)
+
+    class Seen(original):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    setattr(module, name, Seen)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
 
 
 class RunningWorker:
@@ -61,9 +83,17 @@ class Service:
         self.database = Database(load(database={"url": url}).database, pool_size=4, name="test")
         self._stack = contextlib.AsyncExitStack()
         self._dispatcher_stop = Stop()
+        self.relays: list[Relay] = []
+        self.workers: list[RunningWorker] = []
 
     def settings(self, **worker: Any) -> Settings:
-        worker = {"health_bind": "127.0.0.1:0", "concurrency": 10, "drain_seconds": 5, **worker}
+        worker = {
+            "health_bind": "127.0.0.1:0",
+            "concurrency": 10,
+            "drain_seconds": 5,
+            "heartbeat_seconds": 0.2,
+            **worker,
+        }
         return load(
             database={"url": worker.pop("url", self.url)},
             worker=worker,
@@ -73,7 +103,9 @@ class Service:
     async def dispatch(self) -> None:
         """Start the dispatcher."""
         broker = self._new_broker()
-        serving = asyncio.create_task(serve_dispatcher(self.settings(), broker, self._dispatcher_stop))
+        with _seen(dispatcher_main, "Relay", self.relays):
+            serving = asyncio.create_task(dispatcher_main.serve(self.settings(), broker, self._dispatcher_stop))
+            await eventually(lambda: self.relays or serving.done())
 
         async def end() -> None:
             self._dispatcher_stop.request("the test is over")
@@ -86,14 +118,9 @@ class Service:
         """Start a worker and wait until it consumes; it is drained at the end of the test."""
         broker, stop = self._new_broker(), Stop()
         made: list[Worker] = []
-
-        class Seen(Worker):
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                made.append(self)
-
-        original, worker_main.Worker = worker_main.Worker, Seen  # type: ignore[misc]
-        serving = asyncio.create_task(worker_main.serve(self.settings(**settings), broker, self.registry, stop))
+        with _seen(worker_main, "Worker", made):
+            serving = asyncio.create_task(worker_main.serve(self.settings(**settings), broker, self.registry, stop))
+            await eventually(lambda: made or serving.done())
 
         async def end() -> None:
             stop.request("the test is over")
@@ -103,13 +130,30 @@ class Service:
 
         running = RunningWorker(serving, stop, made)
         self._stack.push_async_callback(end)
-        try:
-            await eventually(lambda: made or serving.done())
-        finally:
-            worker_main.Worker = original  # type: ignore[misc]
+        self.workers.append(running)
         if wait:
             await eventually(lambda: running.inside.is_consuming and running.id, message="the worker consumes")
         return running
+
+    async def limit(self, limits: dict[str, Any] | None, *, queue: str = "default", type_: str = "") -> None:
+        """Set the limits of a queue or type, and wait until dispatcher and workers know of them."""
+        await queues.ensure(self.database, [queue])
+        table, name = ("task_types", type_) if type_ else ("queues", queue)
+        text = None if limits is None else json.dumps(limits)
+        rows = await self.database.fetch(f"UPDATE {table} SET limits = $2 WHERE name = $1 RETURNING name", name, text)
+        assert rows, f"there is no {name} in {table}"
+        await eventually(
+            lambda: self._all_know(name, type_ != "", None if text is None else msgspec.json.decode(text, type=Limits))
+        )
+
+    def _all_know(self, name: str, is_type: bool, limits: Limits | None) -> bool:
+        relay = self.relays[-1]
+        relay.wake()
+        workers = [each.inside._limited._names for each in self.workers if not each.has_ended]
+        known = relay._fleet.limited
+        return (known.types if is_type else known.queues).get(name) == limits and all(
+            (name in (names.types if is_type else names.queues)) == (limits is not None) for names in workers
+        )
 
     async def submit(self, type_: str = "echo", payload: Any = None, **more: Any) -> int:
         """Submit one task and return its id."""

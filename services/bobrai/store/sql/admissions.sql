@@ -128,19 +128,19 @@ ON CONFLICT (task_id) DO NOTHING
 RETURNING task_id;
 
 -- name: buckets
--- What is left of these rates, and for how long they have filled since.
-SELECT b.scope, b.name, b.key, b.tokens, extract(epoch FROM now() - b.filled_at)::double precision AS age_seconds
+-- What was left of these rates, and for how long they have filled since.
+SELECT b.scope, b.name, b.key, b.tokens, b.waiting, extract(epoch FROM now() - b.filled_at)::double precision AS age_seconds
 FROM rate_buckets AS b
 JOIN unnest($1::text[], $2::text[], $3::text[]) AS w (scope, name, key)
   ON b.scope = w.scope AND b.name = w.name AND b.key = w.key;
 
 -- name: fill_buckets
-INSERT INTO rate_buckets (scope, name, key, tokens, filled_at, full_at)
-SELECT scope, name, key, tokens, now(), now() + make_interval(secs => full_after)
-FROM unnest($1::text[], $2::text[], $3::text[], $4::double precision[], $5::double precision[])
-     AS b (scope, name, key, tokens, full_after)
+INSERT INTO rate_buckets (scope, name, key, tokens, waiting, filled_at, full_at)
+SELECT scope, name, key, tokens, waiting, now(), now() + make_interval(secs => full_after)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::double precision[], $5::integer[], $6::double precision[])
+     AS b (scope, name, key, tokens, waiting, full_after)
 ON CONFLICT (scope, name, key) DO UPDATE
-SET tokens = excluded.tokens, filled_at = excluded.filled_at, full_at = excluded.full_at
+SET tokens = excluded.tokens, waiting = excluded.waiting, filled_at = excluded.filled_at, full_at = excluded.full_at
 RETURNING scope;
 
 -- name: prune_buckets

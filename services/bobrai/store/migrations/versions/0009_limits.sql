@@ -43,6 +43,7 @@ CREATE TABLE rate_buckets (
     name      text             NOT NULL, -- of the queue or type
     key       text             NOT NULL,
     tokens    double precision NOT NULL,
+    waiting   integer          NOT NULL, -- tasks that were let through and had not started: their places do not fill
     filled_at timestamptz      NOT NULL,
     full_at   timestamptz      NOT NULL, -- from then on the row says nothing
     PRIMARY KEY (scope, name, key)
