@@ -7,6 +7,7 @@ tasks. A case says what it expects beyond the rule (`Expected`); what it does no
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bobrai.domain.task import FINAL, TRANSITIONS, TaskStatus
@@ -155,13 +156,14 @@ def each_attempt_started_at_most_once(service: Service, rows: list[dict[str, Any
 
 
 async def nothing_is_left_over(service: Service, expected: Expected) -> None:
-    """Outbox and queues are empty, no worker that is gone has a row, and dead letters are as expected."""
+    """Outbox and queues are empty, no place is taken, no gone worker has a row, and dead letters are as expected."""
 
-    async def outbox_is_empty() -> bool:
+    async def is_empty(table: str) -> bool:
         # the row of a hint that was published reappears when the commit of that was cut off; a round later it is gone
-        return await service.database.fetchval("SELECT count(*) FROM outbox") == 0
+        return await service.database.fetchval(f"SELECT count(*) FROM {table}") == 0
 
-    await eventually(outbox_is_empty, EMPTY_SECONDS, message="the outbox is empty")
+    for table in ("outbox", "held", "admissions"):
+        await eventually(partial(is_empty, table), EMPTY_SECONDS, message=f"the table {table} is empty")
 
     def queues_are_empty() -> bool:
         left = {
@@ -177,6 +179,18 @@ async def nothing_is_left_over(service: Service, expected: Expected) -> None:
         lambda: dead_letters(service) == expected.dead_letters, EMPTY_SECONDS,
         message=f"{expected.dead_letters} dead letters, not {dead_letters(service)}",
     )  # fmt: skip
+
+
+async def most_at_once(service: Service, where: str = "true") -> int:
+    """How many of these tasks ran at once at most, by their rows' transitions in the order of their commits."""
+    most = running = 0
+    for row in await service.database.fetch(
+        f"""SELECT x.old_status, x.new_status FROM faults.transitions AS x JOIN tasks AS t ON t.id = x.task_id
+            WHERE {where} ORDER BY x.number"""
+    ):
+        running += (row["new_status"] == "processing") - (row["old_status"] == "processing")
+        most = max(most, running)
+    return most
 
 
 def dead_letters(service: Service) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from bobrai.runtime.checkpoint import CHECKPOINTS
 from tests.faults import test_checkpoints as this_module
-from tests.faults.invariants import ANY_TYPE, Expected, check
+from tests.faults.invariants import ANY_TYPE, Expected, check, most_at_once
 from tests.faults.service import SHORT_LEASE, Service
 from tests.support.processes import Process
 
@@ -83,6 +83,13 @@ async def dispatcher_dies(service: Service, point: str) -> None:
     await died_there(doomed)
     service.dispatcher()
     await check(service, Expected(first_attempt_only=ANY_TYPE))
+
+
+@pytest.mark.crashes_at("relay.admitted")
+async def test_dispatcher_killed_after_it_let_tasks_through_loses_no_place(service: Service) -> None:
+    await service.database.execute("""UPDATE queues SET limits = '{"concurrency": 5}'""")
+    await dispatcher_dies(service, "relay.admitted")
+    assert await most_at_once(service) <= 5
 
 
 @pytest.mark.crashes_at("worker.claimed")

@@ -8,12 +8,15 @@ decides at a time, and what it counts are rows. Next: the worker claims with the
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
+from bobrai.broker.port import Broker
 from bobrai.dispatcher import bounds, meters
 from bobrai.dispatcher.bounds import Budget
 from bobrai.dispatcher.fleet import Crew, Fleet
 from bobrai.dispatcher.turns import Candidate, Left, Turns
+from bobrai.domain.errors import BrokerUnavailable
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.store import admissions
 from bobrai.store.admissions import NOTHING_LIMITED, Lane, Passed
@@ -25,7 +28,7 @@ POLL_SECONDS: Final = 0.25  # while something is held back: a worker may have en
 LOOK_ON_SECONDS: Final = 0.05  # until the next lanes are looked at, where there are more than fit into a round
 NOTHING_HELD_SECONDS: Final = 1.0
 COUNT_ANEW_SECONDS: Final = 1.0
-REPUBLISH_SECONDS: Final = 5.0  # after which what was let through and not confirmed is published again
+REPUBLISH_SECONDS: Final = 5.0  # after which what was let through and has not started may be published again
 AHEAD_SECONDS: Final = 0.05  # of all workers' work that is let through before they are free
 LEAST_AHEAD: Final = 4  # hints, however slow they are
 MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
@@ -43,14 +46,16 @@ class Round(NamedTuple):
 class Admission:
     """What this dispatcher remembers from one decision to the next; all that limits count is in rows."""
 
-    def __init__(self, database: Database, fleet: Fleet) -> None:
+    def __init__(self, database: Database, broker: Broker, fleet: Fleet) -> None:
         self._database = database
+        self._broker = broker
         self._fleet = fleet
         self._limited = NOTHING_LIMITED  # as of the last decision
         self._turns = Turns()
         self._after: dict[str, bytes] = {}  # the lane of each queue that was looked at last
         self._confirmed: set[int] = set()
-        self._counted_at = self._decided_at = float("-inf")
+        self._unstarted: set[str] = set()  # queues of which something was let through and waits
+        self._counted_at = self._decided_at = self._looked_at = float("-inf")
 
     def confirmed(self, task_ids: Sequence[int]) -> None:
         """Note what the broker has; it is written down with the next decision."""
@@ -63,15 +68,27 @@ class Admission:
         rest = self._decided_at + REST_SECONDS - time.monotonic()
         if rest > 0:
             return Round([], rest)
+        empty = await self._empty(queues)
         async with self._database.repeatable(admissions.BOUNDED) as transaction:
             if not await admissions.lock(transaction):
                 return Round([], REST_SECONDS)
-            decided = await self._decided(transaction, queues)
+            decided = await self._decided(transaction, queues, empty)
         self._decided_at = time.monotonic()
-        checkpoint("relay.admitted")
+        if decided.hints:
+            checkpoint("relay.admitted")
         return decided
 
-    async def _decided(self, transaction: Executor, queues: Sequence[str]) -> Round:
+    async def _empty(self, queues: Sequence[str]) -> list[str]:
+        """Return, now and then, in which queues the broker has nothing ready although something has not started."""
+        now = time.monotonic()
+        if now - self._looked_at < REPUBLISH_SECONDS:
+            return []
+        self._looked_at = now
+        with suppress(BrokerUnavailable):  # the publish says so
+            return [queue for queue in queues if queue in self._unstarted and await self._broker.depth(queue) == 0]
+        return []
+
+    async def _decided(self, transaction: Executor, queues: Sequence[str], empty: Sequence[str]) -> Round:
         if self._confirmed:
             await admissions.confirm(transaction, self._confirmed)
             self._confirmed = set()
@@ -81,7 +98,8 @@ class Admission:
             await admissions.count_anew(transaction)
             self._counted_at = now
         passed = await admissions.settled(transaction)
-        again = await admissions.unconfirmed(transaction, queues, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
+        self._unstarted = {each.keys.queue for each in passed if each.waiting}
+        again = await admissions.unstarted(transaction, queues, empty, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
         lanes = await admissions.lanes(
             transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=2 * ROOM
         )

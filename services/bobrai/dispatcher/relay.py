@@ -53,7 +53,7 @@ class Relay:
         self._database = database
         self._broker = broker
         self._fleet = Fleet(database)
-        self._admission = Admission(database, self._fleet)
+        self._admission = Admission(database, broker, self._fleet)
         self._windows: dict[str, Window] = {}
         self._used: set[str] = set()
         self._turn = 0

@@ -11,6 +11,7 @@ CHECKPOINTS: Final = (
     "api.committed",  # the rows are durable, the client has no answer yet
     "relay.taken",  # outbox rows are removed but not committed, nothing is published
     "relay.published",  # the broker confirmed, the removal is not committed
+    "relay.admitted",  # what limits let through is committed, nothing of it is published
     "worker.claimed",  # the claim is committed, the handler has not started
     "worker.handled",  # the handler returned, nothing is written
     "worker.completed",  # the outcome is committed, the delivery is not acked

@@ -33,7 +33,7 @@ _FILL = statement("fill_buckets")
 _PRUNE = statement("prune_buckets")
 _ADMIT = statement("admit")
 _CONFIRM = statement("confirm_admissions")
-_UNCONFIRMED = statement("unconfirmed")
+_UNSTARTED = statement("unstarted")
 _LIMITED = statement("limited")
 _NAMES = statement("limited_names")
 
@@ -266,9 +266,13 @@ async def confirm(database: Executor, task_ids: Collection[int]) -> None:
     await database.fetch(_CONFIRM, list(task_ids))
 
 
-async def unconfirmed(
-    transaction: Executor, queues: Collection[str], *, older_than_seconds: float, limit: int
+async def unstarted(
+    transaction: Executor, queues: Collection[str], empty: Collection[str], *, older_than_seconds: float, limit: int
 ) -> list[DueHint]:
-    """Return what was let through so long ago in these queues and is not known to be published."""
-    rows = await transaction.fetch(_UNCONFIRMED, older_than_seconds, limit, list(queues))
-    return [_hint(row) for row in rows]
+    """Return what was let through so long ago in these queues, has not started, and may be in nobody's hands.
+
+    ``empty`` are those queues in which the broker has nothing ready.
+    """
+    return [
+        _hint(row) for row in await transaction.fetch(_UNSTARTED, older_than_seconds, limit, list(queues), list(empty))
+    ]

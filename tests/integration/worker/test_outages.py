@@ -84,13 +84,13 @@ async def test_unanswered_write_is_neither_lost_nor_repeated(
     original = getattr(attempts, what)
     lost = 0
 
-    async def lossy(*arguments: object) -> object:
+    async def lossy(*arguments: object, **options: object) -> object:
         nonlocal lost
         lost += 1
         if lost > 2:
-            return await original(*arguments)
+            return await original(*arguments, **options)
         if written:
-            await original(*arguments)
+            await original(*arguments, **options)
         raise DatabaseUnavailable("the connection was lost")
 
     @service.task("fails-first")
@@ -121,14 +121,14 @@ async def test_unanswered_claim_is_not_given_back_to_the_outbox(
     """A hint whose claim may be committed must stay here until that is known, however long it takes."""
     original, calls = attempts.claim, 0
 
-    async def lossy(*arguments: object) -> object:
+    async def lossy(*arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 1:
-            await original(*arguments)
+            await original(*arguments, **options)
         if calls < 5:
             raise DatabaseUnavailable("the connection was lost")
-        return await original(*arguments)
+        return await original(*arguments, **options)
 
     monkeypatch.setattr(attempts, "claim", lossy)
     monkeypatch.setattr("bobrai.worker.intake.GIVE_BACK_SECONDS", 0.1)

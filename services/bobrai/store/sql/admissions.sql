@@ -182,12 +182,14 @@ UPDATE admissions SET confirmed = true
 WHERE task_id = ANY($1::bigint[]) AND NOT confirmed
 RETURNING task_id;
 
--- name: unconfirmed
--- What was let through and perhaps never published, because its dispatcher ended or its broker did not answer.
+-- name: unstarted
+-- What was let through so long ago, still waits, and perhaps was never published, because its dispatcher ended or its broker
+-- did not answer; or it was, and is not in the broker's queue any more ($4), so that somebody has it who does nothing.
 UPDATE admissions SET admitted_at = now()
 WHERE task_id = ANY (ARRAY(
     SELECT a.task_id FROM admissions AS a JOIN tasks AS t ON t.id = a.task_id
-    WHERE NOT a.confirmed AND a.admitted_at < now() - make_interval(secs => $1::double precision)
+    WHERE (NOT a.confirmed OR a.queue = ANY ($4::text[]))
+      AND a.admitted_at < now() - make_interval(secs => $1::double precision)
       AND t.status || '' = 'pending' AND t.attempt = a.attempt AND a.queue = ANY ($3::text[])
     ORDER BY a.admitted_at LIMIT $2))
 RETURNING task_id, attempt, queue, priority, due_at;
