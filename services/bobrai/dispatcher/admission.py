@@ -33,6 +33,7 @@ AHEAD_SECONDS: Final = 0.05  # of all workers' work that is let through before t
 LEAST_AHEAD: Final = 4  # hints, however slow they are
 MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
 ROOM: Final = 1000  # hints that one round lets through
+COUNTED: Final = 500  # waiting hints that are counted over all lanes, so that no turns are given to nobody
 DISSOLVED: Final = 5000  # hints that go back to the outbox in one round, because the limits have changed
 
 
@@ -101,7 +102,7 @@ class Admission:
         self._unstarted = {each.keys.queue for each in passed if each.waiting}
         again = await admissions.unstarted(transaction, queues, empty, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
         lanes = await admissions.lanes(
-            transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=2 * ROOM
+            transaction, {queue: self._after.get(queue, b"") for queue in queues}, most=MOST_LANES, room=COUNTED
         )
         self._look_on(lanes, queues)
         dissolved = await self._dissolve(transaction, [lane for lane in lanes if lane.is_old])

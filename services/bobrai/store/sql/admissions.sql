@@ -49,12 +49,13 @@ RETURNING a.task_id;
 
 -- name: admitted
 -- What is let through, by lane; how much of it has not started, and which attempts are over: they hold no place any more.
--- Who waits in the outbox again, or in a lane, was given back.
+-- Who waits in the outbox again, or in a lane, was given back. LIMIT 1: a probe for each of a few, whatever the planner
+-- thinks of how few they are.
 SELECT a.queue, a.type, a.queue_key, a.type_key,
        count(*) FILTER (WHERE s.waits OR s.runs) AS admitted, count(*) FILTER (WHERE s.waits) AS waiting,
        array_agg(a.task_id) FILTER (WHERE NOT s.waits AND NOT s.runs) AS over
 FROM admissions AS a
-LEFT JOIN tasks AS t ON t.id = a.task_id
+LEFT JOIN LATERAL (SELECT status, attempt FROM tasks WHERE id = a.task_id LIMIT 1) AS t ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(t.status = 'processing' AND t.attempt = a.attempt + 1, false) AS runs,
            coalesce(t.status = 'pending' AND t.attempt = a.attempt
