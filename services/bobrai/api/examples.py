@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bobrai.api import views
+from bobrai.api import key_view, views
 from bobrai.api.audit_view import AuditEntry, AuditPage
 from bobrai.api.problems import KINDS, Fault, Problem
 from bobrai.domain.audit import Action
@@ -111,9 +111,9 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.QueueList(queues=[_QUEUE]),
     _TYPE,
     views.TypeList(types=[_TYPE]),
-    views.KeyView(**_KEY),
-    views.KeyList(keys=[views.KeyView(**_KEY)]),
-    views.KeyWithSecret(**_KEY, key="bobrai_k7x2m9q4w1ab_…"),
+    key_view.KeyView(**_KEY),
+    key_view.KeyList(keys=[key_view.KeyView(**_KEY)]),
+    key_view.KeyWithSecret(**_KEY, key="bobrai_k7x2m9q4w1ab_…"),
     _CHANGE,
     AuditPage(entries=[_CHANGE], next_cursor=None),
     views.LiveView(live=True),

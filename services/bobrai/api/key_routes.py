@@ -9,7 +9,7 @@ from typing import Final
 
 from bobrai.access import issuing
 from bobrai.access.issuing import Issued
-from bobrai.api import bodies_of, problems, schemas, views
+from bobrai.api import bodies_of, key_view, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
 from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
@@ -50,7 +50,7 @@ class KeyRoutes:
     async def list_all(self, request: Request) -> Reply:
         """Return every key, without secrets."""
         schemas.query(schemas.NoQuery, request.query_string)
-        return Reply(views.encode(views.KeyList([views.key(row) for row in await keys.every(self._database)])))
+        return Reply(views.encode(key_view.KeyList([key_view.key(row) for row in await keys.every(self._database)])))
 
     async def read(self, request: Request) -> Reply:
         """Return one key, without its secret; one that was revoked is gone, but for the list."""
@@ -58,7 +58,7 @@ class KeyRoutes:
         row = await self._row(_id_of(request))
         if row["revoked_at"] is not None:
             raise _not_found()
-        return Reply(views.encode(views.key(row)))
+        return Reply(views.encode(key_view.key(row)))
 
     async def rotate(self, request: Request) -> Reply:
         """Give a key another secret and show it."""
@@ -82,7 +82,7 @@ class KeyRoutes:
 
     async def _with_secret(self, issued: Issued, status: int, *headers: tuple[bytes, bytes]) -> Reply:
         await self._changed()
-        view = views.key_with_secret(await self._row(issued.key_id), issued.secret)
+        view = key_view.key_with_secret(await self._row(issued.key_id), issued.secret)
         return Reply(views.encode(view), status, (*_SECRET, *headers))
 
     async def _row(self, key_id: str) -> Record:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bobrai.api import schemas, views
+from bobrai.api import key_view, schemas
 from bobrai.api.key_routes import KeyRoutes
 from bobrai.api.operations import BODY, STORED, Operation, Success
 from bobrai.domain.access import Scope
@@ -28,7 +28,7 @@ def _reading(keys: KeyRoutes) -> list[Operation]:
             tag="Keys",
             summary="List API keys",
             description="Those that have ended are among them for 30 days. Secrets are nowhere.",
-            successes={200: Success("Every key, the oldest first.", views.KeyList)},
+            successes={200: Success("Every key, the oldest first.", key_view.KeyList)},
             problems=("invalid", *STORED),
         ),
         Operation(
@@ -40,7 +40,7 @@ def _reading(keys: KeyRoutes) -> list[Operation]:
             tag="Keys",
             summary="Read an API key",
             description="One that was revoked is gone, but for the list.",
-            successes={200: Success("The key, without its secret.", views.KeyView)},
+            successes={200: Success("The key, without its secret.", key_view.KeyView)},
             problems=("key-not-found", "invalid", *STORED),
         ),
     ]
@@ -60,7 +60,7 @@ def _changing(keys: KeyRoutes) -> list[Operation]:
             body=schemas.KeyWish,
             body_limit=_BODY_BYTES,
             body_example={"name": "ci", "scopes": ["tasks:submit", "tasks:read"], "queues": ["mail*"]},
-            successes={201: Success("Made.", views.KeyWithSecret, headers={"Location": "Path of the key."})},
+            successes={201: Success("Made.", key_view.KeyWithSecret, headers={"Location": "Path of the key."})},
             problems=(*BODY, "key-refused", *STORED),
         ),
         Operation(
@@ -77,7 +77,7 @@ def _changing(keys: KeyRoutes) -> list[Operation]:
             body_limit=_BODY_BYTES,
             body_optional=True,
             body_example={"grace_seconds": 3600},
-            successes={200: Success("The key with its new secret.", views.KeyWithSecret)},
+            successes={200: Success("The key with its new secret.", key_view.KeyWithSecret)},
             problems=(*BODY, "key-not-found", "key-refused", *STORED),
         ),
         Operation(

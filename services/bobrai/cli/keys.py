@@ -67,9 +67,9 @@ def list_all(*, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        from bobrai.api import views
+        from bobrai.api import key_view
 
-        click.echo(msgspec.json.encode([views.key(row) for row in rows]).decode())
+        click.echo(msgspec.json.encode([key_view.key(row) for row in rows]).decode())
         return
     tables.show([("ID", "NAME", "STATE", "SCOPES", "NARROWED TO", "RATE", "LAST USED"), *map(_line, rows)])
 
