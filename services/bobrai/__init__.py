@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bobrai.domain.errors import PermanentFailure, RetryLater
     from bobrai.domain.retry import Retry
+    from bobrai.domain.unique import Unique
     from bobrai.handlers.context import Context
     from bobrai.handlers.lifespan import Depends
     from bobrai.handlers.middleware import CallNext
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CallNext", "Context", "Depends", "PermanentFailure", "Retry", "RetryLater", "__version__", "middleware",
-    "on_shutdown", "on_startup", "task",
+    "CallNext", "Context", "Depends", "PermanentFailure", "Retry", "RetryLater", "Unique", "__version__",
+    "middleware", "on_shutdown", "on_startup", "task",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "PermanentFailure": "bobrai.domain.errors",
     "Retry": "bobrai.domain.retry",
     "RetryLater": "bobrai.domain.errors",
+    "Unique": "bobrai.domain.unique",
     "middleware": "bobrai.handlers.registry",
     "on_shutdown": "bobrai.handlers.registry",
     "on_startup": "bobrai.handlers.registry",

@@ -8,17 +8,18 @@ import pytest
 
 from bobrai.api.schemas import IDEMPOTENCY_KEY_PATTERN
 from bobrai.domain import limits
+from bobrai.domain.unique import POINTER_PATTERN
 from tests.support.processes import Processes
 
 # Promises that no schema can say: a key belongs to one body, so a generated key that was used gets a suffix; a wait is
 # held, so that a valid one is made short; a queue's limit refuses all further tasks, so that a valid one is made high;
 # and types are an open set, each with its own payload, so that a well-formed name becomes a known one, and what another
-# type takes becomes a payload of it; and a valid expiry is left out where the task is due no earlier. What is invalid
-# stays as it was generated.
+# type takes becomes a payload of it; a valid expiry is left out where the task is due no earlier; and a valid pointer
+# into a payload leads to all of it. What is invalid stays as it was generated.
 HOOKS = """
 import datetime, json, re, schemathesis
 
-KEY, TYPE = %r, %r
+KEY, TYPE, POINTER = %r, %r, %r
 bodies = {}
 
 def make_known(task):
@@ -42,12 +43,19 @@ def make_startable(task):
         except (KeyError, AttributeError, ValueError, TypeError):
             pass
 
+def make_resolvable(task):
+    unique = task.get("unique") if isinstance(task, dict) else None
+    key = unique.get("key") if isinstance(unique, dict) else None
+    if isinstance(key, str) and len(key) <= 255 and re.fullmatch(POINTER, key):
+        unique["key"] = ""
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     tasks = case.body.get("tasks") if isinstance(case.body, dict) and "tasks" in case.body else [case.body]
     for task in tasks if isinstance(tasks, list) else ():
         make_known(task)
         make_startable(task)
+        make_resolvable(task)
     if isinstance(case.body, dict) and type(limit := case.body.get("max_backlog")) is int and limit >= 0:
         case.body["max_backlog"] = 1_000_000
     headers = case.headers or {}
@@ -74,7 +82,7 @@ ACCEPTED = r'bobrai_http_requests_total\{method="POST",route="/api/v1/tasks(/bat
 async def test_schemathesis_finds_nothing(processes: Processes, tmp_path: Path) -> None:
     processes.environment["BOBRAI_LOG_LEVEL"] = "warning"
     api = processes.start("api")
-    (tmp_path / "hooks.py").write_text(HOOKS % (IDEMPOTENCY_KEY_PATTERN, limits.TYPE_PATTERN))
+    (tmp_path / "hooks.py").write_text(HOOKS % (IDEMPOTENCY_KEY_PATTERN, limits.TYPE_PATTERN, POINTER_PATTERN))
     run = processes.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/api/openapi.json", "--checks", "all",
          "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "5",

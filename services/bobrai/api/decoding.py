@@ -8,7 +8,7 @@ payload fit together is decided in ``submissions``.
 
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice, takewhile
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
@@ -53,7 +53,10 @@ _decoders: Final[dict[bool, tuple[msgspec.json.Decoder[Any], msgspec.json.Decode
 _places: Final = msgspec.json.Decoder(_Items)
 _KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
 _TIMES: Final = frozenset(name for pair in schemas.APART for name in pair)
-_KNOWN_OF_RETRY: Final = frozenset(schemas.RetryPolicy.model_fields)
+_KNOWN_OF: Final = {
+    name: frozenset(field.alias or known for known, field in model.model_fields.items())
+    for name, model in (("retry", schemas.RetryPolicy), ("unique", schemas.Uniqueness))
+}
 # Beyond the largest number that every reader of a payload takes (a double, an integer of 4,300 digits).
 _NUMBER: Final = "has a number that is out of range"
 _DEPTH: Final = f"nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects"
@@ -170,17 +173,16 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
         decoded = _decode(value, place, name, faults)
         if len(faults) == here:
             values[name] = decoded
-    if isinstance(retry := values.get("retry"), dict):
-        values["retry"] = _only(_KNOWN_OF_RETRY, retry, f"{place}/retry", faults)
+    for name, known in _KNOWN_OF.items():
+        if isinstance(within := values.get(name), dict):
+            values[name] = _only(known, within, f"{place}/{name}", faults)
     text = values.get("payload")
     if isinstance(text, str) and not 1 <= len(text) <= limits.MAX_PAYLOAD_STRING:
         wanted = f"must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(text)}"
         faults.append(Fault(f"{place}/payload", wanted))
     timed = not _TIMES.isdisjoint(values)
     if timed:
-        for moment, seconds in schemas.APART:
-            if values.get(moment) is not None and values.get(seconds) is not None:
-                faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
+        _check_apart(values, place, faults)
     try:
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
@@ -189,9 +191,17 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
         return None
     if timed:
         _check_moments(fields, place, faults)
+    if fields.unique is not None and fields.unique.lacks_time:
+        faults.append(Fault(f"{place}/unique/for_seconds", "is required with while always"))
     if len(faults) > before or raw is None:
         return None
     return Envelope(place, fields, str(memoryview(raw), "utf-8"))
+
+
+def _check_apart(values: Mapping[str, object], place: str, faults: list[Fault]) -> None:
+    for moment, seconds in schemas.APART:
+        if values.get(moment) is not None and values.get(seconds) is not None:
+            faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
 
 
 def _check_moments(fields: schemas.TaskSubmission, place: str, faults: list[Fault]) -> None:

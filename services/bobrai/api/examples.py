@@ -65,6 +65,7 @@ _TYPE: Final = views.TypeView(
     retry=views.RetryView(
         max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5, retry_for_seconds=None
     ),
+    unique=None,
     announced_at=_ACCEPTED,
     workers=1,
     workers_unknown=0,
@@ -104,6 +105,7 @@ _CHANGE: Final = AuditEntry(
 )
 _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.TaskCreated(task_id=1),
+    views.TaskFound(task_id=1),
     views.BatchCreated(task_ids=[1, 2]),
     _TASK,
     views.TaskPage(tasks=[_TASK], next_cursor=None),

@@ -19,6 +19,7 @@ _SUBMIT: Final = (
     *STORED,
 )
 _REPLAYED: Final = {"Idempotency-Replayed": "`true` when this is the first answer, given again."}
+_LOCATION: Final = {"Location": "Path of the task."}
 _SEEN: Final = Success("The task.", views.TaskView)
 
 
@@ -44,9 +45,12 @@ def _of_one(tasks: TaskRoutes) -> list[Operation]:
             body_example={"payload": "test task"},
             headers=("Idempotency-Key", "traceparent"),
             successes={
-                201: Success(
-                    "Accepted and committed.", views.TaskCreated, headers={"Location": "Path of the task.", **_REPLAYED}
-                )
+                201: Success("Accepted and committed.", views.TaskCreated, headers={**_LOCATION, **_REPLAYED}),
+                200: Success(
+                    "There is one of its kind already, as `unique` says, and this is it.",
+                    views.TaskFound,
+                    headers={**_LOCATION, **_REPLAYED},
+                ),
             },
             problems=_SUBMIT,
         ),
@@ -87,7 +91,10 @@ def _of_many(tasks: TaskRoutes) -> list[Operation]:
             body_limit=limits.MAX_BATCH_BODY_BYTES,
             body_example={"tasks": [{"payload": "one"}, {"payload": "two", "priority": 5}]},
             headers=("Idempotency-Key", "traceparent"),
-            successes={201: Success("All accepted and committed.", views.BatchCreated, headers=_REPLAYED)},
+            successes={
+                201: Success("All accepted and committed.", views.BatchCreated, headers=_REPLAYED),
+                200: Success("Each was there already, as `unique` says.", views.BatchCreated, headers=_REPLAYED),
+            },
             problems=_SUBMIT,
         ),
         Operation(

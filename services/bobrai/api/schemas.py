@@ -18,6 +18,7 @@ from bobrai.domain import limits
 from bobrai.domain.access import GRANT_PATTERN, Scope
 from bobrai.domain.audit import Action
 from bobrai.domain.task import DEFAULT_TYPE, TaskStatus
+from bobrai.domain.unique import POINTER_PATTERN, OnConflict, While
 
 # RFC 3339 with the years that a queue can mean; a leap second has no place in PostgreSQL or Python.
 MOMENT_PATTERN: Final = (
@@ -86,6 +87,7 @@ Span = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=lim
 Wait = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_WAIT_SECONDS), _from_text]
 Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), _integer]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _integer]
+PayloadPointer = Annotated[str, Field(strict=True, pattern=POINTER_PATTERN, max_length=limits.MAX_UNIQUE_KEY)]
 PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), _integer, _from_text]
 Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), _integer]
 Flag = Annotated[bool, Field(strict=True)]
@@ -112,6 +114,38 @@ class RetryPolicy(_Strict):
         "No attempt follows that would start later than this after the first start. Without max_attempts there are up"
         f" to {limits.MAX_ATTEMPTS} attempts within it."
     )
+
+
+class Uniqueness(_Strict):
+    """Of which tasks of a type there is one at a time."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "if": {"properties": {"while": {"const": "always"}}, "required": ["while"]},
+            "then": {"required": ["for_seconds"]},
+        },
+    )
+
+    key: PayloadPointer = Field(
+        "", description="JSON Pointer into the payload: tasks with the same value there are alike. Empty: all of it."
+    )
+    for_seconds: Span = _optional("For no longer than this after the acceptance of the first one.")
+    while_: While = Field(
+        "unfinished",
+        alias="while",
+        description="The first one is the only one until it starts (waiting), until it has ended (unfinished), or "
+        "whatever becomes of it (always), which needs for_seconds.",
+    )
+    on_conflict: OnConflict = Field(
+        "keep",
+        description="Whether the first one stays as it is, or gets what this one says if it still waits.",
+    )
+
+    @property
+    def lacks_time(self) -> bool:
+        """Whether it would hold for ever."""
+        return self.while_ == "always" and self.for_seconds is None
 
 
 class TaskSubmission(_Strict):
@@ -142,6 +176,9 @@ class TaskSubmission(_Strict):
     expires_at: Moment = _optional("The task is cancelled at this moment unless it has started; later than run_at.")
     max_attempts: Attempts = _optional("Attempts before the task fails; the type decides when absent.")
     retry: RetryPolicy = _optional("Waits between attempts.")
+    unique: Uniqueness | None = _optional(
+        "Makes no second task of its kind; the type decides when absent, and null means that there may be many."
+    )
 
 
 # Two ways to say one moment: not both in one submission.

@@ -65,15 +65,19 @@ class TaskRoutes:
         request.task_id = task_id = accepted.ids[0]
         location = (b"location", b"%s/%d" % ((request.prefix + request.route).encode("ascii"), task_id))
         # At its path the first version's clients find its answer and nothing more.
-        warns = accepted.warnings and request.route != FIRST_PATH
-        body = views.encode(views.TaskCreated(task_id, accepted.warnings)) if warns else b'{"task_id":%d}' % task_id
+        warnings = msgspec.UNSET if request.route == FIRST_PATH else accepted.warnings or msgspec.UNSET
+        if accepted.duplicates:
+            found = views.TaskFound(task_id, warnings=warnings)
+            return Reply(views.encode(found), 200, (location, *headers))
+        body = views.encode(views.TaskCreated(task_id, warnings)) if warnings else b'{"task_id":%d}' % task_id
         return Reply(body, 201, (location, *headers))
 
     async def submit_batch(self, request: Request) -> Reply:
         """Accept many tasks, all or none."""
         accepted, headers = await self._accept(request, "batch", decoding.batch)
-        answer = views.BatchCreated(list(accepted.ids), accepted.warnings or msgspec.UNSET)
-        return Reply(views.encode(answer), 201, headers)
+        duplicates = list(accepted.duplicates)
+        answer = views.BatchCreated(list(accepted.ids), duplicates or msgspec.UNSET, accepted.warnings or msgspec.UNSET)
+        return Reply(views.encode(answer), 200 if len(duplicates) == len(accepted.ids) else 201, headers)
 
     async def read(self, request: Request) -> Reply:
         """Return a task, at once or when it is final."""

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw
 
 from bobrai.domain.access import Grant, Principal, Scope
 from bobrai.domain.task import TaskStatus
+from bobrai.domain.unique import OnConflict, Unique, While
 from bobrai.store.pool import Record
 from bobrai.store.task_types import Announced
 from bobrai.store.workers import LiveWorker
@@ -36,10 +37,22 @@ class TaskCreated(msgspec.Struct, omit_defaults=True):
     warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
 
 
+class TaskFound(msgspec.Struct):
+    """A task of this kind was there, and there is to be one."""
+
+    task_id: int
+    duplicate: Annotated[bool, Meta(description="Always true.")] = True
+    warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
+
+
 class BatchCreated(msgspec.Struct, omit_defaults=True):
     """All tasks are committed."""
 
     task_ids: Annotated[list[int], Meta(description="In the order of the request.")]
+    duplicates: Annotated[
+        list[int] | msgspec.UnsetType,
+        Meta(description="Places in task_ids, from 0, of tasks that were there before. Absent without any."),
+    ] = msgspec.UNSET
     warnings: Warnings | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -151,6 +164,17 @@ class RetryView(msgspec.Struct):
     ]
 
 
+class UniqueView(msgspec.Struct):
+    """Of which tasks of the type there is one at a time, unless a task says otherwise."""
+
+    key: Annotated[str, Meta(description="JSON Pointer into the payload; empty: all of it.")]
+    for_seconds: Annotated[float | None, Meta(description="From the acceptance of the first one on; null: no bound.")]
+    while_: Annotated[While, Meta(description="For how long the first one is the only one.")] = msgspec.field(
+        name="while"
+    )
+    on_conflict: Annotated[OnConflict, Meta(description="Whether the first one stays as it is.")]
+
+
 class TypeView(msgspec.Struct):
     """A task type as a worker last announced it, and who has it now."""
 
@@ -165,6 +189,7 @@ class TypeView(msgspec.Struct):
     timeout_seconds: float
     deadline_seconds: Annotated[float | None, Meta(description="Of a whole task, from its acceptance; null: none.")]
     retry: RetryView
+    unique: Annotated[UniqueView | None, Meta(description="null: there may be any number of alike tasks.")]
     announced_at: Moment
     workers: Annotated[int, Meta(description="Living workers that have it.")]
     workers_unknown: Annotated[int, Meta(description="Living workers of an older release, which may have it or not.")]
@@ -303,11 +328,16 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker], grant: Grant)
             retry.jitter,
             retry.retry_for_seconds,
         ),
+        unique=_unique(type_.unique),
         announced_at=announced.announced_at,
         workers=known,
         workers_unknown=len(having) - known,
         queue_workers=sum(type_.queue in worker.queues for worker in having) if reached else None,
     )
+
+
+def _unique(rule: Unique | None) -> UniqueView | None:
+    return None if rule is None else UniqueView(rule.key, rule.for_seconds, rule.while_, rule.on_conflict)
 
 
 def _spliced(text: str | None) -> Any:

@@ -1,5 +1,7 @@
 """Removes finished tasks after their retention time, and idempotency keys, ended API keys and the audit after theirs.
 
+So it does with the notes of which tasks are the only ones of their kind, once they are so no more.
+
 In: rows past their time. Out: nothing. Small batches with pauses between them, so that a million rows that fall due at
 once take neither locks nor the disk away from the living.
 """
@@ -11,7 +13,7 @@ from typing import Final
 from bobrai.runtime.lifecycle import Stop
 from bobrai.runtime.loop import PeriodicLoop
 from bobrai.settings import Settings
-from bobrai.store import admissions, audit, keys, tasks
+from bobrai.store import admissions, audit, keys, tasks, unique
 from bobrai.store.pool import Database
 from bobrai.telemetry import metrics
 
@@ -41,6 +43,7 @@ class Pruner:
         await self._batches(self._prune_tasks)
         await self._batches(lambda: tasks.prune_idempotency_keys(self._database, limit=BATCH))
         await self._batches(lambda: admissions.prune_buckets(self._database, limit=BATCH))
+        await self._batches(lambda: unique.prune(self._database, limit=BATCH))
         await keys.prune(self._database, retention_seconds=_KEYS_KEPT_SECONDS)
         if self._audit_retention_seconds > 0:
             await self._batches(self._prune_audit)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from bobrai.domain.retry import Retry
+from bobrai.domain.unique import Held, Unique
 
 
 class TaskStatus(StrEnum):
@@ -67,6 +68,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str = ""
     trace_context: str = ""
     client_id: str = ""  # the principal who submitted it; empty: anonymous
+    unique: Held | None = None  # None: alike to no other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,3 +169,4 @@ class TaskType:
     retry: Retry = field(default_factory=Retry)
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     deadline_seconds: float | None = None
+    unique: Unique | None = None

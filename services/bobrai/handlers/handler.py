@@ -16,6 +16,7 @@ from bobrai.domain import limits
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
+from bobrai.domain.unique import Unique
 from bobrai.handlers import lifespan, signature
 from bobrai.handlers.codec import PayloadCodec, ResultCodec
 from bobrai.handlers.context import Context
@@ -44,6 +45,7 @@ class Handler:
         memory_mb: int | None = None,
         non_retryable: Exceptions = (),
         deadline: float | None = None,
+        unique: Unique | Mapping[str, Any] | None = None,
     ) -> None:
         _check(name, queue, timeout, retry)
         _check_place(name, runs_in, memory_mb)
@@ -56,6 +58,7 @@ class Handler:
         self.memory_bytes = None if memory_mb is None else memory_mb * _MIB
         self.non_retryable = _exceptions(name, non_retryable)
         self.deadline_seconds = _deadline(name, deadline)
+        self.unique = _unique(name, unique)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
         self.given: Mapping[str, Any] = {}  # by name, while the process has it
@@ -142,6 +145,7 @@ class Handler:
             retry=self.retry,
             timeout_seconds=self.timeout_seconds,
             deadline_seconds=self.deadline_seconds,
+            unique=self.unique,
         )
 
 
@@ -208,3 +212,14 @@ def _deadline(name: str, declared: object) -> float | None:
             f"deadline of type {name!r} must be a number of seconds above 0 and at most {most}, not {declared!r}"
         )
     return float(declared)
+
+
+def _unique(name: str, declared: object) -> Unique | None:
+    if declared is None or isinstance(declared, Unique):
+        return declared
+    if not isinstance(declared, Mapping):
+        raise ConfigurationError(f"unique of type {name!r} must be a bobrai.Unique, not {declared!r}")
+    try:
+        return Unique.of(declared)
+    except ValueError as error:
+        raise ConfigurationError(f"unique of type {name!r}: {error}") from error

@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +17,7 @@ import bobrai
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
+from bobrai.domain.unique import Unique
 from bobrai.handlers import builtin, signature
 from bobrai.handlers.handler import Exceptions, Handler
 from bobrai.handlers.lifespan import Hooks, parameters_of
@@ -46,15 +47,16 @@ class Registry:
         retry: Retry | None = None,
         non_retryable: Exceptions = (),
         deadline: float | None = None,
+        unique: Unique | Mapping[str, Any] | None = None,
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as the handler of a type; the function itself stays as it is.
 
         ``timeout`` is in seconds per attempt, ``deadline`` in seconds per task, from its acceptance on. ``queue``,
-        ``timeout``, ``deadline`` and ``retry`` hold for tasks that do not say otherwise. An exception of a class in
-        ``non_retryable`` fails the task, whatever attempts are left. ``runs_in="process"`` gives each attempt a
-        process, which may use ``memory_mb`` MiB. Raises ConfigurationError for what cannot work.
+        ``timeout``, ``deadline``, ``retry`` and ``unique`` hold for tasks that do not say otherwise. An exception of a
+        class in ``non_retryable`` fails the task, whatever attempts are left. ``runs_in="process"`` gives each attempt
+        a process, which may use ``memory_mb`` MiB. Raises ConfigurationError for what cannot work.
         """
 
         def declare(function: Function) -> Function:
@@ -67,6 +69,7 @@ class Registry:
                     retry=retry,
                     non_retryable=non_retryable,
                     deadline=deadline,
+                    unique=unique,
                     runs_in=runs_in,
                     memory_mb=memory_mb,
                 )

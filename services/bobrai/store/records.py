@@ -8,6 +8,7 @@ import msgspec
 
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import AttemptError, NewTask
+from bobrai.domain.unique import Unique
 
 
 @lru_cache(maxsize=1024)
@@ -21,6 +22,20 @@ def retry_text(retry: Retry) -> str:
 def retry_value(text: str) -> Retry:
     """Return the retry policy that JSON text says."""
     return msgspec.json.decode(text, type=Retry)
+
+
+def unique_text(rule: Unique) -> str:
+    """Return a rule of uniqueness as JSON text."""
+    return msgspec.json.encode(rule.said()).decode()
+
+
+def unique_value(text: str) -> Unique:
+    """Return the rule of uniqueness that JSON text says; raises msgspec.DecodeError."""
+    said = msgspec.json.decode(text, type=dict[str, Any])
+    try:
+        return Unique.of(said)
+    except ValueError as error:
+        raise msgspec.ValidationError(str(error)) from error
 
 
 def error_text(error: AttemptError, attempt: int) -> str:

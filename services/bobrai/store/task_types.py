@@ -12,7 +12,7 @@ import msgspec
 from bobrai.domain.task import TaskType
 from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
-from bobrai.store.records import retry_text, retry_value
+from bobrai.store.records import retry_text, retry_value, unique_text, unique_value
 from bobrai.telemetry import logs
 
 log = logs.get_logger(__name__)
@@ -48,6 +48,7 @@ async def announce(database: Executor, types: Sequence[TaskType]) -> None:
         [retry_text(kind.retry) for kind in ordered],
         [kind.timeout_seconds for kind in ordered],
         [kind.deadline_seconds for kind in ordered],
+        [None if kind.unique is None else unique_text(kind.unique) for kind in ordered],
     )
 
 
@@ -77,6 +78,7 @@ def _value(row: Record) -> TaskType:
         retry=retry_value(row["retry"]),
         timeout_seconds=row["timeout_seconds"],
         deadline_seconds=row["deadline_seconds"],
+        unique=None if row["unique_rule"] is None else unique_value(row["unique_rule"]),
     )
 
 

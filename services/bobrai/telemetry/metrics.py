@@ -7,9 +7,7 @@ whole installation (``once=True``) are shown by one dispatcher at a time, howeve
 
 from typing import Final
 
-from prometheus_client import (
-    disable_created_metrics,
-)
+from prometheus_client import disable_created_metrics
 
 from bobrai.telemetry.declaring import CATALOGUE as CATALOGUE  # filled here, so others have it from here
 from bobrai.telemetry.declaring import (
@@ -45,6 +43,9 @@ _BROKER: Final[tuple[Process, ...]] = ("dispatcher", "worker")
 
 # --- tasks: submitted + replayed - finished is what there is ----------------------------------------------------------
 TASKS_SUBMITTED = fast_counter("bobrai_tasks_submitted_total", "Tasks accepted and committed.", _TASK, by=_API)
+TASKS_DUPLICATE = fast_counter(
+    "bobrai_tasks_duplicate_total", "Submitted tasks that made none: one of their kind was there.", _TASK, by=_API
+)
 TASKS_REPLAYED = fast_counter(
     "bobrai_tasks_replayed_total", "Final tasks that a client gave a fresh set of attempts.", _TASK, by=_API
 )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bobrai.settings import load
+from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from tests.integration.store.history import History
 from tests.support.databases import Database as OwnDatabase
@@ -23,6 +24,14 @@ async def store(database: OwnDatabase) -> AsyncIterator[Database]:
     store = await opened(database.url)
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def patient(store: Database) -> AsyncIterator[PatientDatabase]:
+    """The same, as the API has it."""
+    patient = PatientDatabase(store, 5.0)
+    yield patient
+    await patient.close()
 
 
 @pytest.fixture(params=["direct", "pooled"])

@@ -4,6 +4,7 @@ Each is planned both ways that PostgreSQL may choose after five runs: for its va
 """
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,6 +56,9 @@ INSERT INTO audit (at, actor, actor_name, action, target, source, request_id, be
     FROM generate_series(1, {CHANGES}) AS n;
 INSERT INTO idempotency_keys SELECT '', 'key' || n, 'x', '{{1}}', now() + make_interval(secs => n - 1000)
     FROM generate_series(1, 20000) AS n;
+INSERT INTO unique_tasks SELECT sha256(id::text::bytea), id, 'unfinished', NULL,
+           now() + make_interval(secs => CASE WHEN id % 30 = 0 THEN -1 ELSE 3600 END)
+    FROM tasks WHERE id % 2 = 0;
 """
 
 FIRST_DELAYED = DONE + 1
@@ -64,7 +68,14 @@ MINE = 7  # a living worker
 AUTHOR = ["key:a", "a", "10.0.0.1", "r"]
 NOW = datetime.now(UTC)
 
+
+def hashes_of(task_ids: list[int]) -> list[str]:
+    """Return the hashes of tasks of which there is one at a time, as SQL text, those of their ids."""
+    return ["\\x" + hashlib.sha256(str(task_id).encode()).hexdigest() for task_id in task_ids]
+
+
 hundred_due = list(range(FIRST_DUE, FIRST_DUE + 100))
+hundred_even = list(range(FIRST_DUE + 1, FIRST_DUE + 201, 2))
 hundred_mine = list(range(FIRST_PROCESSING + MINE - 2, FIRST_PROCESSING + MINE - 2 + 100 * WORKERS, WORKERS))
 hundred_done = list(range(MINE - 1, MINE - 1 + 100 * WORKERS, WORKERS))
 hundred = [*range(100)]
@@ -78,6 +89,19 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("submit", submission, 3000),
     ("submit_keyed", [*submission, "me", "new", "\\x00", 60.0], 3000),
     ("idempotency_lookup", ["", "key5000"], 10),
+    ("note_tasks", ["", "key5000", [1, 2], [1]], 40),
+    ("take_hashes", [hashes_of(hundred_even), ["unfinished"] * 100, [60.0] * 100], 1500),
+    ("take_hashes", [hashes_of([10**9 + n for n in hundred]), ["unfinished"] * 100, [60.0] * 100], 2000),
+    ("lock_replaced", [hashes_of(hundred_even)], 1100),
+    ("holders", [hashes_of(hundred_even)], 1150),
+    (
+        "submit_unique",
+        [*submission, [None] * 100, hashes_of(hundred_even), ["unfinished"] * 100, [60.0] * 100, None],
+        6000,
+    ),
+    ("replace_waiting", [hundred_due, *(submission[n] for n in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15))], 9000),
+    ("await_task", [500], 20),
+    ("prune_unique", [100], 3000),
     ("claim", [MINE, hundred_due, [0] * 100], 4500),
     ("claimed", [MINE, hundred_mine, [0] * 100], 600),
     ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100, [None] * 100], 2500),
@@ -183,7 +207,9 @@ async def _fill(database: OwnDatabase) -> None:
 
 async def _check(connection: asyncpg.Connection, name: str, arguments: list[Any], pages: int, mode: str) -> None:
     found = await plan(connection, queries.statement(name), arguments, mode)
-    assert found.scanned_whole({"tasks", "outbox", "idempotency_keys", "audit"}) == [], f"{mode}\n{found}"
+    assert found.scanned_whole({"tasks", "outbox", "idempotency_keys", "audit", "unique_tasks"}) == [], (
+        f"{mode}\n{found}"
+    )
     assert found.buffers <= pages, f"{mode}: {found.buffers} pages\n{found}"
 
 

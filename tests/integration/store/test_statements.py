@@ -1,5 +1,6 @@
 """Every named statement is correct SQL, is used, and means what its function thinks, directly and through PgBouncer."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from bobrai.domain.audit import Author
 from bobrai.domain.errors import KeyNameTaken, RotationTooSoon
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
+from bobrai.domain.unique import Unique
 from bobrai.store import (
     attempts,
     audit,
@@ -26,16 +28,20 @@ from bobrai.store import (
     submission,
     task_types,
     tasks,
+    unique,
     workers,
 )
 from bobrai.store.audit import AuditFilter
+from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
 from bobrai.store.tasks import TaskFilter
 from bobrai.telemetry.logs import captured
-from tests.integration.store.builders import claimed, expired, new_task, outcome, relayed, submitted, worker
+from tests.integration.store.alike import alike
+from tests.integration.store.builders import blocked, claimed, expired, new_task, outcome, relayed, submitted, worker
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
+from tests.support.eventually import eventually
 
 STATEMENTS = queries.load()
 SOURCES = "\n".join(
@@ -115,8 +121,9 @@ async def _everything(store: Database, turn: int) -> None:
     )
     assert queue in await queues.running(store)
     assert (await queues.live(store))[f"kept{turn}"] is True
-    await task_types.announce(store, [task.TaskType(name=f"type{turn}")])
-    assert f"type{turn}" in {kind.name for kind in await task_types.every(store)}
+    rule = Unique(key="/order", for_seconds=3600.0, while_="waiting", on_conflict="replace")
+    await task_types.announce(store, [task.TaskType(name=f"type{turn}", unique=rule)])
+    assert {kind.name: kind.unique for kind in await task_types.every(store)}[f"type{turn}"] == rule
     await task_types.touch(store)
     assert await task_types.forget(store, retention_seconds=600.0) == []
 
@@ -127,8 +134,8 @@ async def _everything(store: Database, turn: int) -> None:
 
     ids = await submitted(store, 6, queue=queue)
     key = IdempotencyKey(key=f"k{turn}", fingerprint=b"f", ttl_seconds=60.0)
-    keyed, replayed = await submission.submit_keyed(store, [new_task(queue=queue)], key)
-    assert (await submission.submit_keyed(store, [new_task(queue=queue)], key)) == (keyed, True)
+    (keyed, _), replayed = await submission.submit_keyed(store, [new_task(queue=queue)], key)
+    assert (await submission.submit_keyed(store, [new_task(queue=queue)], key)) == ((keyed, []), True)
     assert not replayed
 
     assert await outbox.due_waits(store, queue)
@@ -153,6 +160,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert await workers.heartbeat(store, me, lease_seconds=60.0, running=1) == []
 
     await _keys(store, f"key{turn}")
+    await _unique(store, turn)
     replica = await replicas.register(store, lease_seconds=60.0)
     assert await replicas.renew(store, replica, lease_seconds=60.0)
     assert await replicas.count(store) == 1
@@ -217,6 +225,24 @@ async def _keys(store: Database, key_id: str) -> None:
         assert await keys.declare(store, declared, secret_hash=secret * 32, **said) == ""
     assert await keys.prune(store, retention_seconds=600.0) == 0
     assert key_id in {row["id"] for row in await keys.every(store)}
+
+
+async def _unique(store: Database, turn: int) -> None:
+    patient = PatientDatabase(store, 5.0)
+    queue = f"unique{turn}"
+    key = IdempotencyKey(key=queue, fingerprint=b"f", ttl_seconds=0.0)
+    made, _ = await unique.submit_keyed(patient, [alike(turn, queue=queue)], key)
+    async with store.transaction() as other:
+        await other.fetch("SELECT FROM tasks WHERE id = $1 FOR UPDATE", made.ids[0])
+        replacing = asyncio.create_task(unique.submit(patient, [[alike(turn, queue=queue, replace=True)]]))
+        await eventually(lambda: blocked(store))
+    assert await replacing == [(made.ids, [0])]
+    await tasks.cancel(store, made.ids[0], by=SOMEBODY)
+    await store.fetch("UPDATE unique_tasks SET check_at = now()")
+    assert await unique.prune(store, limit=10) == 1
+    await store.fetch("UPDATE tasks SET finished_at = now() + interval '1 h' WHERE id = $1", made.ids[0])
+    await store.fetch("DELETE FROM idempotency_keys WHERE key = $1", queue)
+    await patient.close()
 
 
 async def _removals(store: Database, queue: str, kept: str) -> None:

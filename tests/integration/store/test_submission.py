@@ -70,13 +70,13 @@ async def test_run_at_wins_over_a_delay(store: Database) -> None:
 async def test_a_key_gives_the_first_answer_again(store: Database) -> None:
     first = await submission.submit_keyed(store, [new_task(), new_task()], key())
     again = await submission.submit_keyed(store, [new_task(), new_task()], key())
-    assert (first[0], first[1], again) == (again[0], False, (first[0], True))
+    assert (first[1], again) == (False, ((first[0].ids, []), True))
     assert (await count(store), len(await outbox_rows(store))) == (2, 2)
 
 
 async def test_fifty_parallel_submits_under_one_key_store_one(either_way: Database) -> None:
     answers = await asyncio.gather(*(submission.submit_keyed(either_way, [new_task()], key()) for _ in range(50)))
-    assert len({tuple(ids) for ids, _ in answers}) == 1
+    assert len({tuple(stored.ids) for stored, _ in answers}) == 1
     assert [replayed for _, replayed in answers].count(False) == 1
     assert (await count(either_way), len(await outbox_rows(either_way))) == (1, 1)
 
@@ -98,7 +98,7 @@ async def test_an_expired_key_is_new(store: Database) -> None:
     first, _ = await submission.submit_keyed(store, [new_task()], key(b"one", ttl_seconds=0.001))
     await store.fetch("UPDATE idempotency_keys SET expires_at = now() - interval '1 s'")
     answers = await asyncio.gather(*(submission.submit_keyed(store, [new_task()], key(b"two")) for _ in range(10)))
-    assert {tuple(ids) for ids, _ in answers} != {tuple(first)}
+    assert {tuple(stored.ids) for stored, _ in answers} != {tuple(first.ids)}
     assert [replayed for _, replayed in answers].count(False) == 1
     assert await count(store) == 2
 

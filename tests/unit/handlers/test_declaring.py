@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import bobrai
-from bobrai import Context, Retry
+from bobrai import Context, Retry, Unique
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers import builtin, registry
 from bobrai.handlers.handler import Handler
@@ -39,7 +39,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 
 def test_public_names_are_the_ones_that_handlers_need() -> None:
-    assert {"task", "Context", "Retry", "RetryLater", "PermanentFailure"} <= set(bobrai.__all__)
+    assert {"task", "Context", "Retry", "RetryLater", "PermanentFailure", "Unique"} <= set(bobrai.__all__)
     assert all(getattr(bobrai, name) is not None for name in bobrai.__all__)
     with pytest.raises(AttributeError):
         _ = bobrai.no_such_name  # type: ignore[attr-defined]
@@ -149,6 +149,37 @@ def test_bad_timeout_is_refused(timeout: Any) -> None:
 def test_bad_deadline_is_refused(deadline: Any) -> None:
     with pytest.raises(ConfigurationError, match="deadline of type 'fine' must be a number of seconds"):
         Registry().task("fine", deadline=deadline)(_none)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        Unique(key="/order", for_seconds=60, while_="waiting", on_conflict="replace"),
+        {"key": "/order", "for_seconds": 60, "while": "waiting", "on_conflict": "replace"},
+    ],
+)
+def test_a_rule_of_uniqueness_reaches_the_announcement(declared: Any) -> None:
+    own = Registry()
+    own.task("order", unique=declared)(_none)
+    kind = next(kind for kind in own.types() if kind.name == "order")
+    assert kind.unique == Unique(key="/order", for_seconds=60, while_="waiting", on_conflict="replace")
+    assert {kind.unique for kind in own.types() if kind.name != "order"} == {None}
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ("/order", "unique of type 'fine' must be a bobrai.Unique, not '/order'"),
+        (True, "unique of type 'fine' must be a bobrai.Unique, not True"),
+        ({"key": "order"}, "unique of type 'fine': key must be a JSON Pointer"),
+        ({"while_": "waiting"}, "unique of type 'fine': there is no 'while_', only key"),
+        ({"while": "always"}, "unique of type 'fine': while_=\"always\" needs for_seconds"),
+    ],
+)
+def test_a_wrong_rule_of_uniqueness_is_refused(declared: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Registry().task("fine", unique=declared)(_none)
+    assert str(refused.value).startswith(words)
 
 
 def test_bare_decorator_and_wrong_retry_are_refused() -> None:

@@ -67,8 +67,8 @@ SELECT task_ids AS ids, pg_notify('bobrai_outbox', '') AS notified,
 FROM taken;
 
 -- name: idempotency_lookup
--- What the first request under this key stored.
-SELECT fingerprint, task_ids AS ids FROM idempotency_keys WHERE client_id = $1 AND key = $2 AND expires_at > now();
+-- What the first request under this key stored, and what of it was there before.
+SELECT fingerprint, task_ids AS ids, known_ids FROM idempotency_keys WHERE client_id = $1 AND key = $2 AND expires_at > now();
 
 -- name: prune_idempotency_keys
 -- The rows are locked before they are deleted, so that their places (ctid) stay what they are.

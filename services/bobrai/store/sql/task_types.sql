@@ -1,15 +1,17 @@
 -- name: announce_types
 INSERT INTO task_types (name, queue, description, payload_schema, result_schema, retry, timeout_seconds,
-                        deadline_seconds)
+                        deadline_seconds, unique_rule)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::json[], $5::json[], $6::json[], $7::double precision[],
-                     $8::double precision[])
+                     $8::double precision[], $9::json[])
 ON CONFLICT (name) DO UPDATE
 SET queue = excluded.queue, description = excluded.description, payload_schema = excluded.payload_schema,
     result_schema = excluded.result_schema, retry = excluded.retry, timeout_seconds = excluded.timeout_seconds,
-    deadline_seconds = excluded.deadline_seconds, announced_at = now(), seen_at = now();
+    deadline_seconds = excluded.deadline_seconds, unique_rule = excluded.unique_rule, announced_at = now(),
+    seen_at = now();
 
 -- name: task_types
-SELECT name, queue, description, payload_schema, result_schema, retry, timeout_seconds, deadline_seconds, announced_at
+SELECT name, queue, description, payload_schema, result_schema, retry, timeout_seconds, deadline_seconds, unique_rule,
+       announced_at
 FROM task_types ORDER BY name;
 
 -- name: touch_types
