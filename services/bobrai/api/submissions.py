@@ -77,7 +77,7 @@ class Submissions:
         # Their own, so that what they wait for (alike tasks under way, a claim) holds up no others.
         self._unique_commits: GroupCommit[Sequence[NewTask], Stored] = GroupCommit(
             "submit_unique",
-            partial(unique.submit, database),
+            self._flush_unique,
             max_batch=_TASKS_PER_FLUSH,
             parallel=_PARALLEL_UNIQUE,
             weight=_weight,
@@ -133,13 +133,13 @@ class Submissions:
 
     async def _store(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> tuple[Stored, bool]:
         """Return what is stored, and whether it was before, under the same key."""
-        if any(task.unique is not None for task in tasks):
-            if key is None:
-                return await self._unique_commits.put(tasks), False
-            return await unique.submit_keyed(self._database, tasks, key)
+        alike = any(task.unique is not None for task in tasks)
         if key is None:
-            return Stored(await self._commits.put(tasks)), False
-        stored = await submission.submit_keyed(self._database, tasks, key)
+            return (await self._unique_commits.put(tasks) if alike else Stored(await self._commits.put(tasks))), False
+        if alike:
+            stored = await unique.submit_keyed(self._database, tasks, key)
+        else:
+            stored = await submission.submit_keyed(self._database, tasks, key)
         checkpoint("api.committed")
         return stored
 
@@ -162,6 +162,11 @@ class Submissions:
             answers.append(ids[start : start + len(tasks)])
             start += len(tasks)
         return answers
+
+    async def _flush_unique(self, requests: Sequence[Sequence[NewTask]]) -> Sequence[Stored]:
+        stored = await unique.submit(self._database, requests)
+        checkpoint("api.committed")
+        return stored
 
     async def _prepare(self, envelopes: Envelopes, faults: list[Fault], origin: Origin) -> list[NewTask]:
         """Check one envelope after the other, so that no more than one payload's value is in memory."""

@@ -34,7 +34,7 @@ _NOTE: Final = statement("note_tasks")
 _PRUNE: Final = statement("prune_unique")
 
 _DEADLOCK: Final = "40P01"
-_LOST: Final = frozenset({"", "08", "57"})  # classes of a connection that ended: before a commit that has no effect
+_LOST: Final = ("08", "57P")  # of connections that ended; without a commit nothing took effect
 # Of the sixteen columns of a new task: those that replace what a waiting one has, in the order of `replace_waiting`.
 _REPLACING: Final = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15)
 
@@ -123,7 +123,7 @@ async def _until_free(database: Transactional, tasks: Sequence[NewTask], key: Id
         except DatabaseUnavailable as error:
             if error.sqlstate == _DEADLOCK:
                 continue
-            if not committing and error.sqlstate[:2] in _LOST:
+            if not committing and (not error.sqlstate or error.sqlstate.startswith(_LOST)):
                 error.without_effect = True
             raise
         else:

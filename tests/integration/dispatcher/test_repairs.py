@@ -343,10 +343,15 @@ async def test_the_pruner_removes_all_that_is_past_its_time_in_batches(
         "INSERT INTO idempotency_keys"
         " SELECT '', 'k' || n, 'x', '{1}', now() - interval '1 s' FROM generate_series(1, 15) AS n"
     )
+    await store.fetch(
+        "INSERT INTO unique_tasks"
+        " SELECT sha256(n::text::bytea), n, 'unfinished', NULL, now() FROM generate_series(1, 15) AS n"
+    )
     before = sample("bobrai_tasks_pruned_total") or 0.0
     await Pruner(settings_with(retention_seconds=3600.0), store).run_once()
     assert set(await tasks.read(store, [*old, *fresh])) == set(fresh)
     assert await store.fetch("SELECT FROM idempotency_keys") == []
+    assert await store.fetch("SELECT FROM unique_tasks") == []
     assert sample("bobrai_tasks_pruned_total") == before + 35
 
 
