@@ -87,7 +87,7 @@ Span = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=lim
 Wait = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_WAIT_SECONDS), _from_text]
 Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), _integer]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _integer]
-PayloadPointer = Annotated[str, Field(strict=True, pattern=POINTER_PATTERN, max_length=limits.MAX_UNIQUE_KEY)]
+PayloadPointer = Annotated[str, Field(strict=True, pattern=POINTER_PATTERN, max_length=limits.MAX_KEY_POINTER)]
 PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), _integer, _from_text]
 Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), _integer]
 Flag = Annotated[bool, Field(strict=True)]

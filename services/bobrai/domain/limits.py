@@ -25,7 +25,6 @@ MIN_MEMORY_MIB: Final = 64  # of a process that runs handlers: the interpreter a
 MAX_MEMORY_MIB: Final = 1024 * 1024
 MAX_DELAY_SECONDS: Final = 366 * 86_400
 MAX_IDEMPOTENCY_KEY: Final = 255  # characters
-MAX_UNIQUE_KEY: Final = 255  # characters, of a JSON Pointer into the payload
 MAX_REQUEST_ID: Final = 128  # characters
 MAX_WAIT_SECONDS: Final = 60
 MAX_PAGE: Final = 500

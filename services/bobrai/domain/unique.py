@@ -21,7 +21,7 @@ OnConflict: TypeAlias = Literal["keep", "replace"]
 WHILES: Final = get_args(While)
 ON_CONFLICTS: Final = get_args(OnConflict)
 # A JSON Pointer (RFC 6901) as a string; empty: the whole value.
-POINTER_PATTERN: Final = r"^(?:/(?:[^~/]|~[01])*)*$"
+POINTER_PATTERN: Final = limits.KEY_PATTERN.replace(")+$", ")*$")
 _POINTER: Final = re.compile(POINTER_PATTERN, re.DOTALL)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _NAMES: Final = {"key": "key", "for_seconds": "for_seconds", "while": "while_", "on_conflict": "on_conflict"}
@@ -46,8 +46,8 @@ class Unique:
             raise ValueError(
                 f'key must be a JSON Pointer such as "/order", or "" for the whole payload, not {self.key!r}'
             )
-        if len(self.key) > limits.MAX_UNIQUE_KEY:
-            raise ValueError(f"key must have at most {limits.MAX_UNIQUE_KEY} characters, not {len(self.key)}")
+        if len(self.key) > limits.MAX_KEY_POINTER:
+            raise ValueError(f"key must have at most {limits.MAX_KEY_POINTER} characters, not {len(self.key)}")
         if self.while_ not in WHILES:
             raise ValueError(f"while_ must be {_one_of(WHILES)}, not {self.while_!r}")
         if self.on_conflict not in ON_CONFLICTS:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _TAKE_HASHES: Final = statement("take_hashes")
 _LOCK_REPLACED: Final = statement("lock_replaced")
+_LOCK_HINTS: Final = statement("lock_hints")
+_LOCK_HELD: Final = statement("lock_held")
 _HOLDERS: Final = statement("holders")
 _SUBMIT: Final = statement("submit_unique")
 _REPLACE: Final = statement("replace_waiting")
@@ -151,6 +153,8 @@ async def _store(
             replacing[there[task.unique.hash][0]] = request.latest[task.unique.hash]
     ids = await _make(connection, request, made, new, "" if key is None else key.key)
     if replacing:
+        await connection.fetch(_LOCK_HINTS, list(replacing))
+        await connection.fetch(_LOCK_HELD, list(replacing))
         await connection.fetch(_REPLACE, *_contents(request, replacing))
     stored = _stored(request, dict(zip(made, ids, strict=True)), {hash_: each[0] for hash_, each in there.items()})
     if key is not None:

@@ -131,7 +131,7 @@ async def test_types_and_keys_keep_tasks_apart_and_queues_do_not(api: Api) -> No
         ("text", {"key": "/0"}, "/unique/key", "the payload has nothing at '/0'"),
         (1, {"key": "order"}, "/unique/key", "pattern"),
         (1, {"key": "/~2"}, "/unique/key", "pattern"),
-        (1, {"key": "/" + "x" * 255}, "/unique/key", "255"),
+        (1, {"key": "/" + "x" * 200}, "/unique/key", "200"),
         (1, {"key": 7}, "/unique/key", "string"),
         (1, {"while": "always"}, "/unique/for_seconds", "is required with while always"),
         (1, {"while": "running"}, "/unique/while", "'waiting', 'unfinished' or 'always'"),

@@ -20,8 +20,10 @@ from bobrai.dispatcher.relay import Relay
 from bobrai.domain.errors import BrokerUnavailable
 from bobrai.domain.message import Hint
 from bobrai.domain.task import Claim, OutcomeKind
+from bobrai.domain.unique import Held
 from bobrai.settings import load
-from bobrai.store import attempts, outbox, submission, tasks, workers
+from bobrai.store import attempts, outbox, submission, tasks, unique, workers
+from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import new_task, outcome, worker
@@ -34,7 +36,10 @@ PER_KEY, IN_ALL = 1, 2
 LIMITS = {"concurrency": IN_ALL, "per_key": {"key": "/account", "concurrency": PER_KEY}}
 EVENTS = [
     *(["round", "claim", "finish"] * 5),
-    *(["submit", "crash", "refuse", "deliver_unconfirmed", "deliver_twice", "lose", "take_back", "cancel"] * 2),
+    *(
+        ["submit", "crash", "refuse", "deliver_unconfirmed", "deliver_twice", "lose", "take_back", "cancel", "replace"]
+        * 2
+    ),
     *["lose_messages", "sweep", "release", "lift", "limit"],
 ]
 
@@ -59,11 +64,12 @@ class LimitsMachine(RuleBasedStateMachine):
         self.crew: list[int] = []
         self.bounds = {"all": IN_ALL, **dict.fromkeys(KEYS, PER_KEY)}
         self.is_limited = True
+        self.patient = PatientDatabase(self.store, 0.0)
 
     @initialize()
     def begin(self) -> None:
         """Every walk begins with a limited queue, two workers and some tasks of each key."""
-        for table in ("outbox", "held", "admissions", "tasks", "workers", "queues"):
+        for table in ("unique_tasks", "outbox", "held", "admissions", "tasks", "workers", "queues"):
             self.run(self.store.fetch(f"DELETE FROM {table}"))
         self.run(self.store.fetch("INSERT INTO queues (name, limits) VALUES ('default', $1)", json.dumps(LIMITS)))
         self.run(self.broker.start())
@@ -88,7 +94,7 @@ class LimitsMachine(RuleBasedStateMachine):
                 self.finish(which, kind)
             case "claim" | "deliver_twice" | "release" if self.messages:
                 getattr(self, event)(which)
-            case "round" | "crash" | "refuse" | "deliver_unconfirmed" | "cancel":
+            case "round" | "crash" | "refuse" | "deliver_unconfirmed" | "cancel" | "replace":
                 getattr(self, event)(which)
             case "lose" | "take_back" | "lose_messages" | "sweep" | "lift" | "limit":
                 getattr(self, event)()
@@ -182,6 +188,12 @@ class LimitsMachine(RuleBasedStateMachine):
         waiting = self.run(self.store.fetch("SELECT id FROM tasks WHERE status = 'pending' ORDER BY id"))
         if waiting:
             self.run(tasks.cancel(self.store, waiting[which % len(waiting)]["id"], by=SOMEBODY))
+
+    def replace(self, which: int) -> None:
+        """A client submits one of its kind, or gives what waits other contents, which may count by another key."""
+        alike = Held(bytes([which % 3] * 32), "waiting", None, replace=True)
+        payload, delay = json.dumps({"account": KEYS[which // 3 % 2]}), 60.0 * (which % 5 == 0)
+        self.run(unique.submit(self.patient, [[new_task(payload=payload, delay_seconds=delay, unique=alike)]]))
 
     def lose_messages(self) -> None:
         """The broker forgets everything."""

@@ -93,6 +93,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("take_hashes", [hashes_of(hundred_even), ["unfinished"] * 100, [60.0] * 100], 1500),
     ("take_hashes", [hashes_of([10**9 + n for n in hundred]), ["unfinished"] * 100, [60.0] * 100], 2000),
     ("lock_replaced", [hashes_of(hundred_even)], 1100),
+    ("lock_hints", [hundred_due], 1200),
     ("holders", [hashes_of(hundred_even)], 1150),
     (
         "submit_unique",
@@ -149,6 +150,7 @@ HOT: list[tuple[str, list[Any], int]] = [
 
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.
 COUNTING: list[tuple[str, list[Any], int]] = [
+    ("lock_held", [hundred_due], 800),
     ("measure_due", [["default", "queue3", "queue4"], [1, None, 0], 1.0], 2000),
     ("measure_waiting", [["default", "queue3", "queue4"]], 2000),
     ("unheld", ["default", -1.0, 10_000], 13_000),

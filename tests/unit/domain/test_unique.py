@@ -29,7 +29,7 @@ def hash_of(value: object, rule: Unique | None = None, type_: str = "t", **scope
         ({"key": "/a~"}, "key must be a JSON Pointer"),
         ({"key": "/a~2"}, "key must be a JSON Pointer"),
         ({"key": None}, "key must be a JSON Pointer"),
-        ({"key": "/" + "x" * limits.MAX_UNIQUE_KEY}, "key must have at most 255 characters, not 256"),
+        ({"key": "/" + "x" * limits.MAX_KEY_POINTER}, "key must have at most 200 characters, not 201"),
         ({"while_": "running"}, 'while_ must be "waiting", "unfinished" or "always", not \'running\''),
         ({"while_": ["always"]}, "while_ must be"),
         ({"on_conflict": "drop"}, 'on_conflict must be "keep" or "replace", not \'drop\''),

@@ -21,6 +21,15 @@ WHERE t.id = ANY (ARRAY(SELECT u.task_id FROM unique_tasks AS u WHERE u.hash = A
   AND t.status || '' = 'pending'
 ORDER BY t.id FOR UPDATE SKIP LOCKED;
 
+-- name: lock_hints
+-- Locks the hints of these tasks that are still to be published; waits for a relay that is at one of them. A row that it
+-- has put into a lane meanwhile is seen by the next statement.
+SELECT task_id FROM outbox WHERE task_id = ANY ($1::bigint[]) ORDER BY task_id FOR UPDATE;
+
+-- name: lock_held
+-- The same for those that limits hold back, and for a dispatcher that lets them through.
+SELECT task_id FROM held WHERE task_id = ANY ($1::bigint[]) ORDER BY task_id FOR UPDATE;
+
 -- name: holders
 -- The tasks of these rows, and whether each is still the only one. Its own row is gone: it is pruned, and was final. One
 -- that has started waits no more, also between attempts.
@@ -71,7 +80,9 @@ FROM item;
 -- name: replace_waiting
 -- Gives locked tasks that wait other contents, with a fresh set of attempts, as if they were accepted now. One that is to
 -- start later than a hint for it may be out counts one attempt, as a loss does, so that the hint is stale: any that was
--- due may be out. What was due and still is keeps its place. No hint is added to one that is out.
+-- due may be out, unless a limit holds it back. So does one that limits have let through, whose other contents may count
+-- by other keys: its place goes with the stale hint. What was due and still is keeps its place in the order. No hint is
+-- added to one that is out.
 WITH item AS MATERIALIZED (
     SELECT i.*, coalesce(i.run_at, now() + make_interval(secs => i.delay_seconds)) AS due_at,
            coalesce(i.deadline_at, now() + make_interval(secs => i.deadline_seconds)) AS ends_at,
@@ -82,12 +93,16 @@ WITH item AS MATERIALIZED (
          AS i (task_id, priority, payload, max_attempts, retry, timeout_seconds,
                delay_seconds, run_at, request_id, trace_context,
                deadline_seconds, deadline_at, expires_seconds, expires_at)
-), hint AS MATERIALIZED (
-    SELECT task_id, due_at FROM outbox WHERE task_id = ANY ($1::bigint[]) ORDER BY task_id FOR UPDATE
+), not_held AS (
+    DELETE FROM held WHERE task_id = ANY ($1::bigint[]) RETURNING task_id
 ), next AS MATERIALIZED (
-    SELECT i.*, h.task_id IS NOT NULL AS has_hint,
-           (i.due_at > clock_timestamp() AND coalesce(h.due_at <= clock_timestamp(), true))::integer AS step
-    FROM item AS i LEFT JOIN hint AS h ON h.task_id = i.task_id
+    SELECT i.*, h.task_id IS NOT NULL OR n.task_id IS NOT NULL AS has_hint,
+           (n.task_id IS NULL
+            AND (i.due_at > clock_timestamp() AND coalesce(h.due_at <= clock_timestamp(), true)
+                 OR (SELECT a.task_id FROM admissions AS a WHERE a.task_id = i.task_id) IS NOT NULL))::integer AS step
+    FROM item AS i
+    LEFT JOIN outbox AS h ON h.task_id = i.task_id
+    LEFT JOIN not_held AS n ON n.task_id = i.task_id
 ), changed AS (
     UPDATE tasks AS t
     SET payload = n.payload, priority = n.priority, attempt = t.attempt + n.step, attempts_before = t.attempt + n.step,
