@@ -74,14 +74,17 @@ class Submissions:
         self._commits: GroupCommit[Sequence[NewTask], Sequence[int]] = GroupCommit(
             "submit", self._flush, max_batch=_TASKS_PER_FLUSH, parallel=_PARALLEL_FLUSHES, weight=_weight
         )
-        # Their own, so that what they wait for (alike tasks under way, a claim) holds up no others.
-        self._unique_commits: GroupCommit[Sequence[NewTask], Stored] = GroupCommit(
-            "submit_unique",
-            self._flush_unique,
-            max_batch=_TASKS_PER_FLUSH,
-            parallel=_PARALLEL_UNIQUE,
-            weight=_weight,
-        )
+        # Of their own, because they may wait: for alike tasks under way, and for hints of those that are replaced.
+        self._unique_commits: dict[bool, GroupCommit[Sequence[NewTask], Stored]] = {
+            replaces: GroupCommit(
+                "submit_replacing" if replaces else "submit_unique",
+                self._flush_unique,
+                max_batch=_TASKS_PER_FLUSH,
+                parallel=_PARALLEL_UNIQUE,
+                weight=_weight,
+            )
+            for replaces in (False, True)
+        }
         self._large = asyncio.Lock()
         self._submitted = metrics.TASKS_SUBMITTED.labels
         self._duplicates = metrics.TASKS_DUPLICATE.labels
@@ -133,13 +136,13 @@ class Submissions:
 
     async def _store(self, tasks: Sequence[NewTask], key: IdempotencyKey | None) -> tuple[Stored, bool]:
         """Return what is stored, and whether it was before, under the same key."""
-        alike = any(task.unique is not None for task in tasks)
+        rules = [task.unique for task in tasks if task.unique is not None]
+        if key is None and rules:
+            return await self._unique_commits[any(rule.replace for rule in rules)].put(tasks), False
         if key is None:
-            return (await self._unique_commits.put(tasks) if alike else Stored(await self._commits.put(tasks))), False
-        if alike:
-            stored = await unique.submit_keyed(self._database, tasks, key)
-        else:
-            stored = await submission.submit_keyed(self._database, tasks, key)
+            return Stored(await self._commits.put(tasks)), False
+        submit_keyed = unique.submit_keyed if rules else submission.submit_keyed
+        stored = await submit_keyed(self._database, tasks, key)
         checkpoint("api.committed")
         return stored
 
@@ -152,7 +155,8 @@ class Submissions:
     async def idle(self) -> None:
         """Return once every submission that is under way is answered."""
         await self._commits.idle()
-        await self._unique_commits.idle()
+        for commits in self._unique_commits.values():
+            await commits.idle()
 
     async def _flush(self, requests: Sequence[Sequence[NewTask]]) -> Sequence[Sequence[int]]:
         ids = await submission.submit(self._database, [task for tasks in requests for task in tasks])

@@ -312,7 +312,7 @@ QUEUE_PAUSED = shared_gauge("bobrai_queue_paused", "1 while the queue is paused,
 # --- everywhere -------------------------------------------------------------------------------------------------------
 BATCH_SIZE = fast_histogram(
     "bobrai_batch_size",
-    "Items per group commit: submit and read (API), claim, complete and end (worker).",
+    "Items per group commit: submit, submit_unique, submit_replacing and read (API), claim, complete and end (worker).",
     ["batch"],
     by=("api", "worker"),
     buckets=_SIZES,

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bobrai.domain.access import Allowance
 from tests.integration.access.conftest import Keys, bearer
 from tests.integration.api.conftest import Api
 
@@ -60,3 +61,13 @@ async def test_keys_that_reach_whatever_is_alike_share_it(api: Api, keys: Keys, 
     assert status == 201
     assert await send(api, other.secret, 2, queue="web") == (200, first)
     assert await payload(api, one.secret, first) == 2
+
+
+async def test_duplicates_count_not_as_tasks_of_a_key_that_wait(api: Api, keys: Keys) -> None:
+    key = await keys.make(allowance=Allowance.of(max_waiting=3))
+    statuses = [(await send(api, key.secret, n))[0] for n in range(10)]
+    assert statuses == [201] + [200] * 9
+    for order in (2, 3):
+        assert (await send(api, key.secret, payload={"order": order}))[0] == 201
+    refused = await api.post(TASKS, json={"type": "echo", "payload": 1}, headers=bearer(key.secret))
+    assert refused.json()["type"] == "urn:bobrai:problem:too-many-waiting"

@@ -85,6 +85,8 @@ async def test_a_hundred_at_once_on_two_replicas_make_one_task(
         ("1", "true", False),
         ("0", "false", False),
         ("null", "{}", False),
+        ("[" * 200 + "]" * 200, "[" * 199 + " [ ] " + "]" * 199, True),
+        ('{"a":' * 200 + "1" + "}" * 200, '{"a":' * 200 + "1e0" + "}" * 200, True),
         ("9007199254740993", "9007199254740992", False),
         ("123456789012345678901234567890", "123456789012345678901234567891", False),
     ],
@@ -182,6 +184,25 @@ async def test_replacing_gives_what_waits_the_latest_contents_and_time(api: Api)
     task = (await api.get(f"{TASKS}/{first}")).json()
     assert (task["payload"], task["priority"], task["max_attempts"]) == ({"order": 1, "n": 2}, 5, 7)
     assert task["run_at"].startswith("2098-01-01T00:00:00")
+
+
+async def test_a_replacement_that_has_to_wait_holds_up_nobody_else(api: Api, database: OwnDatabase) -> None:
+    first = await made(api, {"order": 1})
+    async with database.connect() as other:
+        await other.execute(f"BEGIN; SELECT FROM tasks WHERE id = {first} FOR UPDATE")
+        replacing = asyncio.create_task(send(api, {"order": 1, "n": 2}, {**ORDER, "on_conflict": "replace"}))
+        await eventually(lambda: _waits(database))
+        assert await made(api, {"order": 1}) is None
+        assert await made(api, {"order": 2})
+        assert await made(api, {"order": 1}, None)
+        await other.execute("COMMIT")
+    assert (await replacing)[0] == 200
+    assert (await api.get(f"{TASKS}/{first}")).json()["payload"] == {"order": 1, "n": 2}
+
+
+async def _waits(database: OwnDatabase) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await database.fetchval(waiting))
 
 
 async def test_what_was_cancelled_holds_no_more(api: Api) -> None:

@@ -6,7 +6,7 @@
 -- tasks of those that come back are still to be stored, under the ids that they have here.
 INSERT INTO unique_tasks AS u (hash, task_id, holds, expires_at, check_at)
 SELECT i.hash, nextval('tasks_id_seq'), i.holds, now() + make_interval(secs => i.seconds),
-       least(now() + make_interval(secs => i.seconds), now() + interval '1 h')
+       least(now() + make_interval(secs => i.seconds), now() + interval '5 min')
 FROM unnest($1::bytea[], $2::text[], $3::double precision[]) AS i (hash, holds, seconds)
 ORDER BY i.hash
 ON CONFLICT (hash) DO UPDATE SET holds = u.holds WHERE false
@@ -70,7 +70,7 @@ WITH item AS MATERIALIZED (
 ), taken_over AS (
     UPDATE unique_tasks AS u
     SET task_id = i.id, holds = i.holds, expires_at = now() + make_interval(secs => i.unique_seconds),
-        check_at = least(now() + make_interval(secs => i.unique_seconds), now() + interval '1 h')
+        check_at = least(now() + make_interval(secs => i.unique_seconds), now() + interval '5 min')
     FROM item AS i WHERE u.hash = i.hash
 )
 SELECT array_agg(id ORDER BY position) AS ids, (SELECT pg_notify('bobrai_outbox', '')) AS notified,
@@ -140,7 +140,8 @@ RETURNING key;
 UPDATE idempotency_keys SET task_ids = $3, known_ids = $4 WHERE client_id = $1 AND key = $2 RETURNING key;
 
 -- name: prune_unique
--- Removes rows whose task holds them no more, of some that have not been looked at for an hour or are past their time.
+-- Removes rows whose task holds them no more, of some whose time to be looked at has come. Most tasks have ended when they
+-- are looked at first; the others are looked at every hour.
 WITH seen AS MATERIALIZED (
     SELECT u.hash, (u.expires_at IS NULL OR u.expires_at > now())
                    AND (u.holds = 'always' OR t.id IS NOT NULL AND t.finished_at IS NULL

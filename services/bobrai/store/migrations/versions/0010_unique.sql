@@ -9,6 +9,9 @@ CREATE TABLE unique_tasks (
     CONSTRAINT unique_tasks_always_ends CHECK (holds <> 'always' OR expires_at IS NOT NULL)
 );
 CREATE INDEX unique_tasks_check ON unique_tasks (check_at);
+-- Its rows live minutes: clean up after thousands of changes, not after a share.
+ALTER TABLE unique_tasks SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000,
+                              autovacuum_vacuum_cost_delay = 1);
 
 -- Without defaults, on tables that are locked for a moment only.
 ALTER TABLE idempotency_keys ADD COLUMN known_ids bigint[]; -- of task_ids: those that were there before; NULL: none
