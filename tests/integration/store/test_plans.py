@@ -151,7 +151,7 @@ HOT: list[tuple[str, list[Any], int]] = [
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.
 COUNTING: list[tuple[str, list[Any], int]] = [
     ("lock_held", [hundred_due], 800),
-    ("measure_due", [["default", "queue3", "queue4"], [1, None, 0], 1.0], 2000),
+    ("measure_due", [["default", "queue3", "queue4"], [1, None, 0], 1.0, [7, 0, 0], [None] * 3], 2000),
     ("measure_waiting", [["default", "queue3", "queue4"]], 2000),
     ("unheld", ["default", -1.0, 10_000], 13_000),
     ("remove_queue", ["queue4", *AUTHOR], 1000),

@@ -154,19 +154,18 @@ RETURNING scope;
 -- is dropped.
 WITH taken AS (
     DELETE FROM held AS h
-    USING (
+    WHERE h.task_id = ANY (ARRAY(
         SELECT d.task_id
         FROM unnest($1::text[], $2::bytea[], $3::integer[]) AS w (queue, lane, room)
         CROSS JOIN LATERAL (
             SELECT task_id FROM held WHERE queue = w.queue AND lane = w.lane
             ORDER BY priority DESC, due_at, task_id LIMIT w.room FOR UPDATE SKIP LOCKED
-        ) AS d
-    ) AS due
-    WHERE h.task_id = due.task_id
+        ) AS d))
     RETURNING h.*
 ), live AS (
-    SELECT taken.* FROM taken JOIN tasks AS t ON t.id = taken.task_id
-    WHERE t.status || '' = 'pending' AND t.attempt = taken.attempt
+    SELECT taken.* FROM taken
+    CROSS JOIN LATERAL (SELECT status, attempt FROM tasks WHERE id = taken.task_id LIMIT 1) AS t
+    WHERE t.status = 'pending' AND t.attempt = taken.attempt
 )
 INSERT INTO admissions (task_id, attempt, queue, type, queue_key, type_key, rules, priority, due_at)
 SELECT task_id, attempt, queue, type, queue_key, type_key, rules, priority, due_at FROM live
