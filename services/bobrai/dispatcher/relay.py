@@ -140,7 +140,8 @@ class Relay:
         for name, window in windows.items():
             meters.of(name)
             window.fit(self._least_window, self._fleet.crew(name))
-        unsure = [name for name, window in windows.items() if window.should_look()]
+        limited = self._fleet.limited.queues
+        unsure = [name for name, window in windows.items() if name not in limited and window.should_look()]
         failures = [failure for failure in await asyncio.gather(*map(self._look, unsure)) if failure]
         rooms = {name: room for name, window in windows.items() if (room := self._room(name, window)) > 0}
         if failures and not rooms:
