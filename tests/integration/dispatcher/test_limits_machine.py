@@ -35,12 +35,10 @@ KEYS = ("a", "b")
 PER_KEY, IN_ALL = 1, 2
 LIMITS = {"concurrency": IN_ALL, "per_key": {"key": "/account", "concurrency": PER_KEY}}
 EVENTS = [
-    *(["round", "claim", "finish"] * 5),
-    *(
-        ["submit", "crash", "refuse", "deliver_unconfirmed", "deliver_twice", "lose", "take_back", "cancel", "replace"]
-        * 2
-    ),
-    *["lose_messages", "sweep", "release", "lift", "limit"],
+    *(["round", "claim"] * 6),
+    *(["finish", "sweep"] * 3),
+    *(["submit", "crash", "refuse", "deliver_unconfirmed", "deliver_twice", "lose", "take_back", "cancel", "replace"]),
+    *["lose_messages", "release", "lift", "limit"],
 ]
 
 
@@ -273,7 +271,7 @@ def test_no_order_of_events_lets_more_run_than_a_limit_allows_or_loses_a_place(
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
         runner.run(store.close())
