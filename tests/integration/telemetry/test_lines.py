@@ -149,6 +149,9 @@ def test_the_level_changes_without_a_restart(service: Service, way: str) -> None
 
     first = service.submit("say")
     service.final(first)
+    eventually_sync(
+        lambda: service.metric("bobrai_worker_outcomes_unwritten", worker) == 0, message="its end would be told by now"
+    )
     assert worker.log_events() == []
     tell("debug", signal.SIGUSR1)
     eventually_sync(lambda: worker.log_events(), message="the change is told")
