@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bobrai.domain.errors import PermanentFailure, RetryLater
+    from bobrai.domain.limiting import Limits, PerKey
     from bobrai.domain.retry import Retry
     from bobrai.domain.unique import Unique
     from bobrai.handlers.context import Context
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CallNext", "Context", "Depends", "PermanentFailure", "Retry", "RetryLater", "Unique", "__version__",
-    "middleware", "on_shutdown", "on_startup", "task",
+    "CallNext", "Context", "Depends", "Limits", "PerKey", "PermanentFailure", "Retry", "RetryLater", "Unique",
+    "__version__", "middleware", "on_shutdown", "on_startup", "task",
 ]  # fmt: skip
 
 _HOMES = {
     "CallNext": "bobrai.handlers.middleware",
     "Context": "bobrai.handlers.context",
     "Depends": "bobrai.handlers.lifespan",
+    "Limits": "bobrai.domain.limiting",
+    "PerKey": "bobrai.domain.limiting",
     "PermanentFailure": "bobrai.domain.errors",
     "Retry": "bobrai.domain.retry",
     "RetryLater": "bobrai.domain.errors",

@@ -16,6 +16,7 @@ class Action(StrEnum):
     QUEUE_CHANGE = "queue.change"
     QUEUE_PURGE = "queue.purge"
     QUEUE_REMOVE = "queue.remove"
+    TYPE_CHANGE = "type.change"
     KEY_CREATE = "key.create"
     KEY_CHANGE = "key.change"
     KEY_ROTATE = "key.rotate"

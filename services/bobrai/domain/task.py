@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from bobrai.domain.limiting import Limits
 from bobrai.domain.retry import Retry
 from bobrai.domain.unique import Held, Unique
 
@@ -158,7 +159,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class TaskType:
     """What a worker announces of a handler, so that the API can check payloads and fill in defaults.
 
-    ``payload_schema`` and ``result_schema`` are JSON Schema 2020-12, as JSON text.
+    ``payload_schema`` and ``result_schema`` are JSON Schema 2020-12, as JSON text. ``limits`` are the declared ones,
+    whatever people have set instead; ``runs_in`` and ``memory_mb`` (MiB) are as in the declaration.
     """
 
     name: str
@@ -170,3 +172,6 @@ class TaskType:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     deadline_seconds: float | None = None
     unique: Unique | None = None
+    limits: Limits | None = None
+    runs_in: str | None = None
+    memory_mb: int | None = None

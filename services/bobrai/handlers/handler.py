@@ -14,6 +14,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from bobrai.domain import limits
 from bobrai.domain.errors import ConfigurationError
+from bobrai.domain.limiting import Limits
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import DEFAULT_QUEUE, DEFAULT_TIMEOUT_SECONDS, TaskType
 from bobrai.domain.unique import Unique
@@ -30,7 +31,7 @@ class Handler:
 
     ``runs_in`` is ``"process"``, or None: an async function in the event loop, a plain one in a thread.
     ``memory_mb`` is the most resident memory, in MiB, of such a process; None is what the container has.
-    Raises ConfigurationError for whatever of this cannot work.
+    ``limits`` hold over all workers. Raises ConfigurationError for whatever of this cannot work.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Handler:
         non_retryable: Exceptions = (),
         deadline: float | None = None,
         unique: Unique | Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         _check(name, queue, timeout, retry)
         _check_place(name, runs_in, memory_mb)
@@ -55,14 +57,20 @@ class Handler:
         self.timeout_seconds = float(timeout)
         self.retry = retry or Retry()
         self.runs_in = runs_in
-        self.memory_bytes = None if memory_mb is None else memory_mb * _MIB
+        self.memory_mb = memory_mb
         self.non_retryable = _exceptions(name, non_retryable)
         self.deadline_seconds = _deadline(name, deadline)
         self.unique = _unique(name, unique)
+        self.limits = _limits(name, limits)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
         self.given: Mapping[str, Any] = {}  # by name, while the process has it
         self.where = signature.where(function)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most resident memory of its process; None: what the container has."""
+        return None if self.memory_mb is None else self.memory_mb * _MIB
 
     def call(self, ctx: Context, text: str) -> Any:
         """Call the function with what it takes of context and payload; an async one returns its coroutine.
@@ -146,6 +154,9 @@ class Handler:
             timeout_seconds=self.timeout_seconds,
             deadline_seconds=self.deadline_seconds,
             unique=self.unique,
+            limits=self.limits,
+            runs_in=self.runs_in,
+            memory_mb=self.memory_mb,
         )
 
 
@@ -201,6 +212,27 @@ def _exceptions(name: str, declared: object) -> tuple[type[BaseException], ...]:
                 "name the classes of that"
             )
     return classes
+
+
+def _limits(name: str, declared: object) -> Limits | None:
+    if declared is None:
+        return None
+    if not isinstance(declared, Limits):
+        raise ConfigurationError(
+            f"limits of type {name!r} must be a bobrai.Limits, such as Limits(concurrency=20, rate='10/s', "
+            f"per_key=PerKey('/account')), not {declared!r}"
+        )
+    per_key = declared.per_key
+    for key in () if per_key is None else (per_key.key, *per_key.weights):
+        if "\x00" in key or key.encode(errors="ignore").decode() != key:  # a lone surrogate
+            raise ConfigurationError(f"limits of type {name!r} name the key {key!r}, which no payload can have")
+    for key in () if per_key is None else per_key.weights:
+        if len(key) > limits.MAX_KEY_VALUE:
+            raise ConfigurationError(
+                f"limits of type {name!r} have a weight for {key[:20]!r}…: a key has up to {limits.MAX_KEY_VALUE} "
+                "characters"
+            )
+    return None if declared.is_empty else declared
 
 
 def _deadline(name: str, declared: object) -> float | None:

@@ -1,7 +1,7 @@
 """Who changed what: rows that each change writes in its own transaction, read in pages and pruned after a retention.
 
 In: authors, from whoever asks for a change. Out: records, and one line in the log for each row. The rows of a change
-are written in its statement (``sql/tasks.sql``, ``sql/queues.sql``, ``sql/keys.sql``): none without the other.
+are written in its statement (``tasks.sql``, ``queues.sql``, ``task_types.sql``, ``keys.sql``): none without the other.
 """
 
 from dataclasses import dataclass

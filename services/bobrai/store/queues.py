@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from bobrai.domain import limits
 from bobrai.domain.audit import Action, Author
+from bobrai.domain.limiting import Limits
+from bobrai.domain.limits import MAX_QUEUES
 from bobrai.store import audit
 from bobrai.store.pool import Database, Executor, Record, column
 from bobrai.store.queries import statement
+from bobrai.store.records import limits_text
 
 _ENSURE = statement("ensure_queues")
 _ALL = statement("queues")
@@ -58,13 +60,23 @@ async def running(database: Executor) -> list[str]:
 
 
 async def put(
-    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None, by: Author
+    database: Executor,
+    name: str,
+    *,
+    paused: bool | None,
+    sets_max_backlog: bool,
+    max_backlog: int | None,
+    sets_limits: bool = False,
+    limits: Limits | None = None,
+    by: Author,
 ) -> bool | None:
     """Make a queue that is kept until it is removed, or change one and keep it; returns whether it was made.
 
     None, and nothing done: the installation has as many queues as it may have.
     """
-    rows = await database.fetch(_PUT, name, paused, sets_max_backlog, max_backlog, limits.MAX_QUEUES, *by)
+    rows = await database.fetch(
+        _PUT, name, paused, sets_max_backlog, max_backlog, MAX_QUEUES, *by, sets_limits, limits_text(limits)
+    )
     if not rows:
         return None
     made: bool = rows[0]["made"]
@@ -73,10 +85,20 @@ async def put(
 
 
 async def change(
-    database: Executor, name: str, *, paused: bool | None, sets_max_backlog: bool, max_backlog: int | None, by: Author
+    database: Executor,
+    name: str,
+    *,
+    paused: bool | None,
+    sets_max_backlog: bool,
+    max_backlog: int | None,
+    sets_limits: bool = False,
+    limits: Limits | None = None,
+    by: Author,
 ) -> bool:
-    """Pause or resume a queue, or set its limit (None: the setting's); returns whether the queue exists."""
-    rows = await database.fetch(_SET, name, paused, sets_max_backlog, max_backlog, *by)
+    """Pause or resume a queue, set its backlog (None: the setting's) or limits; returns whether it exists."""
+    rows = await database.fetch(
+        _SET, name, paused, sets_max_backlog, max_backlog, *by, sets_limits, limits_text(limits)
+    )
     if not rows:
         return False
     audit.tell(rows[0]["audit_id"], Action.QUEUE_CHANGE, f"queue:{name}", by)

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from bobrai.domain.access import Rate
+from bobrai.domain.limiting import Bounds, Limits
 from bobrai.domain.retry import Retry
 from bobrai.domain.task import AttemptError, NewTask
 from bobrai.domain.unique import Unique
@@ -36,6 +38,30 @@ def unique_value(text: str) -> Unique:
         return Unique.of(said)
     except ValueError as error:
         raise msgspec.ValidationError(str(error)) from error
+
+
+def limits_text(limits: Limits | None) -> str | None:
+    """Return limits as JSON text, without what they do not say; None for such that say nothing."""
+    if limits is None or limits.is_empty:
+        return None
+    said = _bounds(limits)
+    if (per_key := limits.per_key) is not None:
+        said["per_key"] = {"key": per_key.key, **_bounds(per_key)}
+        if per_key.weights:
+            said["per_key"]["weights"] = dict(per_key.weights)
+    return msgspec.json.encode(said).decode()
+
+
+def _bounds(bounds: Bounds) -> dict[str, Any]:
+    rate = None if bounds.rate is None else str(Rate.parse(bounds.rate))
+    said = {"concurrency": bounds.concurrency, "rate": rate, "burst": bounds.burst}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@lru_cache(maxsize=1024)
+def limits_value(text: str) -> Limits:
+    """Return the limits that JSON text says."""
+    return msgspec.json.decode(text, type=Limits)
 
 
 def error_text(error: AttemptError, attempt: int) -> str:

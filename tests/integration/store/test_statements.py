@@ -13,10 +13,12 @@ from bobrai.domain import task
 from bobrai.domain.access import Allowance, Grant
 from bobrai.domain.audit import Author
 from bobrai.domain.errors import KeyNameTaken, RotationTooSoon
+from bobrai.domain.limiting import Limits, PerKey
 from bobrai.domain.message import Hint
 from bobrai.domain.task import IdempotencyKey, OutcomeKind
 from bobrai.domain.unique import Unique
 from bobrai.store import (
+    admissions,
     attempts,
     audit,
     backlogs,
@@ -31,6 +33,7 @@ from bobrai.store import (
     unique,
     workers,
 )
+from bobrai.store.admissions import Bound, Bucket
 from bobrai.store.audit import AuditFilter
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
@@ -201,6 +204,7 @@ async def _everything(store: Database, turn: int) -> None:
     assert queue in {each.queue for each in await backlogs.every(store)}
     assert await relayed(store, queue=queue)
     await _removals(store, queue, f"kept{turn}")
+    await _limits(store, f"limited{turn}", f"type{turn}")
 
 
 async def _keys(store: Database, key_id: str) -> None:
@@ -243,6 +247,55 @@ async def _unique(store: Database, turn: int) -> None:
     await store.fetch("UPDATE tasks SET finished_at = now() + interval '1 h' WHERE id = $1", made.ids[0])
     await store.fetch("DELETE FROM idempotency_keys WHERE key = $1", queue)
     await patient.close()
+
+
+async def _limits(store: Database, queue: str, type_: str) -> None:
+    wish = Limits(concurrency=2, rate="100/s", per_key=PerKey("/account", weights={"acme": 3}))
+    as_it_is: dict[str, Any] = {"paused": None, "sets_max_backlog": False, "max_backlog": None}
+    assert await queues.put(store, queue, **as_it_is, sets_limits=True, limits=wish, by=SOMEBODY)
+    assert await task_types.set_limits(store, type_, wish, by=SOMEBODY)
+    limited = await admissions.limited(store)
+    assert (limited.queues[queue], limited.types[type_]) == (wish, wish)
+    assert queue in (await admissions.names(store)).queues
+    assert await task_types.set_limits(store, type_, None, by=SOMEBODY)
+    assert type_ not in (await admissions.names(store)).types
+    ids = await submitted(store, 4, queue=queue)
+    async with store.repeatable() as transaction:
+        due = await outbox.take_due(transaction, {queue: 100}, 100)
+        assert await admissions.hold(transaction, due) == set(ids)
+    bound = Bound("queue", queue, "")
+    async with store.repeatable(admissions.BOUNDED) as transaction:
+        assert await admissions.lock(transaction)
+        await admissions.count_anew(transaction)
+        assert sum(each.admitted for each in await admissions.settled(transaction)) == 0
+        (lane,) = await admissions.lanes(transaction, {queue: b""}, most=10, room=10)
+        assert (lane.keys.queue, lane.waiting, lane.is_old) == (queue, 4, False)
+        assert await admissions.buckets(transaction, [bound]) == {}
+        admitted = await admissions.admit(transaction, [(lane, 3)])
+        assert {each.hint.task_id for each in admitted} == set(ids[:3])
+        await admissions.fill(transaction, {bound: (Bucket(97.0, 3), 0.0)})
+        assert (await admissions.buckets(transaction, [bound]))[bound][:2] == (97.0, 3)
+    me = await worker(store, queues=(queue,))
+    hints = [Hint(ids[0], 0), Hint(ids[3], 0)]
+    (done,) = await attempts.claim(store, me, hints, may_be_limited=True)
+    assert await attempts.complete(store, me, [outcome(done, OutcomeKind.DONE)]) == {ids[0]}
+    await admissions.confirm(store, ids[1:2])
+    await outbox.wake(store)
+    async with store.repeatable(admissions.BOUNDED) as transaction:
+        again = await admissions.unstarted(transaction, [queue], [], older_than_seconds=-1.0, limit=10)
+        assert [hint.task_id for hint in again] == [ids[2]]
+        (passed,) = [each for each in await admissions.settled(transaction) if each.keys.queue == queue]
+        assert (passed.admitted, passed.waiting) == (2, 2)
+    assert passed in await admissions.passed(store)
+    assert [(each.tasks, each.keys.queue) for each in await admissions.waiting(store, most=10, timeout=30.0)] == [
+        (1, queue)
+    ]
+    async with store.repeatable(admissions.BOUNDED) as transaction:
+        assert await admissions.lock(transaction)
+        assert await admissions.dissolve(transaction, lane, limit=10) == 1
+    assert await admissions.prune_buckets(store, limit=10) == 1
+    await Purge(store, queue, by=SOMEBODY).cancel_waiting(limit=10)
+    assert await tasks.prune(store, retention_seconds=-1.0, limit=10) == 4
 
 
 async def _removals(store: Database, queue: str, kept: str) -> None:

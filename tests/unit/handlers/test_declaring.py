@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import bobrai
-from bobrai import Context, Retry, Unique
+from bobrai import Context, Limits, PerKey, Retry, Unique
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers import builtin, registry
 from bobrai.handlers.handler import Handler
@@ -39,7 +39,8 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
 
 
 def test_public_names_are_the_ones_that_handlers_need() -> None:
-    assert {"task", "Context", "Retry", "RetryLater", "PermanentFailure", "Unique"} <= set(bobrai.__all__)
+    names = {"task", "Context", "Limits", "PerKey", "Retry", "RetryLater", "PermanentFailure", "Unique"}
+    assert names <= set(bobrai.__all__)
     assert all(getattr(bobrai, name) is not None for name in bobrai.__all__)
     with pytest.raises(AttributeError):
         _ = bobrai.no_such_name  # type: ignore[attr-defined]
@@ -71,6 +72,34 @@ def test_defaults_and_policy_reach_the_announcement() -> None:
     assert '"$schema": "https://json-schema.org/draft/2020-12/schema"' in kind.payload_schema
     assert '"integer"' in kind.payload_schema
     assert '"boolean"' in kind.result_schema
+
+
+def test_limits_and_where_it_runs_reach_the_announcement() -> None:
+    own = Registry()
+    limits = Limits(concurrency=20, rate="10/s", per_key=PerKey("/account", concurrency=3, weights={"acme": 3}))
+    own.task("charge", limits=limits, runs_in="process", memory_mb=128)(_two)
+    own.task("free", limits=Limits())(_two)
+    kinds = {kind.name: kind for kind in own.types()}
+    charge, free = kinds["charge"], kinds["free"]
+    assert (charge.limits, charge.runs_in, charge.memory_mb) == (limits, "process", 128)
+    assert (free.limits, free.runs_in, free.memory_mb) == (None, None, None), "limits that say nothing are none"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"concurrency": 3}, r"must be a bobrai.Limits, such as Limits\(concurrency=20"),
+        (PerKey("/account"), r"must be a bobrai.Limits, .*per_key=PerKey\('/account'\)"),
+        (20, "must be a bobrai.Limits"),
+        (Limits(per_key=PerKey("/a", weights={"a\x00": 2})), "name the key 'a.x00', which no payload can have"),
+        (Limits(per_key=PerKey("/a", weights={"\ud800": 2})), "which no payload can have"),
+        (Limits(per_key=PerKey("/\ud800")), "which no payload can have"),
+        (Limits(per_key=PerKey("/a", weights={"a" * 129: 2})), "a key has up to 128 characters"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused_in_words(wrong: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"limits of type 'charge' .*{says}"):
+        Registry().task("charge", limits=wrong)(_two)
 
 
 async def _two(ctx: Context, payload: int) -> None: ...

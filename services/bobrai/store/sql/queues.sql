@@ -13,17 +13,18 @@ RETURNING name;
 -- Makes a queue that is kept, or changes one and keeps it from now on. No row: there would be more than the limit. The
 -- lock has the audit tell what was there in truth; whoever measures the queue holds it for a moment.
 WITH before AS MATERIALIZED (
-    SELECT kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+    SELECT kept, paused, max_backlog, limits FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
 ), changed AS (
-    INSERT INTO queues (name, kept, paused, max_backlog)
-    SELECT $1, true, coalesce($2::boolean, false), $4::bigint
+    INSERT INTO queues (name, kept, paused, max_backlog, limits)
+    SELECT $1, true, coalesce($2::boolean, false), $4::bigint, $11::json
     WHERE EXISTS (SELECT FROM before)
        OR (SELECT count(*) FROM queues WHERE removed_at IS NULL) < $5::integer
     ON CONFLICT (name) DO UPDATE
     SET kept = true, paused = coalesce($2::boolean, queues.paused),
-        max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END, used_at = now(),
+        max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END,
+        limits = CASE WHEN $10::boolean THEN $11::json ELSE queues.limits END, used_at = now(),
         created_at = CASE WHEN queues.removed_at IS NULL THEN queues.created_at ELSE now() END, removed_at = NULL
-    RETURNING kept, paused, max_backlog
+    RETURNING kept, paused, max_backlog, limits
 ), compared AS (
     SELECT (SELECT to_jsonb(b) FROM before AS b) AS before, to_jsonb(c) AS after FROM changed AS c
 ), recorded AS (
@@ -40,7 +41,7 @@ FROM compared;
 -- Marks a queue as removed when nothing waits or runs in it and no living worker consumes it; says what there is if not.
 -- From the mark on it is as good as gone: its row is as a new one's, should it come back before RabbitMQ's has gone.
 WITH target AS MATERIALIZED (
-    SELECT name, kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+    SELECT name, kept, paused, max_backlog, limits FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
 ), found AS MATERIALIZED (
     SELECT name, EXISTS (SELECT FROM tasks WHERE status = 'pending' AND queue = $1) AS waits,
            (SELECT count(*) FROM tasks WHERE status = 'processing' AND queue = $1) AS running,
@@ -48,8 +49,8 @@ WITH target AS MATERIALIZED (
     FROM target
 ), removed AS (
     UPDATE queues AS q
-    SET removed_at = now(), kept = false, paused = false, max_backlog = NULL, due = 0, held = 0, delayed = 0,
-        between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL, measured_at = NULL,
+    SET removed_at = now(), kept = false, paused = false, max_backlog = NULL, limits = NULL, due = 0, held = 0,
+        delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL, measured_at = NULL,
         waiting_measured_at = NULL
     FROM found AS f WHERE q.name = f.name AND NOT f.waits AND f.running = 0 AND f.workers = 0
     RETURNING q.name
@@ -65,11 +66,12 @@ FROM found;
 -- name: remove_idle_queues
 -- Removes queues that a task made and none has used for so long, unless somebody has given them a wish of their own.
 UPDATE queues
-SET removed_at = now(), due = 0, held = 0, delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL, depth = NULL,
-    measured_at = NULL, waiting_measured_at = NULL
+SET removed_at = now(), due = 0, held = 0, delayed = 0, between_attempts = 0, processing = 0, oldest_due_at = NULL,
+    depth = NULL, measured_at = NULL, waiting_measured_at = NULL
 WHERE name = ANY (ARRAY(
     SELECT q.name FROM queues AS q
-    WHERE q.removed_at IS NULL AND NOT q.kept AND NOT q.paused AND q.max_backlog IS NULL AND q.name <> 'default'
+    WHERE q.removed_at IS NULL AND NOT q.kept AND NOT q.paused AND q.max_backlog IS NULL AND q.limits IS NULL
+      AND q.name <> 'default'
       AND greatest(q.used_at, q.created_at) < now() - make_interval(secs => $1::double precision)
       AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.status = 'pending' AND t.queue = q.name)
       AND NOT EXISTS (SELECT FROM tasks AS t WHERE t.status = 'processing' AND t.queue = q.name)
@@ -122,19 +124,20 @@ ORDER BY q.removed_at LIMIT 1 FOR UPDATE SKIP LOCKED;
 DELETE FROM queues WHERE name = $1 AND removed_at IS NOT NULL;
 
 -- name: queues
-SELECT q.name, q.paused, q.max_backlog, q.due, q.held, q.delayed, q.between_attempts, q.processing, q.depth, q.measured_at,
-       q.oldest_due_at, extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
+SELECT q.name, q.paused, q.max_backlog, q.limits, q.due, q.held, q.delayed, q.between_attempts, q.processing, q.depth,
+       q.measured_at, q.oldest_due_at, extract(epoch FROM now() - q.oldest_due_at)::double precision AS oldest_due_age_seconds,
        extract(epoch FROM now() - q.measured_at)::double precision AS measured_age_seconds
 FROM queues AS q WHERE q.removed_at IS NULL ORDER BY q.name;
 
 -- name: set_queue
 WITH before AS MATERIALIZED (
-    SELECT kept, paused, max_backlog FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
+    SELECT kept, paused, max_backlog, limits FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
 ), changed AS (
     UPDATE queues
-    SET paused = coalesce($2, paused), max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END
+    SET paused = coalesce($2, paused), max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END,
+        limits = CASE WHEN $9::boolean THEN $10::json ELSE limits END
     WHERE name = $1 AND removed_at IS NULL AND EXISTS (SELECT FROM before)
-    RETURNING kept, paused, max_backlog
+    RETURNING kept, paused, max_backlog, limits
 ), recorded AS (
     INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
     SELECT $5, $6, $7, $8, 'queue.change', 'queue:' || $1, to_jsonb(b), to_jsonb(c)
