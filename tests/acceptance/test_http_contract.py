@@ -14,8 +14,9 @@ from tests.support.processes import Processes
 # Promises that no schema can say: a key belongs to one body, so a generated key that was used gets a suffix; a wait is
 # held, so that a valid one is made short; a queue's limit refuses all further tasks, so that a valid one is made high;
 # and types are an open set, each with its own payload, so that a well-formed name becomes a known one, and what another
-# type takes becomes a payload of it; a valid expiry is left out where the task is due no earlier; and a valid pointer
-# into a payload leads to all of it. What is invalid stays as it was generated.
+# type takes becomes a payload of it; a valid expiry is left out where the task is due no earlier; a valid pointer
+# into a payload leads to all of it; and a burst gets a rate, whose need schemathesis overlooks within other objects.
+# What is invalid otherwise stays as it was generated.
 HOOKS = """
 import datetime, json, re, schemathesis
 
@@ -49,6 +50,12 @@ def make_resolvable(task):
     if isinstance(key, str) and len(key) <= 200 and re.fullmatch(POINTER, key):
         unique["key"] = ""
 
+def make_rated(bounds):
+    if isinstance(bounds, dict):
+        if "burst" in bounds:
+            bounds.setdefault("rate", "1/s")
+        make_rated(bounds.get("per_key"))
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     tasks = case.body.get("tasks") if isinstance(case.body, dict) and "tasks" in case.body else [case.body]
@@ -58,6 +65,8 @@ def before_call(context, case, kwargs):
         make_resolvable(task)
     if isinstance(case.body, dict) and type(limit := case.body.get("max_backlog")) is int and limit >= 0:
         case.body["max_backlog"] = 1_000_000
+    if isinstance(case.body, dict):
+        make_rated(case.body.get("limits"))
     headers = case.headers or {}
     key = headers.get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch(KEY, key):

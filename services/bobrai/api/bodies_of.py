@@ -5,7 +5,8 @@ from typing import TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from bobrai.api import decoding, problems, schemas
+from bobrai.api import decoding, problems
+from bobrai.api.faults import faults_of
 from bobrai.api.problems import Fault
 
 WishT = TypeVar("WishT", bound=BaseModel)
@@ -24,4 +25,4 @@ def wish(body: bytes, model: type[WishT]) -> WishT:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise problems.invalid(schemas.faults_of(error)) from error
+        raise problems.invalid(faults_of(error)) from error

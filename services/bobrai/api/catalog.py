@@ -200,7 +200,7 @@ class Catalog:
             admission = self.queues.setdefault(row["name"], Admission(row["name"]))
             limit = self._default_limit if row["max_backlog"] is None else row["max_backlog"]
             admission.measured(
-                row["due"] + row["delayed"] + row["between_attempts"],
+                row["due"] + row["held"] + row["delayed"] + row["between_attempts"],
                 age_seconds=row["measured_age_seconds"],
                 limit=limit,
                 now=now,

@@ -16,6 +16,7 @@ import msgspec
 from pydantic import ValidationError
 
 from bobrai.api import problems, schemas
+from bobrai.api.faults import faults_of
 from bobrai.api.problems import Fault
 from bobrai.domain import limits
 
@@ -187,7 +188,7 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
         fields = schemas.TaskSubmission.model_validate(values)
     except ValidationError as error:
         told = {fault.pointer for fault in faults[before:]}
-        faults += [fault for fault in schemas.faults_of(error, place) if fault.pointer not in told]
+        faults += [fault for fault in faults_of(error, place) if fault.pointer not in told]
         return None
     if timed:
         _check_moments(fields, place, faults)

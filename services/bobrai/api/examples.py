@@ -11,6 +11,7 @@ import msgspec
 
 from bobrai.api import key_view, views
 from bobrai.api.audit_view import AuditEntry, AuditPage
+from bobrai.api.limits_view import LimitsView, PerKeyView
 from bobrai.api.problems import KINDS, Fault, Problem
 from bobrai.domain.audit import Action
 from bobrai.domain.task import TaskStatus
@@ -47,7 +48,8 @@ _QUEUE: Final = views.QueueView(
     name="default",
     paused=False,
     max_backlog=None,
-    backlog=views.BacklogView(due=12, delayed=3, between_attempts=1),
+    limits=LimitsView(concurrency=20, rate="10/s", per_key=PerKeyView(key="/account", concurrency=3)),
+    backlog=views.BacklogView(due=12, held=0, delayed=3, between_attempts=1),
     processing=50,
     oldest_due_age_seconds=0.4,
     workers=1,
@@ -66,6 +68,11 @@ _TYPE: Final = views.TypeView(
         max_attempts=3, delay_seconds=1.0, factor=2.0, max_delay_seconds=300.0, jitter=0.5, retry_for_seconds=None
     ),
     unique=None,
+    limits=None,
+    declared_limits=None,
+    limits_set=False,
+    runs_in=None,
+    memory_mb=None,
     announced_at=_ACCEPTED,
     workers=1,
     workers_unknown=0,
@@ -100,8 +107,8 @@ _CHANGE: Final = AuditEntry(
     target="queue:mail",
     source="10.0.0.7",
     request_id=REQUEST_ID,
-    before={"kept": True, "paused": False, "max_backlog": None},
-    after={"kept": True, "paused": True, "max_backlog": None},
+    before={"kept": True, "paused": False, "max_backlog": None, "limits": None},
+    after={"kept": True, "paused": True, "max_backlog": None, "limits": None},
 )
 _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.TaskCreated(task_id=1),

@@ -14,6 +14,7 @@ from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.access import Grant
 from bobrai.domain.audit import Author
+from bobrai.domain.limiting import Limits
 from bobrai.domain.task import DEFAULT_QUEUE
 from bobrai.store import queues, workers
 from bobrai.store.pool import Transactional
@@ -33,6 +34,8 @@ class _Wishes(TypedDict):
     paused: bool | None
     sets_max_backlog: bool
     max_backlog: int | None
+    sets_limits: bool
+    limits: Limits | None
 
 
 class QueueRoutes:
@@ -73,11 +76,11 @@ class QueueRoutes:
         return reply
 
     async def change(self, request: Request) -> Reply:
-        """Pause or resume a queue, or set its limit."""
+        """Pause or resume a queue, or set its limits."""
         schemas.query(schemas.NoQuery, request.query_string)
         wish = bodies_of.wish(request.body, schemas.QueueChange)
         if not wish.model_fields_set:
-            raise problems.invalid([Fault("", "must have paused or max_backlog")])
+            raise problems.invalid([Fault("", "must have paused, max_backlog or limits")])
         name = _reached(request)
         _require_whole(request)
         if not await queues.change(self._database, name, **_given(wish), by=request.author):
@@ -157,6 +160,8 @@ def _given(wish: schemas.QueueWish) -> _Wishes:
         "paused": wish.paused,
         "sets_max_backlog": "max_backlog" in wish.model_fields_set,
         "max_backlog": wish.max_backlog,
+        "sets_limits": "limits" in wish.model_fields_set,
+        "limits": None if wish.limits is None else wish.limits.value(),
     }
 
 

@@ -6,6 +6,7 @@ from bobrai.api import schemas, views
 from bobrai.api.operations import BODY, STORED, Operation, Success
 from bobrai.api.queue_routes import QueueRoutes
 from bobrai.api.type_routes import TypeRoutes
+from bobrai.domain import limits
 from bobrai.domain.access import Scope
 
 _ONE: Final = Success("The queue.", views.QueueView)
@@ -56,9 +57,9 @@ def _changing(queues: QueueRoutes) -> list[Operation]:
             summary="Make a queue, or change it, and keep it",
             description="A queue that was made so is there before its first task, and stays until it is removed.",
             body=schemas.QueueWish,
-            body_limit=16 * 1024,
+            body_limit=limits.MAX_BODY_BYTES,
             body_optional=True,
-            body_example={"paused": True, "max_backlog": 1000},
+            body_example={"max_backlog": 1000, "limits": {"concurrency": 20, "rate": "10/s"}},
             successes={
                 201: Success("Made.", views.QueueView, headers={"Location": "Path of the queue."}),
                 200: _ONE,
@@ -86,9 +87,9 @@ def _changing(queues: QueueRoutes) -> list[Operation]:
             handler=queues.change,
             scope=Scope.QUEUES_CONTROL,
             tag="Queues",
-            summary="Pause or resume a queue, or set its limit",
+            summary="Pause or resume a queue, or set its limits",
             body=schemas.QueueChange,
-            body_limit=16 * 1024,
+            body_limit=limits.MAX_BODY_BYTES,
             body_example={"paused": True},
             successes={200: _ONE},
             problems=("queue-not-found", *BODY, *STORED),
@@ -120,5 +121,21 @@ def of_types(types: TypeRoutes) -> list[Operation]:
             summary="Read a task type",
             successes={200: Success("The type.", views.TypeView)},
             problems=("type-not-found", "invalid", *STORED),
+        ),
+        Operation(
+            id="changeType",
+            method="PATCH",
+            paths=("/api/v1/types/{type}",),
+            handler=types.change,
+            scope=Scope.QUEUES_CONTROL,
+            tag="Types",
+            summary="Set the limits of a task type",
+            description="They hold over all queues, in place of those that its handler declares, until they are set "
+            "again or the type is forgotten.",
+            body=schemas.TypeChange,
+            body_limit=limits.MAX_BODY_BYTES,
+            body_example={"limits": {"per_key": {"key": "/account", "concurrency": 3}}},
+            successes={200: Success("The type.", views.TypeView)},
+            problems=("type-not-found", *BODY, *STORED),
         ),
     ]

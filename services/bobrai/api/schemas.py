@@ -5,15 +5,18 @@ document is made from these classes; what clients get back is in ``views``.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from bobrai.api.problems import NO_ARRAY, NO_OBJECT, REQUIRED, UNKNOWN_FIELD, Fault, invalid, pointer, shorten
+from bobrai.api.faults import faults_of
+from bobrai.api.fields import Strict, integer, optional
+from bobrai.api.limits_schema import Burst, LimitsWish, RateText
+from bobrai.api.problems import Fault, invalid, pointer
 from bobrai.domain import limits
 from bobrai.domain.access import GRANT_PATTERN, Scope
 from bobrai.domain.audit import Action
@@ -52,11 +55,6 @@ def _query_moment(value: object) -> datetime:
     return _moment(value.replace(" ", "+") if isinstance(value, str) else value)
 
 
-def _integral(value: object) -> object:
-    """JSON Schema counts 2.0 as an integer, and so do we."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _from_query(value: object) -> object:
     if isinstance(value, str) and len(value) < 32 and _JSON_NUMBER.fullmatch(value):
         return float(value) if set(value) & {".", "e", "E"} else int(value)
@@ -67,12 +65,7 @@ def _flag_from_query(value: object) -> object:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
-def _drop_default(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
-
-
 _MOMENT_SCHEMA = WithJsonSchema({"type": "string", "format": "date-time", "pattern": MOMENT_PATTERN})
-_integer = BeforeValidator(_integral)
 _from_text = BeforeValidator(_from_query)
 Moment = Annotated[datetime, BeforeValidator(_moment), _MOMENT_SCHEMA]
 QueryMoment = Annotated[datetime, BeforeValidator(_query_moment), _MOMENT_SCHEMA]
@@ -85,38 +78,29 @@ Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Timeout = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_TIMEOUT_SECONDS)]
 Span = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.001, le=limits.MAX_DELAY_SECONDS)]
 Wait = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_WAIT_SECONDS), _from_text]
-Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), _integer]
-Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), _integer]
+Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), integer]
+Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), integer]
 PayloadPointer = Annotated[str, Field(strict=True, pattern=POINTER_PATTERN, max_length=limits.MAX_KEY_POINTER)]
-PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), _integer, _from_text]
-Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), _integer]
+PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), integer, _from_text]
+Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), integer]
 Flag = Annotated[bool, Field(strict=True)]
 QueryFlag = Annotated[bool, Field(strict=True), BeforeValidator(_flag_from_query)]
 
 
-def _optional(description: str) -> Any:
-    """A field that may be left out but not be null: None stands for absent, because defaults are not validated."""
-    return Field(None, description=description, json_schema_extra=_drop_default)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RetryPolicy(_Strict):
+class RetryPolicy(Strict):
     """When a failed attempt is tried again; what is left out comes from the type."""
 
-    delay_seconds: Delay = _optional("Nominal wait after the first failed attempt.")
-    factor: Factor = _optional("The wait is multiplied by this after each further attempt.")
-    max_delay_seconds: Delay = _optional("No wait is longer.")
-    jitter: Share = _optional("Largest share by which a wait is shortened at random.")
-    retry_for_seconds: Span = _optional(
+    delay_seconds: Delay = optional("Nominal wait after the first failed attempt.")
+    factor: Factor = optional("The wait is multiplied by this after each further attempt.")
+    max_delay_seconds: Delay = optional("No wait is longer.")
+    jitter: Share = optional("Largest share by which a wait is shortened at random.")
+    retry_for_seconds: Span = optional(
         "No attempt follows that would start later than this after the first start. Without max_attempts there are up"
         f" to {limits.MAX_ATTEMPTS} attempts within it."
     )
 
 
-class Uniqueness(_Strict):
+class Uniqueness(Strict):
     """Of which tasks of a type there is one at a time."""
 
     model_config = ConfigDict(
@@ -130,7 +114,7 @@ class Uniqueness(_Strict):
     key: PayloadPointer = Field(
         "", description="JSON Pointer into the payload: tasks with the same value there are alike. Empty: all of it."
     )
-    for_seconds: Span = _optional("For no longer than this after the acceptance of the first one.")
+    for_seconds: Span = optional("For no longer than this after the acceptance of the first one.")
     while_: While = Field(
         "unfinished",
         alias="while",
@@ -148,7 +132,7 @@ class Uniqueness(_Strict):
         return self.while_ == "always" and self.for_seconds is None
 
 
-class TaskSubmission(_Strict):
+class TaskSubmission(Strict):
     """A task to run."""
 
     payload: Any = Field(
@@ -157,26 +141,26 @@ class TaskSubmission(_Strict):
         json_schema_extra={"minLength": 1, "maxLength": limits.MAX_PAYLOAD_STRING},
     )
     type: TypeName = Field(DEFAULT_TYPE, description="Which handler runs it.")
-    queue: QueueName = _optional("Where it waits; the type decides when absent.")
+    queue: QueueName = optional("Where it waits; the type decides when absent.")
     priority: Priority = Field(0, description="Higher starts first.")
-    delay_seconds: Delay = _optional("Due so many seconds from now; not together with run_at.")
-    run_at: Moment = _optional("Due at this moment; one in the past means now.")
-    timeout_seconds: Timeout = _optional("Longest run of one attempt; the type decides when absent.")
-    deadline_seconds: Span = _optional(
+    delay_seconds: Delay = optional("Due so many seconds from now; not together with run_at.")
+    run_at: Moment = optional("Due at this moment; one in the past means now.")
+    timeout_seconds: Timeout = optional("Longest run of one attempt; the type decides when absent.")
+    deadline_seconds: Span = optional(
         "So long after its acceptance the task fails unless it has ended; more than delay_seconds, not together with"
         " deadline_at."
     )
-    deadline_at: Moment = _optional(
+    deadline_at: Moment = optional(
         "The task fails at this moment unless it has ended; later than run_at. The type decides when absent."
     )
-    expires_seconds: Span = _optional(
+    expires_seconds: Span = optional(
         "So long after its acceptance the task is cancelled unless it has started; more than delay_seconds, not"
         " together with expires_at."
     )
-    expires_at: Moment = _optional("The task is cancelled at this moment unless it has started; later than run_at.")
-    max_attempts: Attempts = _optional("Attempts before the task fails; the type decides when absent.")
-    retry: RetryPolicy = _optional("Waits between attempts.")
-    unique: Uniqueness | None = _optional(
+    expires_at: Moment = optional("The task is cancelled at this moment unless it has started; later than run_at.")
+    max_attempts: Attempts = optional("Attempts before the task fails; the type decides when absent.")
+    retry: RetryPolicy = optional("Waits between attempts.")
+    unique: Uniqueness | None = optional(
         "Makes no second task of its kind; the type decides when absent, and null means that there may be many."
     )
 
@@ -185,19 +169,20 @@ class TaskSubmission(_Strict):
 APART: Final = (("run_at", "delay_seconds"), ("deadline_at", "deadline_seconds"), ("expires_at", "expires_seconds"))
 
 
-class TaskBatch(_Strict):
+class TaskBatch(Strict):
     """Tasks that are stored all or none."""
 
     tasks: list[TaskSubmission] = Field(min_length=1, max_length=limits.MAX_BATCH_TASKS)
 
 
-class QueueWish(_Strict):
+class QueueWish(Strict):
     """What a queue is to be like; what is left out stays, or is as with any new queue."""
 
-    paused: Flag = _optional("A paused queue accepts tasks and starts none.")
-    max_backlog: Backlog | None = _optional(
+    paused: Flag = optional("A paused queue accepts tasks and starts none.")
+    max_backlog: Backlog | None = optional(
         "Waiting tasks above which submits get 429; null means the server's setting."
     )
+    limits: LimitsWish | None = optional("What of it may run and start, in place of the limits so far; null: all.")
 
 
 class QueueChange(QueueWish):
@@ -206,18 +191,25 @@ class QueueChange(QueueWish):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
 
+class TypeChange(Strict):
+    """What to change of a type."""
+
+    limits: LimitsWish | None = Field(
+        description="What of it may run and start, over all queues, in place of what its handler declares; `{}`: all. "
+        "null: what is declared holds again."
+    )
+
+
 KeyName = Annotated[str, Field(strict=True, pattern=limits.KEY_NAME_PATTERN)]
 # In the document only: Grant.of says in clearer words what a pattern is.
 _PATTERN_SCHEMA: Final[dict[str, Any]] = {"minLength": 1, "pattern": GRANT_PATTERN}
 _Pattern = Annotated[str, Field(max_length=limits.MAX_PATTERN, json_schema_extra=_PATTERN_SCHEMA)]
 Patterns = Annotated[list[_Pattern], Field(max_length=limits.MAX_PATTERNS)]
-RateText = Annotated[str, Field(strict=True, pattern=r"^(?:[1-9][0-9]{0,5}|1000000)/[smhd]$")]
-Burst = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_RATE), _integer]
 KeyLife = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=limits.MAX_KEY_LIFE_SECONDS)]
 Grace = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=limits.MAX_GRACE_SECONDS)]
 
 
-class KeyWish(_Strict):
+class KeyWish(Strict):
     """An API key to make. In patterns of queues and types ``*`` stands for any characters; none: all."""
 
     model_config = ConfigDict(
@@ -237,20 +229,20 @@ class KeyWish(_Strict):
     queues: Patterns = Field([], description="The queues that it reaches.")
     types: Patterns = Field([], description="The task types that it reaches.")
     own_tasks: Flag = Field(default=False, description="Of tasks it reaches only those that it has submitted itself.")
-    rate: RateText = _optional("Requests, over all processes; the server's setting when absent.")
-    burst: Burst = _optional("Requests at once after a pause; as many as the rate has when absent.")
-    max_waiting: Backlog = _optional("Tasks of it that may wait; without bound when absent.")
-    expires_at: Moment = _optional("When it ends; never when absent.")
-    expires_seconds: KeyLife = _optional("It ends so many seconds from now; not together with expires_at.")
+    rate: RateText = optional("Requests, over all processes; the server's setting when absent.")
+    burst: Burst = optional("Requests at once after a pause; as many as the rate has when absent.")
+    max_waiting: Backlog = optional("Tasks of it that may wait; without bound when absent.")
+    expires_at: Moment = optional("When it ends; never when absent.")
+    expires_seconds: KeyLife = optional("It ends so many seconds from now; not together with expires_at.")
 
 
-class KeyRotation(_Strict):
+class KeyRotation(Strict):
     """How to give a key another secret."""
 
     grace_seconds: Grace = Field(86_400.0, description="How long the secret so far works as well; 0: not at all.")
 
 
-class QueueRemoval(_Strict):
+class QueueRemoval(Strict):
     """How to remove a queue."""
 
     purge: QueryFlag = Field(
@@ -258,41 +250,41 @@ class QueueRemoval(_Strict):
     )
 
 
-class TaskQuery(_Strict):
+class TaskQuery(Strict):
     """How to read one task."""
 
     wait: Wait = Field(0, description="Hold the answer until the task is final, at most so many seconds.")
 
 
-class TaskListQuery(_Strict):
+class TaskListQuery(Strict):
     """Which tasks to list, and which page."""
 
-    status: TaskStatus = _optional("Only tasks with this status.")
-    type: TypeName = _optional("Only tasks of this type.")
-    queue: QueueName = _optional("Only tasks of this queue.")
-    created_after: QueryMoment = _optional("Only tasks accepted after this moment.")
-    created_before: QueryMoment = _optional("Only tasks accepted before this moment.")
+    status: TaskStatus = optional("Only tasks with this status.")
+    type: TypeName = optional("Only tasks of this type.")
+    queue: QueueName = optional("Only tasks of this queue.")
+    created_after: QueryMoment = optional("Only tasks accepted after this moment.")
+    created_before: QueryMoment = optional("Only tasks accepted before this moment.")
     limit: PageSize = Field(50, description="Most tasks on a page; a page of large tasks has fewer.")
-    cursor: Cursor = _optional("next_cursor of the page before.")
+    cursor: Cursor = optional("next_cursor of the page before.")
 
 
-class AuditQuery(_Strict):
+class AuditQuery(Strict):
     """Which changes to list, and which page."""
 
-    actor: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = _optional(
+    actor: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = optional(
         "Only those of this principal, such as `key:k7x2m9q4w1ab`, `cli:alice` or `anonymous`."
     )
-    action: Action = _optional("Only those of this kind.")
-    target: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = _optional(
+    action: Action = optional("Only those of this kind.")
+    target: Annotated[str, Field(max_length=limits.MAX_AUDIT_TEXT)] = optional(
         "Only those to this, such as `task:17`, `queue:mail` or `key:k7x2m9q4w1ab`."
     )
-    after: QueryMoment = _optional("Only those made after this moment.")
-    before: QueryMoment = _optional("Only those made before this moment.")
+    after: QueryMoment = optional("Only those made after this moment.")
+    before: QueryMoment = optional("Only those made before this moment.")
     limit: PageSize = Field(50, description="Most changes on a page.")
-    cursor: Cursor = _optional("next_cursor of the page before.")
+    cursor: Cursor = optional("next_cursor of the page before.")
 
 
-class ScalingQuery(_Strict):
+class ScalingQuery(Strict):
     """Which queues to add up."""
 
     queues: str = Field("", description="Names, separated by commas. None: all queues.")
@@ -302,7 +294,7 @@ class ScalingQuery(_Strict):
         return frozenset(filter(None, (name.strip() for name in self.queues.split(","))))
 
 
-class NoQuery(_Strict):
+class NoQuery(Strict):
     """A path without query parameters."""
 
 
@@ -335,26 +327,3 @@ def repeated(names: Iterable[str]) -> list[str]:
             again[name] = None
         seen.add(name)
     return list(again)
-
-
-def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
-    """Return every fault that pydantic found, with its place under ``prefix``."""
-    return [
-        Fault(prefix + pointer(*fault["loc"]), _detail(fault))
-        for fault in error.errors(include_url=False, include_context=False)
-    ]
-
-
-_DETAILS: Final[Mapping[str, str]] = {
-    "missing": REQUIRED,
-    "extra_forbidden": UNKNOWN_FIELD,
-    "model_type": NO_OBJECT,
-    "model_attributes_type": NO_OBJECT,
-    "dict_type": NO_OBJECT,
-    "list_type": NO_ARRAY,
-}
-_PYDANTIC_WORDS: Final = re.compile(r"^(Input|String|List) should")
-
-
-def _detail(fault: ErrorDetails) -> str:
-    return _DETAILS.get(fault["type"]) or shorten(_PYDANTIC_WORDS.sub("must", fault["msg"]))

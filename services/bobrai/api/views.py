@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from bobrai.api.limits_view import LimitsView, limits_view
 from bobrai.domain.access import Grant, Principal, Scope
 from bobrai.domain.task import TaskStatus
 from bobrai.domain.unique import OnConflict, Unique, While
 from bobrai.store.pool import Record
+from bobrai.store.records import limits_text
 from bobrai.store.task_types import Announced
 from bobrai.store.workers import LiveWorker
 
@@ -122,7 +124,8 @@ class TaskPage(msgspec.Struct):
 class BacklogView(msgspec.Struct):
     """Tasks that wait, as last measured."""
 
-    due: int
+    due: Annotated[int, Meta(description="Nothing but workers is missing.")]
+    held: Annotated[int, Meta(description="Due, and kept back by a limit of the queue, of their type or of their key.")]
     delayed: int
     between_attempts: int
 
@@ -136,6 +139,7 @@ class QueueView(msgspec.Struct):
     name: str
     paused: bool
     max_backlog: Annotated[int | None, Meta(description="Its own limit; null: the server's setting.")]
+    limits: Annotated[LimitsView | None, Meta(description="What of it may run and start; null: all.")]
     backlog: BacklogView | None
     processing: int | None
     oldest_due_age_seconds: float | None
@@ -190,6 +194,11 @@ class TypeView(msgspec.Struct):
     deadline_seconds: Annotated[float | None, Meta(description="Of a whole task, from its acceptance; null: none.")]
     retry: RetryView
     unique: Annotated[UniqueView | None, Meta(description="null: there may be any number of alike tasks.")]
+    limits: Annotated[LimitsView | None, Meta(description="In force: what of it may run and start; null: all.")]
+    declared_limits: Annotated[LimitsView | None, Meta(description="As its handler declares them; null: none.")]
+    limits_set: Annotated[bool, Meta(description="Those in force were set by PATCH, in place of the declared ones.")]
+    runs_in: Annotated[str | None, Meta(description="`process`: one of its own; null: in the worker, or not known.")]
+    memory_mb: Annotated[int | None, Meta(description="The most memory of its process, in MiB; null: not bound.")]
     announced_at: Moment
     workers: Annotated[int, Meta(description="Living workers that have it.")]
     workers_unknown: Annotated[int, Meta(description="Living workers of an older release, which may have it or not.")]
@@ -296,7 +305,8 @@ def queue(row: Record, workers: Sequence[LiveWorker], grant: Grant) -> QueueView
         name=row["name"],
         paused=row["paused"],
         max_backlog=row["max_backlog"],
-        backlog=BacklogView(row["due"], row["delayed"], row["between_attempts"]) if counts else None,
+        limits=limits_view(row["limits"], whole=counts),
+        backlog=BacklogView(row["due"], row["held"], row["delayed"], row["between_attempts"]) if counts else None,
         processing=row["processing"] if counts else None,
         oldest_due_age_seconds=max(age, 0.0) if counts and age is not None else None,
         workers=len(consuming),
@@ -329,6 +339,11 @@ def task_type(announced: Announced, workers: Sequence[LiveWorker], grant: Grant)
             retry.retry_for_seconds,
         ),
         unique=_unique(type_.unique),
+        limits=limits_view(announced.limits, whole=grant.has_whole_types),
+        declared_limits=limits_view(limits_text(type_.limits), whole=grant.has_whole_types),
+        limits_set=announced.limits_set,
+        runs_in=type_.runs_in,
+        memory_mb=type_.memory_mb,
         announced_at=announced.announced_at,
         workers=known,
         workers_unknown=len(having) - known,

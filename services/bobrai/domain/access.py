@@ -34,7 +34,7 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.TASKS_PAYLOAD: "see payloads, results, progress and the texts of errors, of the tasks that it may read",
     Scope.TASKS_CONTROL: "cancel tasks and run them again",
     Scope.QUEUES_READ: "read queues with their figures, and task types",
-    Scope.QUEUES_CONTROL: "make, pause, limit and remove queues",
+    Scope.QUEUES_CONTROL: "make, pause, limit and remove queues, and limit task types",
     Scope.ADMIN: "manage keys, and see who changed what; includes every other scope",
 }
 ALL_SCOPES: Final = frozenset(Scope)
@@ -94,6 +94,11 @@ class Grant:
     def has_whole_queues(self) -> bool:
         """Whether all tasks of the queues that it reaches are inside of it."""
         return not (self.types or self.own_tasks)
+
+    @property
+    def has_whole_types(self) -> bool:
+        """Whether all tasks of the types that it reaches are inside of it."""
+        return not (self.queues or self.own_tasks)
 
     def has_queue(self, name: str) -> bool:
         """Whether it reaches the queue of this name, be there one or not."""

@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from bobrai.domain.errors import DatabaseUnavailable
+from bobrai.domain.limiting import Limits
 from bobrai.store import keys as keys_of_store
-from bobrai.store import queues, tasks
+from bobrai.store import queues, task_types, tasks
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
 from bobrai.telemetry.logs import captured as capture_logs
@@ -25,7 +26,7 @@ AUDIT = "/api/v1/audit"
 QUEUES = "/api/v1/queues"
 KEYS = "/api/v1/keys"
 TASKS = "/api/v1/tasks"
-NEW = {"kept": True, "paused": False, "max_backlog": None}
+NEW = {"kept": True, "paused": False, "max_backlog": None, "limits": None}
 
 
 @pytest.fixture
@@ -115,6 +116,24 @@ async def test_a_queue_made_changed_and_removed_leaves_how_it_was_and_is(api: Ap
     assert change(await done(api, "PUT", path, status=201)) == ("queue.create", "queue:mail", None, NEW)
 
 
+async def test_limits_set_and_taken_back_leave_how_they_were_and_are(api: Api, admin: str) -> None:
+    queue, type_ = f"{QUEUES}/mail", "/api/v1/types/echo"
+    await done(api, "PUT", queue, status=201)
+    wish = {"rate": "10/s", "per_key": {"key": "/account", "weights": {"acme": 3}}}
+    limited = {**NEW, "limits": wish}
+    for method, path, target, action, was, is_ in (
+        ("PATCH", queue, "queue:mail", "queue.change", NEW, limited),
+        ("PATCH", type_, "type:echo", "type.change", {"limits": None, "limits_set": False},
+         {"limits": wish, "limits_set": True}),
+    ):  # fmt: skip
+        assert change(await done(api, method, path, {"limits": wish})) == (action, target, was, is_)
+        await nothing(api, method, path, {"limits": dict(reversed(wish.items()))})
+        assert change(await done(api, method, path, {"limits": None})) == (action, target, is_, was)
+        await nothing(api, method, path, {"limits": None})
+    await nothing(api, "PATCH", "/api/v1/types/unknown", {"limits": wish}, status=404)
+    assert [each["target"] for each in await listed(api, action="type.change")] == ["type:echo"] * 2
+
+
 async def test_changes_of_a_queue_at_the_same_moment_tell_each_what_was_there_in_truth(
     api: Api, store: Database, admin: str
 ) -> None:
@@ -199,7 +218,9 @@ async def test_payloads_results_and_errors_are_nowhere_in_the_audit(api: Api, st
     assert "of-the" not in text
 
 
-@pytest.mark.parametrize("what", ["cancel", "replay", "put", "change", "remove", "create", "rotate", "revoke", "purge"])
+@pytest.mark.parametrize(
+    "what", ["cancel", "replay", "put", "change", "remove", "create", "rotate", "revoke", "limit", "purge"]
+)
 async def test_without_its_entry_no_change_is_made_and_without_the_change_no_entry(
     store: Database, database: OwnDatabase, keys: Keys, what: str
 ) -> None:
@@ -222,6 +243,8 @@ async def test_without_its_entry_no_change_is_made_and_without_the_change_no_ent
                 return await queues.change(store, "mail", by=SOMEBODY, **wish)
             case "remove":
                 return await queues.remove(store, "mail", by=SOMEBODY)
+            case "limit":
+                return await task_types.set_limits(store, "echo", Limits(concurrency=1), by=SOMEBODY)
             case "create":
                 return await keys.make("tasks:read")
             case "rotate":
@@ -234,7 +257,7 @@ async def test_without_its_entry_no_change_is_made_and_without_the_change_no_ent
                 return await Purge(store, "full", by=SOMEBODY).cancel_waiting(limit=10)
 
     async def everything() -> list[str]:
-        tables = ("tasks", "outbox", "queues", "api_keys", "audit")
+        tables = ("tasks", "outbox", "queues", "task_types", "api_keys", "audit")
         return [str(await store.fetch(f"SELECT t::text FROM {table} AS t ORDER BY 1")) for table in tables]
 
     before = await everything()
@@ -246,7 +269,8 @@ async def test_without_its_entry_no_change_is_made_and_without_the_change_no_ent
     assert [line for line in logs if line["event"] == "audit.recorded"] == []
 
     await database.execute("ALTER TABLE audit ALTER id SET NO MAXVALUE")
-    table = {"create": "api_keys", "rotate": "api_keys", "revoke": "api_keys", "cancel": "tasks", "replay": "tasks"}
+    table = {"create": "api_keys", "rotate": "api_keys", "revoke": "api_keys", "cancel": "tasks", "replay": "tasks",
+             "limit": "task_types"}  # fmt: skip
     refusing = table.get(what, "tasks" if what == "purge" else "queues")
     await database.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;"

@@ -172,6 +172,40 @@ async def test_types_outside_are_not_there(api: Api, keys: Keys) -> None:
     assert (await api.get("/api/v1/types/echo", headers=mine)).status_code == 200
 
 
+async def test_a_type_is_limited_by_who_reaches_all_of_its_tasks(api: Api, keys: Keys) -> None:
+    wish = {"limits": {"concurrency": 3}}
+    path = "/api/v1/types/echo"
+    whole = bearer((await keys.make(types=["e*"])).secret)
+    assert (await api.patch(path, json=wish, headers=whole)).json()["limits"] == {"concurrency": 3}
+    assert (await api.patch("/api/v1/types/numbers", json=wish, headers=whole)).status_code == 404
+    narrowed: tuple[dict[str, Any], ...] = ({"queues": ["*"]}, {"own_tasks": True}, {"types": ["e*"], "queues": ["a"]})
+    for some in narrowed:
+        answer = await api.patch(path, json={"limits": None}, headers=bearer((await keys.make(**some)).secret))
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:bobrai:problem:outside-grant")
+        assert answer.json()["errors"][0]["pointer"] == "/path/type"
+    reader = bearer((await keys.make("queues:read", "tasks:control")).secret)
+    assert (await api.patch(path, json=wish, headers=reader)).json()["scope"] == "queues:control"
+
+
+async def test_whose_turns_differ_is_told_to_who_reaches_all_of_the_tasks(api: Api, keys: Keys) -> None:
+    whole = bearer((await keys.make()).secret)
+    told = {"per_key": {"key": "/account", "concurrency": 3, "weights": {"acme": 3}}}
+    kept_back = {"per_key": {"key": "/account", "concurrency": 3}}
+    queue, type_ = "/api/v1/queues/mail", "/api/v1/types/echo"
+    await api.put(queue, json={"limits": told}, headers=whole)
+    await api.patch(type_, json={"limits": told}, headers=whole)
+    narrowed: tuple[tuple[dict[str, Any], Any, Any], ...] = (
+        ({}, told, told),
+        ({"queues": ["mail"]}, told, kept_back),
+        ({"types": ["echo"]}, kept_back, told),
+        ({"own_tasks": True}, kept_back, kept_back),
+    )
+    for some, of_queue, of_type in narrowed:
+        mine = bearer((await keys.make(**some)).secret)
+        assert (await api.get(queue, headers=mine)).json()["limits"] == of_queue
+        assert (await api.get(type_, headers=mine)).json()["limits"] == of_type
+
+
 async def test_without_the_scope_for_payloads_what_handlers_got_and_answered_is_absent(
     api: Api, keys: Keys, store: Database
 ) -> None:

@@ -28,6 +28,7 @@ SCOPES = {
     "removeQueue": "queues:control",
     "listTypes": "queues:read",
     "readType": "queues:read",
+    "changeType": "queues:control",
     "listKeys": "admin",
     "readKey": "admin",
     "createKey": "admin",

@@ -234,11 +234,11 @@ async def test_a_final_task_can_be_replayed_and_no_other(api: Api, database: Own
 async def test_queues_show_figures_workers_and_slots(api: Api, store: Database, database: OwnDatabase) -> None:
     await workers.register(store, queues=["default", "media"], host="h", concurrency=7, lease_seconds=30)
     await database.execute(
-        "UPDATE queues SET due = 3, delayed = 2, between_attempts = 1, processing = 4, measured_at = now(), "
+        "UPDATE queues SET due = 3, held = 5, delayed = 2, between_attempts = 1, processing = 4, measured_at = now(), "
         "oldest_due_at = now() - interval '5 s' WHERE name = 'default'"
     )
     (queue,) = (each for each in (await api.get("/api/v1/queues")).json()["queues"] if each["name"] == "default")
-    assert queue["backlog"] == {"due": 3, "delayed": 2, "between_attempts": 1}
+    assert queue["backlog"] == {"due": 3, "held": 5, "delayed": 2, "between_attempts": 1}
     assert (queue["processing"], queue["workers"], queue["slots"]) == (4, 1, 7)
     assert 5 <= queue["oldest_due_age_seconds"] < 60
     assert queue["measured_at"] is not None
