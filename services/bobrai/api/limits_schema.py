@@ -42,7 +42,9 @@ class _BoundsWish(Strict):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"dependentRequired": {"burst": ["rate"]}})
 
     concurrency: Concurrency = optional("Tasks that run at once; without bound when absent.")
-    rate: RateText = optional("Tasks that start, retries included; without bound when absent.")
+    rate: RateText = optional(
+        "Tasks that start in a time, retries included, such as `10/s`; without bound when absent."
+    )
     burst: Burst = optional("Tasks that start at once after a pause; as many as the rate has when absent.")
 
     @field_validator("burst")

@@ -182,7 +182,9 @@ class QueueWish(Strict):
     max_backlog: Backlog | None = optional(
         "Waiting tasks above which submits get 429; null means the server's setting."
     )
-    limits: LimitsWish | None = optional("What of it may run and start, in place of the limits so far; null: all.")
+    limits: LimitsWish | None = optional(
+        "How many of its tasks run at once and start in a time, in place of the limits so far; null: no limit."
+    )
 
 
 class QueueChange(QueueWish):
@@ -195,8 +197,8 @@ class TypeChange(Strict):
     """What to change of a type."""
 
     limits: LimitsWish | None = Field(
-        description="What of it may run and start, over all queues, in place of what its handler declares; `{}`: all. "
-        "null: what is declared holds again."
+        description="How many of its tasks run at once and start in a time, over all queues, in place of what its "
+        "handler declares. `{}`: no limit; null: what is declared holds again."
     )
 
 

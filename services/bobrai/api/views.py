@@ -124,7 +124,7 @@ class TaskPage(msgspec.Struct):
 class BacklogView(msgspec.Struct):
     """Tasks that wait, as last measured."""
 
-    due: Annotated[int, Meta(description="Nothing but workers is missing.")]
+    due: Annotated[int, Meta(description="Kept back by nothing but the want of workers.")]
     held: Annotated[int, Meta(description="Due, and kept back by a limit of the queue, of their type or of their key.")]
     delayed: int
     between_attempts: int
@@ -139,7 +139,7 @@ class QueueView(msgspec.Struct):
     name: str
     paused: bool
     max_backlog: Annotated[int | None, Meta(description="Its own limit; null: the server's setting.")]
-    limits: Annotated[LimitsView | None, Meta(description="What of it may run and start; null: all.")]
+    limits: Annotated[LimitsView | None, Meta(description="What bounds its tasks beside the backlog; null: nothing.")]
     backlog: BacklogView | None
     processing: int | None
     oldest_due_age_seconds: float | None
@@ -194,7 +194,7 @@ class TypeView(msgspec.Struct):
     deadline_seconds: Annotated[float | None, Meta(description="Of a whole task, from its acceptance; null: none.")]
     retry: RetryView
     unique: Annotated[UniqueView | None, Meta(description="null: there may be any number of alike tasks.")]
-    limits: Annotated[LimitsView | None, Meta(description="In force: what of it may run and start; null: all.")]
+    limits: Annotated[LimitsView | None, Meta(description="In force; null: none.")]
     declared_limits: Annotated[LimitsView | None, Meta(description="As its handler declares them; null: none.")]
     limits_set: Annotated[bool, Meta(description="Those in force were set by PATCH, in place of the declared ones.")]
     runs_in: Annotated[str | None, Meta(description="`process`: one of its own; null: in the worker, or not known.")]

@@ -85,6 +85,20 @@ def test_limits_and_where_it_runs_reach_the_announcement() -> None:
     assert (free.limits, free.runs_in, free.memory_mb) == (None, None, None), "limits that say nothing are none"
 
 
+def test_a_bound_that_cannot_be_is_told_with_its_line(write_module: Callable[[str, str], None]) -> None:
+    write_module(
+        "unbounded_tasks",
+        """
+        from bobrai import Limits, task
+
+        @task("charge", limits=Limits(concurrency=0))
+        async def charge(payload: int) -> None: ...
+        """,
+    )
+    with pytest.raises(ConfigurationError, match=r"concurrency must be .*, not 0 .*unbounded_tasks.py, line 4"):
+        registry.load(["unbounded_tasks"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
