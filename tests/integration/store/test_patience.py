@@ -86,7 +86,7 @@ async def test_a_statement_that_may_have_been_carried_out_is_not_sent_again(
 ) -> None:
     await database.execute("CREATE TABLE seen (n int)")
     await patient.fetch("SELECT 1")  # connects
-    proxy.latency(0.2)
+    proxy.latency(1.0)
     call = asyncio.create_task(patient.fetch("INSERT INTO seen VALUES (1)"))
 
     async def stored() -> bool:
