@@ -29,11 +29,12 @@ LOOK_ON_SECONDS: Final = 0.05  # until the next lanes are looked at, where there
 NOTHING_HELD_SECONDS: Final = 1.0
 COUNT_ANEW_SECONDS: Final = 1.0
 REPUBLISH_SECONDS: Final = 5.0  # after which what was let through and has not started may be published again
-AHEAD_SECONDS: Final = 0.05  # of all workers' work that is let through before they are free
+AHEAD_SECONDS: Final = 0.03  # of all workers' work that is let through before they are free
 LEAST_AHEAD: Final = 4  # hints, however slow they are
 MOST_LANES: Final = 500  # of a queue that are looked at in one round; the next round looks at the next ones
 ROOM: Final = 1000  # hints that one round lets through
 COUNTED: Final = 500  # waiting hints that are counted over all lanes, so that no turns are given to nobody
+SORTED: Final = 2000  # due hints that are put into lanes in one round
 DISSOLVED: Final = 5000  # hints that go back to the outbox in one round, because the limits have changed
 
 
@@ -98,6 +99,7 @@ class Admission:
         if self._limited[:2] != before[:2] or now - self._counted_at > COUNT_ANEW_SECONDS:
             await admissions.count_anew(transaction)
             self._counted_at = now
+        sorted_ = await self._sort(transaction, queues)
         passed = await admissions.settled(transaction)
         self._unstarted = {each.keys.queue for each in passed if each.waiting}
         again = await admissions.unstarted(transaction, queues, empty, older_than_seconds=REPUBLISH_SECONDS, limit=ROOM)
@@ -107,7 +109,12 @@ class Admission:
         self._look_on(lanes, queues)
         dissolved = await self._dissolve(transaction, [lane for lane in lanes if lane.is_old])
         through = await self._admit(transaction, [lane for lane in lanes if not lane.is_old], passed)
-        return Round([*again, *through.hints], 0.0 if dissolved else through.pause_seconds)
+        return Round([*again, *through.hints], 0.0 if dissolved or sorted_ else through.pause_seconds)
+
+    async def _sort(self, transaction: Executor, queues: Sequence[str]) -> bool:
+        """Put what is due into lanes; returns whether more may be due."""
+        limited = [queue for queue in queues if queue in self._limited.queues]
+        return bool(limited) and 2 * await admissions.sort_due(transaction, limited, limit=SORTED) >= SORTED
 
     def _look_on(self, lanes: Sequence[Lane], queues: Sequence[str]) -> None:
         """Have the next round begin where this one ended, and at the first lane after the last one."""

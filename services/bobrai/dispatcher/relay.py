@@ -140,17 +140,14 @@ class Relay:
         for name, window in windows.items():
             meters.of(name)
             window.fit(self._least_window, self._fleet.crew(name))
-        limited = self._fleet.limited.queues
-        unsure = [name for name, window in windows.items() if name not in limited and window.should_look()]
+        # What is due in limited queues goes to lanes, of which the admission decides.
+        windows = {name: window for name, window in windows.items() if name not in self._fleet.limited.queues}
+        unsure = [name for name, window in windows.items() if window.should_look()]
         failures = [failure for failure in await asyncio.gather(*map(self._look, unsure)) if failure]
-        rooms = {name: room for name, window in windows.items() if (room := self._room(name, window)) > 0}
+        rooms = {name: room for name, window in windows.items() if (room := min(window.room(), self._batch_size)) > 0}
         if failures and not rooms:
             raise failures[0]
         return rooms
-
-    def _room(self, queue: str, window: Window) -> int:
-        # What is limited waits in a lane, which takes no place of the window.
-        return self._batch_size if queue in self._fleet.limited.queues else min(window.room(), self._batch_size)
 
     async def _look(self, queue: str) -> BrokerUnavailable | None:
         try:
@@ -205,12 +202,10 @@ class Relay:
         return more
 
     async def _without_held(self, transaction: Executor, taken: list[DueHint]) -> list[DueHint]:
-        """Put what a limit is for into its lane, and return the rest."""
-        limited = self._fleet.limited
-        asked = taken if limited.types else [due for due in taken if due.queue in limited.queues]
-        if not asked:
+        """Put what is of a limited type into its lane, and return the rest."""
+        if not self._fleet.limited.types or not taken:
             return taken
-        held = await admissions.hold(transaction, asked)
+        held = await admissions.hold(transaction, taken)
         return [due for due in taken if due.task_id not in held]
 
     async def _let_through(self) -> float:

@@ -76,11 +76,15 @@ class PerKey(Bounds):
             raise ValueError(f"key must be a JSON Pointer such as '/account', not {self.key!r}")
         if len(self.key) > limits.MAX_KEY_POINTER:
             raise ValueError(f"key must have up to {limits.MAX_KEY_POINTER} characters, not {len(self.key)}")
+        _check_storable(self.key)
         super().__post_init__()
         if not isinstance(self.weights, Mapping) or len(self.weights) > limits.MAX_WEIGHTS:
             raise ValueError(f"weights must be up to {limits.MAX_WEIGHTS} numbers by key, such as {{'acme': 3}}")
         for key, weight in self.weights.items():
-            if not isinstance(key, str) or type(weight) is not int or not 1 <= weight <= limits.MAX_WEIGHT:
+            if not isinstance(key, str) or len(key) > limits.MAX_KEY_VALUE:
+                raise ValueError(f"weights are for values of up to {limits.MAX_KEY_VALUE} characters, not {key!r}")
+            _check_storable(key)
+            if type(weight) is not int or not 1 <= weight <= limits.MAX_WEIGHT:
                 raise ValueError(f"the weight of {key!r} must be 1 to {limits.MAX_WEIGHT}, not {weight!r}")
 
 
@@ -102,6 +106,11 @@ class Limits(Bounds):
     def is_empty(self) -> bool:
         """Whether it says nothing at all."""
         return not self.is_bound and self.per_key is None
+
+
+def _check_storable(key: str) -> None:
+    if "\x00" in key or key.encode(errors="ignore").decode() != key:  # a lone surrogate
+        raise ValueError(f"{key!r} is a key that no payload can have")
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:

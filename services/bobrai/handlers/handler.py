@@ -222,16 +222,6 @@ def _limits(name: str, declared: object) -> Limits | None:
             f"limits of type {name!r} must be a bobrai.Limits, such as Limits(concurrency=20, rate='10/s', "
             f"per_key=PerKey('/account')), not {declared!r}"
         )
-    per_key = declared.per_key
-    for key in () if per_key is None else (per_key.key, *per_key.weights):
-        if "\x00" in key or key.encode(errors="ignore").decode() != key:  # a lone surrogate
-            raise ConfigurationError(f"limits of type {name!r} name the key {key!r}, which no payload can have")
-    for key in () if per_key is None else per_key.weights:
-        if len(key) > limits.MAX_KEY_VALUE:
-            raise ConfigurationError(
-                f"limits of type {name!r} have a weight for {key[:20]!r}…: a key has up to {limits.MAX_KEY_VALUE} "
-                "characters"
-            )
     return None if declared.is_empty else declared
 
 

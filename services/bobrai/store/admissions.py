@@ -19,6 +19,7 @@ from bobrai.telemetry import logs
 log = logs.get_logger(__name__)
 
 _HOLD = statement("hold")
+_SORT = statement("sort_due")
 _LOCK = statement("admit_lock")
 _ADOPT = statement("adopt")
 _RECOUNT = statement("recount")
@@ -156,6 +157,12 @@ async def hold(transaction: Executor, hints: Sequence[DueHint]) -> set[int]:
     """Put those of these hints into lanes that a limit is for, in the transaction that took them; returns their ids."""
     columns = [list(values) for values in zip(*hints, strict=True)]
     return set(column(await transaction.fetch(_HOLD, *columns[:5]), "task_id"))
+
+
+async def sort_due(database: Executor, queues: Sequence[str], *, limit: int) -> int:
+    """Put due hints of those of these queues that are limited into lanes, about ``limit``; returns how many."""
+    count: int = (await database.fetch(_SORT, list(queues), limit))[0]["sorted"]
+    return count
 
 
 async def lock(transaction: Executor) -> bool:

@@ -1,5 +1,6 @@
 """What a limit holds back is not due: no worker is scaled up for it, and no alert calls it late."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from bobrai.dispatcher.admission import REST_SECONDS
 from bobrai.dispatcher.measuring import Measuring
 from bobrai.dispatcher.relay import Relay
 from bobrai.domain.task import OutcomeKind
@@ -39,8 +41,10 @@ class Scene:
         """Do rounds until one says that there is nothing to do now."""
         await self.relay._refresh()
         for _ in range(50):
-            if await self.relay.run_once() > 0.02:
+            pause = await self.relay.run_once()
+            if pause > REST_SECONDS:
                 return
+            await asyncio.sleep(pause)  # as it asks for
         raise AssertionError("the relay never rests")
 
     async def claimed(self) -> list[Any]:

@@ -14,7 +14,7 @@ from tests.integration.store.plans import plan
 from tests.support.databases import Database as OwnDatabase
 from tests.support.servers import Servers
 
-ONE_KEY, OTHER_KEYS, RUNNING, DONE = 100_000, 200, 300, 20_000
+ONE_KEY, OTHER_KEYS, LATE, RUNNING, DONE = 100_000, 200, 20_000, 300, 20_000
 
 FILL = f"""
 UPDATE queues SET limits = '{{"per_key": {{"key": "/a", "concurrency": 3}}}}';
@@ -31,6 +31,11 @@ INSERT INTO held (task_id, attempt, queue, lane, type, queue_key, type_key, rule
     SELECT t.id, t.attempt, t.queue, l.lane, t.type, l.queue_key, l.type_key, l.rules, t.priority, t.run_at
     FROM tasks AS t JOIN queues AS q ON q.name = t.queue
     CROSS JOIN LATERAL bobrai_lane(t.payload, t.type, q.limits, NULL) AS l WHERE t.status = 'pending';
+INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, run_at)
+    SELECT 'echo', 'default', '{{"a": "late"}}', 3, '{{}}', 300, now() + make_interval(mins => n - 1000)
+    FROM generate_series(1, {LATE}) AS n;
+INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
+    SELECT id, attempt, queue, priority, run_at FROM tasks WHERE payload ->> 'a' = 'late';
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, status, attempt, worker_id, started_at)
     SELECT 'echo', 'default', json_build_object('a', 'key' || n), 3, '{{}}', 300, 'processing', 1, 1, now()
     FROM generate_series(1, {RUNNING}) AS n;
@@ -42,7 +47,7 @@ INSERT INTO rate_buckets SELECT 'queue_key', 'default', 'key' || n, 1, 0, now(),
     FROM generate_series(1, 20000) AS n;
 """
 FIRST_WAITING = DONE + 1
-FIRST_RUNNING = DONE + ONE_KEY + OTHER_KEYS + 1
+FIRST_RUNNING = DONE + ONE_KEY + OTHER_KEYS + LATE + 1
 FEW = list(range(FIRST_RUNNING, FIRST_RUNNING + 10))
 KEYS = [f"key{n}" for n in range(10)]
 
@@ -61,6 +66,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("unstarted", [-1.0, 100, ["default"], ["default"]], 3000),
     ("adopt", [], 5000),
     ("recount", [], 5000),
+    ("sort_due", [["default"], 100], 9000),
 ]
 
 
@@ -86,7 +92,7 @@ async def test_a_decision_touches_few_pages(
     async with full.connect() as connection:
         await connection.execute("SET enable_seqscan = off")
         found = await plan(connection, queries.statement(name), arguments, mode)
-    assert found.scanned_whole({"tasks", "held", "rate_buckets"}) == [], f"{mode}\n{found}"
+    assert found.scanned_whole({"tasks", "held", "outbox", "rate_buckets"}) == [], f"{mode}\n{found}"
     assert found.buffers <= pages, f"{mode}: {found.buffers} pages\n{found}"
 
 

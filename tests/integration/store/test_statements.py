@@ -263,6 +263,7 @@ async def _limits(store: Database, queue: str, type_: str) -> None:
     async with store.repeatable() as transaction:
         due = await outbox.take_due(transaction, {queue: 100}, 100)
         assert await admissions.hold(transaction, due) == set(ids)
+    assert await admissions.sort_due(store, [queue], limit=10) == 0
     bound = Bound("queue", queue, "")
     async with store.repeatable(admissions.BOUNDED) as transaction:
         assert await admissions.lock(transaction)

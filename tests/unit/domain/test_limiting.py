@@ -89,6 +89,24 @@ def test_weights_are_numbers_of_turns_by_key(weights: Any) -> None:
         PerKey("/account", weights=weights)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key": "/account", "weights": {"a\x00": 2}},
+        {"key": "/account", "weights": {"\ud800": 2}},
+        {"key": "/\ud800"},
+    ],
+)
+def test_keys_that_no_payload_can_have_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="is a key that no payload can have"):
+        PerKey(**wrong)
+
+
+def test_a_weight_is_for_no_longer_key_than_can_be_told_apart_by_itself() -> None:
+    with pytest.raises(ValueError, match="up to 128 characters"):
+        PerKey("/account", weights={"a" * (limits.MAX_KEY_VALUE + 1): 2})
+
+
 @pytest.mark.parametrize("wrong", ["/account", {"key": "/account"}, Limits(concurrency=1)])
 def test_bounds_per_key_are_such(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"per_key must be a bobrai.PerKey, such as PerKey\('/account'\)"):

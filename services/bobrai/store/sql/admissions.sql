@@ -18,6 +18,41 @@ SET attempt = excluded.attempt, queue = excluded.queue, lane = excluded.lane, ty
     due_at = excluded.due_at
 RETURNING task_id;
 
+-- name: sort_due
+-- Due hints of limited queues go to their lanes, the most urgent first, about so many: all of these queues are for lanes.
+WITH due AS MATERIALIZED (
+    SELECT d.task_id
+    FROM queues AS q
+    CROSS JOIN LATERAL (
+        SELECT o.task_id
+        FROM generate_series(10, 0, -1) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT task_id FROM outbox
+            WHERE queue = q.name AND priority = p.priority AND due_at <= now()
+            ORDER BY due_at, task_id LIMIT $2::bigint FOR UPDATE SKIP LOCKED
+        ) AS o
+        LIMIT greatest(1, $2::bigint / cardinality($1::text[]))
+    ) AS d
+    WHERE q.name = ANY ($1::text[]) AND q.limits IS NOT NULL AND NOT q.paused AND q.removed_at IS NULL
+), taken AS (
+    DELETE FROM outbox AS o USING due WHERE o.task_id = due.task_id
+    RETURNING o.task_id, o.attempt, o.queue, o.priority, o.due_at
+), stored AS (
+    INSERT INTO held (task_id, attempt, queue, lane, type, queue_key, type_key, rules, priority, due_at)
+    SELECT t.id, h.attempt, h.queue, l.lane, t.type, l.queue_key, l.type_key, l.rules, h.priority, h.due_at
+    FROM taken AS h
+    JOIN tasks AS t ON t.id = h.task_id
+    JOIN queues AS q ON q.name = h.queue
+    LEFT JOIN task_types AS y ON y.name = t.type
+    CROSS JOIN LATERAL bobrai_lane(t.payload, t.type, q.limits, y.limits) AS l
+    ON CONFLICT (task_id) DO UPDATE
+    SET attempt = excluded.attempt, queue = excluded.queue, lane = excluded.lane, type = excluded.type,
+        queue_key = excluded.queue_key, type_key = excluded.type_key, rules = excluded.rules,
+        priority = excluded.priority, due_at = excluded.due_at
+    RETURNING 1
+)
+SELECT count(*) AS sorted FROM stored;
+
 -- name: admit_lock
 -- One dispatcher at a time decides what may start; the others come back.
 SELECT pg_try_advisory_xact_lock(7_028_111_045) AS ours;
