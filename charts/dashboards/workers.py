@@ -55,6 +55,13 @@ ATTEMPTS = Row(
             (Query(quantile(0.5, "bobrai_attempt_duration_seconds", "type"), "{{type}}"),),
         ),
         Panel(
+            "Tasks per call of a batch handler",
+            "Good: near the declared size under load. Far below it with a backlog: fewer slots than that, or too many"
+            " keys.",
+            "short",
+            (Query(mean("bobrai_handler_batch_size", "type"), "{{type}}"),),
+        ),
+        Panel(
             "Run times",
             "Attempts per second by run time; the darker, the more. Good: bands that stay where they are.",
             "s",

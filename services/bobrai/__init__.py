@@ -7,10 +7,12 @@ through the rooms is drawn in docs/architecture.md; a newcomer starts with READM
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bobrai.domain.batch import Batch
     from bobrai.domain.errors import PermanentFailure, RetryLater
     from bobrai.domain.limiting import Limits, PerKey
     from bobrai.domain.retry import Retry
     from bobrai.domain.unique import Unique
+    from bobrai.handlers.batches import Item
     from bobrai.handlers.context import Context
     from bobrai.handlers.lifespan import Depends
     from bobrai.handlers.middleware import CallNext
@@ -18,14 +20,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CallNext", "Context", "Depends", "Limits", "PerKey", "PermanentFailure", "Retry", "RetryLater", "Unique",
-    "__version__", "middleware", "on_shutdown", "on_startup", "task",
+    "Batch", "CallNext", "Context", "Depends", "Item", "Limits", "PerKey", "PermanentFailure", "Retry", "RetryLater",
+    "Unique", "__version__", "middleware", "on_shutdown", "on_startup", "task",
 ]  # fmt: skip
 
 _HOMES = {
+    "Batch": "bobrai.domain.batch",
     "CallNext": "bobrai.handlers.middleware",
     "Context": "bobrai.handlers.context",
     "Depends": "bobrai.handlers.lifespan",
+    "Item": "bobrai.handlers.batches",
     "Limits": "bobrai.domain.limiting",
     "PerKey": "bobrai.domain.limiting",
     "PermanentFailure": "bobrai.domain.errors",

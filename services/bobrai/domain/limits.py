@@ -28,6 +28,8 @@ MAX_IDEMPOTENCY_KEY: Final = 255  # characters
 MAX_REQUEST_ID: Final = 128  # characters
 MAX_WAIT_SECONDS: Final = 60
 MAX_PAGE: Final = 500
+MAX_BATCH_SIZE: Final = 1_000  # tasks in one call of a handler
+MAX_BATCH_WAIT_SECONDS: Final = 60
 
 # Names of queues and types travel in URLs, metric labels and RabbitMQ queue names.
 QUEUE_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"

@@ -13,6 +13,7 @@ from pydantic import PydanticUserError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from bobrai.domain import limits
+from bobrai.domain.batch import Batch
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.limiting import Limits
 from bobrai.domain.retry import Retry
@@ -31,7 +32,8 @@ class Handler:
 
     ``runs_in`` is ``"process"``, or None: an async function in the event loop, a plain one in a thread.
     ``memory_mb`` is the most resident memory, in MiB, of such a process; None is what the container has.
-    ``limits`` hold over all workers. Raises ConfigurationError for whatever of this cannot work.
+    ``limits`` hold over all workers. ``batch`` makes one call for many tasks, each an ``Item``; None: one for each.
+    Raises ConfigurationError for whatever of this cannot work.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Handler:
         deadline: float | None = None,
         unique: Unique | Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        batch: Batch | None = None,
     ) -> None:
         _check(name, queue, timeout, retry)
         _check_place(name, runs_in, memory_mb)
@@ -64,6 +67,10 @@ class Handler:
         self.limits = _limits(name, limits)
         self.signature = signature.read(function)
         self.is_async = self.signature.is_async
+        self.batch = _batch(name, batch, runs_in)
+        if batch is not None:
+            signature.check_batched(function, self.signature)
+        self.is_direct = self.is_async and batch is None  # called in the event loop, for one task
         self.given: Mapping[str, Any] = {}  # by name, while the process has it
         self.where = signature.where(function)
 
@@ -112,7 +119,7 @@ class Handler:
 
     @cached_property
     def _codecs(self) -> tuple[PayloadCodec, ResultCodec]:
-        payload, result = signature.types_of(self.function, self.signature)
+        payload, result = signature.types_of(self.function, self.signature, batched=self.batch is not None)
         try:
             return PayloadCodec(payload), ResultCodec(result)
         except (PydanticUserError, PydanticSchemaGenerationError) as error:
@@ -245,3 +252,13 @@ def _unique(name: str, declared: object) -> Unique | None:
         return Unique.of(declared)
     except ValueError as error:
         raise ConfigurationError(f"unique of type {name!r}: {error}") from error
+
+
+def _batch(name: str, declared: object, runs_in: object) -> Batch | None:
+    if declared is None or (isinstance(declared, Batch) and runs_in is None):
+        return declared
+    if not isinstance(declared, Batch):
+        raise ConfigurationError(f"batch of type {name!r} must be a bobrai.Batch, such as Batch(100), not {declared!r}")
+    raise ConfigurationError(
+        f'type {name!r} has both batch and runs_in="process": a process runs one task at a time; leave out one of them'
+    )

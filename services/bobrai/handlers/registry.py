@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import bobrai
+from bobrai.domain.batch import Batch
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.limiting import Limits
 from bobrai.domain.retry import Retry
@@ -52,14 +53,15 @@ class Registry:
         runs_in: Literal["process"] | None = None,
         memory_mb: int | None = None,
         limits: Limits | None = None,
+        batch: Batch | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as the handler of a type; the function itself stays as it is.
 
         ``timeout`` is in seconds per attempt, ``deadline`` in seconds per task, from its acceptance on. ``queue``,
         ``timeout``, ``deadline``, ``retry`` and ``unique`` hold for tasks that do not say otherwise. An exception of a
         class in ``non_retryable`` fails the task, whatever attempts are left. ``runs_in="process"`` gives each attempt
-        a process, which may use ``memory_mb`` MiB. ``limits`` hold for its tasks over all workers. Raises
-        ConfigurationError for what cannot work.
+        a process, which may use ``memory_mb`` MiB. ``limits`` hold for its tasks over all workers. ``batch`` makes one
+        call for many tasks: the function takes a list of ``Item``. Raises ConfigurationError for what cannot work.
         """
 
         def declare(function: Function) -> Function:
@@ -76,6 +78,7 @@ class Registry:
                     runs_in=runs_in,
                     memory_mb=memory_mb,
                     limits=limits,
+                    batch=batch,
                 )
             )
             return function

@@ -5,12 +5,14 @@ be named yet, because a module defines them further down, are read again by ``re
 """
 
 import inspect
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bobrai.domain.errors import ConfigurationError
+from bobrai.handlers.batches import Item
 from bobrai.handlers.context import Context
 
 _SHAPES = "(ctx, payload), (payload), (ctx) or (), and after a * what is Annotated[…, Depends(…)]"
@@ -84,11 +86,54 @@ def _is_context(function: Callable[..., Any], name: str) -> bool:
     return annotation is Context or (isinstance(annotation, str) and annotation.rpartition(".")[2] == "Context")
 
 
-def types_of(function: Callable[..., Any], signature: Signature) -> tuple[Any, Any]:
-    """Return the types of payload and result; what is not annotated is any JSON value.
+def types_of(function: Callable[..., Any], signature: Signature, *, batched: bool = False) -> tuple[Any, Any]:
+    """Return the types of payload and result, of one task where it is ``batched``; not annotated: any JSON value.
 
-    Raises NameError while an annotation names something that does not exist (yet).
+    Raises NameError while an annotation names something that does not exist (yet), and ConfigurationError for a batch
+    that is annotated otherwise.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     payload = Any if signature.payload is None else hints.get(signature.payload, Any)
-    return payload, hints.get("return", Any)
+    result = hints.get("return", Any)
+    return (_of_item(function, payload), _of_one(function, result)) if batched else (payload, result)
+
+
+def check_batched(function: Callable[..., Any], signature: Signature) -> None:
+    """Raise ConfigurationError unless a function can be called with a list of items."""
+    if signature.payload is None or signature.context is not None:
+        takes = ", ".join(filter(None, (signature.context, signature.payload)))
+        raise ConfigurationError(f"{where(function)} takes ({takes}); with a batch write `items: list[Item[…]]` alone")
+
+
+def _of_item(function: Callable[..., Any], annotated: Any) -> Any:
+    """Return the type of one payload of those that a batch handler takes."""
+    if annotated in (Any, list):
+        return Any
+    inner = typing.get_args(annotated)
+    if typing.get_origin(annotated) in (list, Sequence):
+        if inner[0] is Item:
+            return Any
+        if typing.get_origin(inner[0]) is Item:
+            return typing.get_args(inner[0])[0]
+    raise ConfigurationError(f"{where(function)} takes {_shown(annotated)}; with a batch write `items: list[Item[…]]`")
+
+
+def _of_one(function: Callable[..., Any], annotated: Any) -> Any:
+    """Return the type of one result of those that a batch handler returns."""
+    if annotated in (Any, None, type(None)):
+        return annotated
+    if annotated in (list, tuple):
+        return Any
+    origin, inner = typing.get_origin(annotated), typing.get_args(annotated)
+    if origin in (list, Sequence) or (origin is tuple and len(inner) == 2 and inner[1] is ...):
+        return inner[0]
+    if origin in (typing.Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
+        return _of_one(function, inner[inner[0] is type(None)]) | None
+    raise ConfigurationError(
+        f"{where(function)} returns {_shown(annotated)}; with a batch write `-> list[…]`, one result for each item, or "
+        "`-> None`"
+    )
+
+
+def _shown(annotated: Any) -> str:
+    return annotated.__name__ if isinstance(annotated, type) and not typing.get_args(annotated) else str(annotated)

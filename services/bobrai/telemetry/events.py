@@ -111,6 +111,9 @@ EVENTS: Final[dict[str, Event]] = {
     "tasks.swept": Event("warning", "Due tasks that nothing held were found: the broker has lost messages."),
     # --- worker
     "worker.registered": Event("info", "The worker has a lease and begins to claim."),
+    "worker.batches_smaller": Event(
+        "warning", "A type's batch has a `size` above the worker's `concurrency`, which is the most that it can get."
+    ),
     "worker.queues_unconsumed": Event(
         "warning", "No worker that lives consumes these queues of this worker's `types`: their tasks wait for one."
     ),

@@ -206,6 +206,13 @@ HANDLER_THREADS_ABANDONED = counter(
     ["type"],
     by=_WORKER,
 )
+HANDLER_BATCH_SIZE = histogram(
+    "bobrai_handler_batch_size",
+    "Tasks per call of a handler that is declared with a batch.",
+    ["type"],
+    by=_WORKER,
+    buckets=_SIZES,
+)
 TASKS_ISOLATED = gauge(
     "bobrai_worker_tasks_isolated", "Tasks once lost with a worker that now run in processes of their own.", by=_WORKER
 )

@@ -30,7 +30,6 @@ from bobrai.worker.isolation import Isolation
 from bobrai.worker.place import Place
 from bobrai.worker.ports import Reports, Results
 from bobrai.worker.speeds import Speeds
-from bobrai.worker.threads import HandlerThreads
 from bobrai.worker.transaction import AttemptTransaction
 
 log = logs.get_logger(__name__)
@@ -73,7 +72,7 @@ class Executor:
         self._grace_seconds = grace_seconds
         self._new_span = new_span
         self._isolation = isolation
-        self._threads = HandlerThreads()
+        self._calls = calling.Calls(registry.middlewares.all, slots)
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._background: set[asyncio.Task[None]] = set()
@@ -159,10 +158,11 @@ class Executor:
             self._give_back(self._ready.popleft())
         for attempt in [each for each in self._attempts.values() if each.waits_for_process]:
             self._stop(attempt, StopCause.INTERRUPTED)
+        self._loop.call_soon(self._calls.flush)  # what was started just now, too, has joined by then
 
     def close(self) -> None:
         """Let go of what does not end: the event loop must not wait for it."""
-        self._threads.close()
+        self._calls.close()
         if self._isolation is not None:
             self._isolation.close()
         for task in self._stuck:
@@ -180,8 +180,8 @@ class Executor:
         there = self._attempts.get(task_id)
         if there is None or there.finished or there.claim.attempt != attempt:
             raise ClaimLost("this attempt is over")
-        if not there.handler.is_async:
-            raise RuntimeError("ctx.transaction() is for async handlers")
+        if not there.handler.is_direct:
+            raise RuntimeError("ctx.transaction() is for async handlers without a batch")
         if there.transaction is None:
             there.transaction = self._new_transaction()
         return there.transaction
@@ -229,10 +229,10 @@ class Executor:
         error: BaseException | None = None
         event_loop.inside_handler.set(True)
         try:
-            if handler.is_async and not self._middlewares:
+            if handler.is_direct and not self._middlewares:
                 value = await handler.call(attempt.context, claim.payload)
             else:
-                value, error = await calling.call(attempt, self._threads, self._middlewares)
+                value, error = await self._calls.call(attempt)
             forks.end_if_child(error)
             if error is None:
                 checkpoint("worker.handled")
@@ -363,9 +363,9 @@ class Executor:
         if already_told:
             return
         attempt.context.stop()
-        if attempt.handler.is_async:
+        if attempt.handler.is_async or attempt.handler.batch is not None:
             attempt.task.cancel()
-        elif cause is StopCause.TIMEOUT:
+        if cause is StopCause.TIMEOUT and not attempt.handler.is_async:
             self._abandon(attempt)
             return
         self._loop.call_later(self._grace_of(attempt), self._abandon, attempt)

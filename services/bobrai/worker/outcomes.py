@@ -14,6 +14,7 @@ from msgspec import structs
 from bobrai.domain import limits
 from bobrai.domain.errors import PermanentFailure, RetryLater
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
+from bobrai.handlers.batches import RetryItem
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
 from bobrai.telemetry import masking, rendering
 from bobrai.worker.attempt import StopCause
@@ -89,7 +90,8 @@ def _raised(claim: Claim, error: BaseException, non_retryable: tuple[type[BaseEx
     for each in together:
         if issubclass(type(each), PermanentFailure):  # not isinstance(): an object may lie about its class
             return failed(claim, describe(error, _permanent_reason(each)))
-    if any(issubclass(type(each), non_retryable) and not issubclass(type(each), RetryLater) for each in together):
+    retryable = (RetryLater, RetryItem)  # whatever the declaration says
+    if any(issubclass(type(each), non_retryable) and not issubclass(type(each), retryable) for each in together):
         return failed(claim, describe(error, "non_retryable"))
     wishes = [_delay(each) for each in together if issubclass(type(each), RetryLater)]
     delays = [delay for delay in wishes if delay is not None]

@@ -21,7 +21,7 @@ from bobrai.store import outbox, workers
 from bobrai.store.admissions import Names
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics, traces
-from bobrai.worker import recycle, unconsumed
+from bobrai.worker import batching, recycle, unconsumed
 from bobrai.worker.blocked import LoopWatch
 from bobrai.worker.claims import Claims
 from bobrai.worker.completions import Completions
@@ -56,6 +56,7 @@ class Worker:
         self._types = registry.types()
         self._in_processes = any(handler.runs_in == "process" for handler in registry)
         slots = settings.worker.concurrency
+        batching.warn(registry, slots)
         self.lease = Lease()
         self.watch = LoopWatch(settings.worker.blocked_seconds)
         self._limited = Limited(database, 3 * settings.worker.heartbeat_seconds)
