@@ -9,6 +9,7 @@ from bobrai import PermanentFailure, Retry, RetryLater
 from bobrai.domain import limits
 from bobrai.domain.errors import StoreRejected
 from bobrai.domain.task import Claim, Outcome, OutcomeKind
+from bobrai.handlers.batches import RetryItem
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
 from bobrai.worker import outcomes
 from bobrai.worker.attempt import StopCause
@@ -144,6 +145,7 @@ def test_what_the_declaration_calls_non_retryable_fails_at_once(
 
 def test_a_wish_to_come_again_is_granted_whatever_the_declaration_calls_non_retryable() -> None:
     assert summary(outcomes.raised(claim(), RetryLater(9), (Exception,))) == (OutcomeKind.SNOOZE, "retry_later", 9)
+    assert summary(outcomes.raised(claim(), RetryItem("x"), (Exception,))) == (OutcomeKind.RETRY, "error", 4)
 
 
 def test_class_that_an_exception_only_claims_to_have_decides_nothing() -> None:
