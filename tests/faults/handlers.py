@@ -14,19 +14,21 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from bobrai import Context, Retry, task
+from bobrai import Batch, Context, Item, Retry, task
 
 FOLDER_VARIABLE = "FAULTS_FOLDER"
 STARTS = "starts"
 QUICK = Retry(max_attempts=3, delay_seconds=0.05, max_delay_seconds=0.1)
 GATE_PAUSE_SECONDS = 0.02
+BATCH_SIZE = 8
 
 
 class Work(BaseModel):
-    """How long the handler works, and which gate it waits for before that."""
+    """How long the handler works, which gate it waits for before that, and whether it ends its process then."""
 
     seconds: float = 0.0
     gate: str = ""
+    dies: bool = False
 
 
 class Done(BaseModel):
@@ -139,6 +141,16 @@ async def raise_(ctx: Context, payload: Work) -> None:
     """Fail every attempt."""
     _started(ctx)
     raise RuntimeError("this handler always fails")
+
+
+@task("batch", retry=QUICK, batch=Batch(BATCH_SIZE, wait_seconds=1.0))
+async def batch(items: list[Item[Work]]) -> list[Done]:
+    """Work for several tasks at once; one of them may end the process for all."""
+    done = [_started(item.ctx) for item in items]
+    await asyncio.gather(*(_work(item.payload) for item in items))
+    if any(item.payload.dies for item in items):
+        os._exit(1)
+    return done
 
 
 def _in_process(kind: str) -> str:

@@ -16,7 +16,7 @@ from tests.support.eventually import NeverHappened, eventually
 
 FINAL_SECONDS = 40.0
 EMPTY_SECONDS = 15.0
-ANY_TYPE = frozenset({"plain", "effect", "thread", "stubborn", "block"})
+ANY_TYPE = frozenset({"plain", "effect", "thread", "stubborn", "block", "batch"})
 # A handler whose own transaction is cut off can only run again, in the next attempt: it has more than a case cuts off.
 WITHOUT_TRANSACTION = ANY_TYPE - {"effect"}
 CUTS_SURVIVED = 20

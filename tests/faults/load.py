@@ -42,8 +42,8 @@ class Load:
     def submit(self, count: int = 1, *, batch: int = 1, threads: int = 4, keyed: bool = True, **task: Any) -> list[int]:
         """Submit `count` tasks in requests of `batch` tasks; returns their ids in any order.
 
-        `seconds`, `gate` and `account` make the payload (see `handlers.Work`), the rest are fields of the task; the
-        type is `plain` unless said otherwise.
+        `seconds`, `gate`, `dies` and `account` make the payload (see `handlers.Work`), the rest are fields of the
+        task; the type is `plain` unless said otherwise.
         """
         item = _item(task)
         sizes = [min(batch, count - first) for first in range(0, count, batch)]
@@ -133,5 +133,5 @@ class Load:
 
 
 def _item(task: dict[str, Any]) -> dict[str, Any]:
-    payload = {name: task.pop(name) for name in ("seconds", "gate", "account") if name in task}
+    payload = {name: task.pop(name) for name in ("seconds", "gate", "dies", "account") if name in task}
     return {"type": "plain", "payload": payload, **task}
