@@ -11,7 +11,7 @@ from tests.support.rabbitmq import VirtualHost
 
 HANDLERS = """
 import asyncio, pathlib, sys
-from bobrai import Context, task
+from bobrai import Batch, Context, task
 
 GATE = pathlib.Path(__file__).with_name("gate")
 
@@ -20,6 +20,10 @@ async def neighbour() -> str:
     while not GATE.exists():
         await asyncio.sleep(0.02)
     return "unharmed"
+
+@task("neighbours", batch=Batch(2))
+async def neighbours(items) -> None:
+    await neighbour()
 
 async def leave(kind):
     await asyncio.sleep(0.01)
@@ -97,7 +101,7 @@ async def test_an_exit_that_a_handler_lets_loose_ends_its_attempt_and_nothing_el
 ) -> None:
     with_handlers(processes, database, rabbitmq, tmp_path / "exiting_tasks.py", HANDLERS)
     worker = processes.start("worker")
-    neighbours = await submit(database, "neighbour", count=3)
+    neighbours = await submit(database, "neighbour", count=3) + await submit(database, "neighbours", count=2)
     await reached(database, neighbours, "processing", timeout=30)
     leaving: list[int] = []
     for name in ENDS:
@@ -108,7 +112,7 @@ async def test_an_exit_that_a_handler_lets_loose_ends_its_attempt_and_nothing_el
     assert {row["type"]: (row["status"], _last_error_type(row)) for row in rows} == ENDS
     (tmp_path / "gate").touch()
     await reached(database, neighbours, "done", timeout=30)
-    assert await database.fetchval("SELECT count(*) FROM tasks WHERE attempt = 1 AND id = ANY($1)", neighbours) == 3
+    assert await database.fetchval("SELECT count(*) FROM tasks WHERE attempt = 1 AND id = ANY($1)", neighbours) == 5
     assert worker.is_ready()
     assert "never retrieved" not in worker.log_text()
     assert any(line["event"] == "process.loop_interrupted" for line in worker.log_events())

@@ -286,12 +286,9 @@ async def test_there_is_no_transaction_in_a_batch(service: Service) -> None:
     assert (await service.run("writes"))["status"] == "done"
 
 
-async def test_a_call_is_no_task_of_a_handler_and_knows_no_context_of_one(service: Service) -> None:
-    seen: list[set[Any]] = []
-
+async def test_lines_of_a_call_are_of_none_of_its_tasks(service: Service) -> None:
     @service.task("looks", batch=Batch(2, LONG))
     async def looks(items: list[Item[None]]) -> None:
-        seen.append(asyncio.all_tasks() - {asyncio.current_task()})
         service_log.info("looked")
 
     service_log = bobrai.telemetry.logs.get_logger("test")

@@ -111,8 +111,9 @@ async def test_an_item_that_times_out_leaves_the_others_to_finish(
 
 @RUNS
 async def test_an_item_that_a_user_cancels_leaves_the_others_to_finish(
-    service: Service, declare: Declare, runs: str
+    service: Service, declare: Declare, runs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Executor.__init__, "__defaults__", (LONG,))  # it leaves at once, not when its grace is over
     calls = declare(runs, 3)
     await service.worker()
     one, two, three = await call_of(service, calls, "one", "two", "three")
@@ -142,7 +143,7 @@ async def test_a_call_that_all_its_items_have_left_is_told_to_end(
 
 async def test_an_item_that_leaves_before_the_call_is_not_in_it(service: Service, declare: Declare) -> None:
     calls = declare("async", 3)
-    await service.worker()
+    await service.worker(concurrency=3)
     gone = await service.submit("held", "gone")
     await service.reached(gone, "processing")
     await tasks.cancel(service.database, gone, by=SOMEBODY)
