@@ -10,6 +10,7 @@ import contextvars
 import json
 from collections.abc import Iterable, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from pydantic_core import from_json
@@ -30,7 +31,7 @@ log = logs.get_logger(__name__)
 class _Group:
     """The members of one call: before it the open group of a handler and key, then those that still wait for it."""
 
-    __slots__ = ("due_at", "handler", "key", "members", "task", "timer")
+    __slots__ = ("due_at", "handler", "key", "members", "task", "timer", "traceback")
 
     def __init__(self, handler: Handler, key: str | None) -> None:
         self.handler = handler
@@ -39,6 +40,7 @@ class _Group:
         self.task: asyncio.Task[None] | None = None  # None: it is not called yet
         self.timer: asyncio.TimerHandle | None = None
         self.due_at = float("inf")
+        self.traceback: TracebackType | None = None  # of what the call has raised, as long as it has members
 
 
 class Batches:
@@ -67,10 +69,16 @@ class Batches:
         else:  # what has little time left must not spend it on waiting
             self._call_in(group, min(batch.wait_seconds, item.remaining_seconds / 2))
         try:
-            return await future
+            ended = await future
         except asyncio.CancelledError:
             await self._leave(group, item)
             raise
+        if ended.error is not None and item.marked is None:  # one exception for all: without the ways of the others
+            ended.error.__traceback__ = group.traceback
+        del group.members[item]
+        if not group.members:
+            group.traceback = None  # it leads back to the group
+        return ended
 
     def flush(self) -> None:
         """Call what waits for more."""
@@ -131,6 +139,7 @@ class Batches:
             forks.end_if_child(raised)
             ended = Ended(None, raised)
         event_loop.inside_handler.set(False)
+        group.traceback = None if ended.error is None else ended.error.__traceback__
         for item, value in zip(items, ended.value if ended.error is None else [None] * count, strict=True):
             future = group.members.get(item)
             if future is not None and not future.done():

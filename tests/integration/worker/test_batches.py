@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 import bobrai
-from bobrai import Batch, CallNext, Context, Depends, Item
+from bobrai import Batch, CallNext, Context, Depends, Item, Retry
 from bobrai.domain.task import OutcomeKind
 from bobrai.handlers.registry import Registry
 from bobrai.settings import load
@@ -335,3 +335,21 @@ async def test_a_task_that_was_lost_with_a_worker_is_a_call_of_its_own_in_a_proc
     assert count == 1
     assert {outcome.result for outcome in ended[1:]} == {f"[{os.getpid()},4]"}
     assert pid != os.getpid()
+
+
+async def test_each_item_shows_the_traceback_of_the_call_and_nothing_of_what_ran_around_others(
+    service: Service,
+) -> None:
+    @service.registry.middlewares.middleware
+    async def around(ctx: Context, payload: Any, call_next: CallNext) -> Any:
+        return await call_next(payload)
+
+    @service.task("raises", batch=Batch(3, LONG))
+    async def raises(items: list[Item[None]]) -> None:
+        raise ValueError("no")
+
+    await service.worker()
+    ids = await service.submit_many(3, "raises", retry=Retry(max_attempts=1))
+    shown = [(await service.final(task_id))["errors"][0]["traceback"] for task_id in ids]
+    assert [text.count("in around") for text in shown] == [1, 1, 1]
+    assert len(set(shown)) == 1
