@@ -64,9 +64,10 @@ FLOW = Row(
     (
         Panel(
             "Accepted per second",
-            "Good: what you expect at this hour.",
+            "Good: what you expect at this hour. Duplicates: submissions of unique tasks that were there already.",
             "cps",
-            (Query(SUBMITTED, "{{queue}}"),),
+            (Query(SUBMITTED, "{{queue}}"),
+             Query(or_zero(rate("bobrai_tasks_duplicate_total"), queue="any"), "duplicates")),
         ),
         Panel(
             "Finished per second",
