@@ -24,6 +24,7 @@ from bobrai.store.outbox import DueHint
 from bobrai.store.pool import Database, Executor
 
 REST_SECONDS: Final = 0.01  # between two decisions: each costs the same for one hint as for many
+VAIN_REST_SECONDS: Final = 0.03  # the same after one that let nothing through: plain tasks wake the relay all the time
 POLL_SECONDS: Final = 0.25  # while something is held back: a worker may have ended something without a word
 LOOK_ON_SECONDS: Final = 0.05  # until the next lanes are looked at, where there are more than fit into a round
 NOTHING_HELD_SECONDS: Final = 1.0
@@ -57,7 +58,7 @@ class Admission:
         self._after: dict[str, bytes] = {}  # the lane of each queue that was looked at last
         self._confirmed: set[int] = set()
         self._unstarted: set[str] = set()  # queues of which something was let through and waits
-        self._counted_at = self._decided_at = self._looked_at = float("-inf")
+        self._counted_at = self._decided_at = self._looked_at = self._rests_until = float("-inf")
 
     def confirmed(self, task_ids: Sequence[int]) -> None:
         """Note what the broker has; it is written down with the next decision."""
@@ -65,17 +66,27 @@ class Admission:
 
     async def decide(self, queues: Sequence[str]) -> Round:
         """Let through what may start in these queues now; raises DatabaseUnavailable."""
-        if not self._fleet.limited.any:
+        limited = self._fleet.limited
+        if not limited.any:
             return Round([], float("inf"))
-        rest = self._decided_at + REST_SECONDS - time.monotonic()
-        if rest > 0:
-            return Round([], rest)
+        now = time.monotonic()
+        if now < self._rests_until:
+            return Round([], self._rests_until - now)
+        is_due = now - self._decided_at > NOTHING_HELD_SECONDS
+        if not is_due and not await admissions.are_awaited(self._database, queues, list(limited.queues)):
+            return Round([], NOTHING_HELD_SECONDS)
         empty = await self._empty(queues)
-        async with self._database.repeatable(admissions.BOUNDED) as transaction:
-            if not await admissions.lock(transaction):
-                return Round([], REST_SECONDS)
-            decided = await self._decided(transaction, queues, empty)
+        try:
+            async with self._database.repeatable(admissions.BOUNDED) as transaction:
+                if not await admissions.lock(transaction):
+                    return Round([], REST_SECONDS)
+                decided = await self._decided(transaction, queues, empty)
+        except BaseException:
+            self._limited = NOTHING_LIMITED  # what was counted anew is undone with the rest
+            raise
         self._decided_at = time.monotonic()
+        in_vain = not decided.hints and decided.pause_seconds > 0
+        self._rests_until = self._decided_at + (VAIN_REST_SECONDS if in_vain else REST_SECONDS)
         if decided.hints:
             checkpoint("relay.admitted")
         return decided

@@ -1,12 +1,8 @@
 """How many tasks of a type one call of its handler gets: a checked value, no I/O."""
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
-from bobrai.domain import limits
-
-_POINTER: Final = re.compile(limits.KEY_PATTERN, re.DOTALL)
+from bobrai.domain import limits, pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +23,5 @@ class Batch:
         most = limits.MAX_BATCH_WAIT_SECONDS
         if type(self.wait_seconds) not in {int, float} or not 0 <= self.wait_seconds <= most:
             raise ValueError(f"wait_seconds must be a number from 0 to {most}, not {self.wait_seconds!r}")
-        if self.key is None:
-            return
-        if not isinstance(self.key, str) or not _POINTER.fullmatch(self.key):
-            raise ValueError(f'key must be a JSON Pointer such as "/tenant", not {self.key!r}')
-        if len(self.key) > limits.MAX_KEY_POINTER:
-            raise ValueError(f"key must have at most {limits.MAX_KEY_POINTER} characters, not {len(self.key)}")
+        if self.key is not None:
+            pointer.check(self.key, '"/tenant"')

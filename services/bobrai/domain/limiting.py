@@ -5,16 +5,13 @@ decides what may be published.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
-from bobrai.domain import limits
+from bobrai.domain import limits, pointer
 from bobrai.domain.access import Rate
-
-_POINTER: Final = re.compile(limits.KEY_PATTERN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +69,14 @@ class PerKey(Bounds):
     weights: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not _POINTER.fullmatch(self.key):
-            raise ValueError(f"key must be a JSON Pointer such as '/account', not {self.key!r}")
-        if len(self.key) > limits.MAX_KEY_POINTER:
-            raise ValueError(f"key must have up to {limits.MAX_KEY_POINTER} characters, not {len(self.key)}")
-        _check_storable(self.key)
+        pointer.check(self.key, '"/account"')
         super().__post_init__()
         if not isinstance(self.weights, Mapping) or len(self.weights) > limits.MAX_WEIGHTS:
             raise ValueError(f"weights must be up to {limits.MAX_WEIGHTS} numbers by key, such as {{'acme': 3}}")
         for key, weight in self.weights.items():
             if not isinstance(key, str) or len(key) > limits.MAX_KEY_VALUE:
                 raise ValueError(f"weights are for values of up to {limits.MAX_KEY_VALUE} characters, not {key!r}")
-            _check_storable(key)
+            pointer.check_storable(key)
             if type(weight) is not int or not 1 <= weight <= limits.MAX_WEIGHT:
                 raise ValueError(f"the weight of {key!r} must be 1 to {limits.MAX_WEIGHT}, not {weight!r}")
 
@@ -106,11 +99,6 @@ class Limits(Bounds):
     def is_empty(self) -> bool:
         """Whether it says nothing at all."""
         return not self.is_bound and self.per_key is None
-
-
-def _check_storable(key: str) -> None:
-    if "\x00" in key or key.encode(errors="ignore").decode() != key:  # a lone surrogate
-        raise ValueError(f"{key!r} is a key that no payload can have")
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:

@@ -6,14 +6,13 @@ Pure; ``store`` keeps the hashes.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
-from bobrai.domain import limits
+from bobrai.domain import limits, pointer
 
 While: TypeAlias = Literal["waiting", "unfinished", "always"]
 OnConflict: TypeAlias = Literal["keep", "replace"]
@@ -22,8 +21,6 @@ WHILES: Final = get_args(While)
 ON_CONFLICTS: Final = get_args(OnConflict)
 # A JSON Pointer (RFC 6901) as a string; empty: the whole value.
 POINTER_PATTERN: Final = limits.KEY_PATTERN.replace(")+$", ")*$")
-_POINTER: Final = re.compile(POINTER_PATTERN, re.DOTALL)
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _NAMES: Final = {"key": "key", "for_seconds": "for_seconds", "while": "while_", "on_conflict": "on_conflict"}
 
 
@@ -42,12 +39,8 @@ class Unique:
     on_conflict: OnConflict = "keep"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, str) or not _POINTER.fullmatch(self.key):
-            raise ValueError(
-                f'key must be a JSON Pointer such as "/order", or "" for the whole payload, not {self.key!r}'
-            )
-        if len(self.key) > limits.MAX_KEY_POINTER:
-            raise ValueError(f"key must have at most {limits.MAX_KEY_POINTER} characters, not {len(self.key)}")
+        if self.key != "":
+            pointer.check(self.key, '"/order", or "" for the whole payload')
         if self.while_ not in WHILES:
             raise ValueError(f"while_ must be {_one_of(WHILES)}, not {self.while_!r}")
         if self.on_conflict not in ON_CONFLICTS:
@@ -86,22 +79,10 @@ def held(rule: Unique, type_: str, payload: object, *, client_id: str | None = N
 
     Raises LookupError when the payload has nothing at the rule's key.
     """
-    value = resolve(payload, rule.key)
+    value = pointer.resolve(payload, rule.key)
     text = json.dumps([client_id, queue, type_, rule.key, _canonical(value)], sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode("ascii")).digest()
     return Held(digest, rule.while_, rule.for_seconds, rule.on_conflict == "replace")
-
-
-def resolve(value: object, pointer: str) -> object:
-    """Return what a JSON value has at a JSON Pointer; raises LookupError when it has nothing there."""
-    for step in pointer.split("/")[1:]:
-        if isinstance(value, dict):
-            value = value[step.replace("~1", "/").replace("~0", "~")]
-        elif isinstance(value, list) and _INDEX.fullmatch(step):
-            value = value[int(step)]
-        else:
-            raise LookupError(pointer)
-    return value
 
 
 def _canonical(value: object) -> object:

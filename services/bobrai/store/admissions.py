@@ -20,6 +20,7 @@ log = logs.get_logger(__name__)
 
 _HOLD = statement("hold")
 _SORT = statement("sort_due")
+_AWAITED = statement("are_awaited")
 _LOCK = statement("admit_lock")
 _ADOPT = statement("adopt")
 _RECOUNT = statement("recount")
@@ -163,6 +164,12 @@ async def sort_due(database: Executor, queues: Sequence[str], *, limit: int) -> 
     """Put due hints of those of these queues that are limited into lanes, about ``limit``; returns how many."""
     count: int = (await database.fetch(_SORT, list(queues), limit))[0]["sorted"]
     return count
+
+
+async def are_awaited(database: Executor, queues: Sequence[str], limited: Sequence[str]) -> bool:
+    """Return whether anything waits in lanes of these queues, or is due in the limited ones."""
+    awaited: bool = (await database.fetch(_AWAITED, list(queues), list(limited)))[0]["awaited"]
+    return awaited
 
 
 async def lock(transaction: Executor) -> bool:

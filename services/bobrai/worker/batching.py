@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from bobrai.domain import pointer
 from bobrai.domain.batch import Batch
-from bobrai.domain.unique import resolve
 from bobrai.handlers.batches import Item
 from bobrai.handlers.codec import InvalidResult
 from bobrai.handlers.handler import Handler
@@ -165,7 +165,7 @@ def _key(batch: Batch, text: str) -> str | None:
     if batch.key is None:
         return None
     try:
-        return json.dumps(resolve(from_json(text), batch.key), sort_keys=True)
+        return json.dumps(pointer.resolve(from_json(text), batch.key), sort_keys=True)
     except (LookupError, ValueError):
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from bobrai.dispatcher.admission import REST_SECONDS
+from bobrai.dispatcher.admission import AHEAD_SECONDS, LEAST_AHEAD, VAIN_REST_SECONDS
 from bobrai.dispatcher.measuring import Measuring
 from bobrai.dispatcher.relay import Relay
 from bobrai.domain.task import OutcomeKind
@@ -42,7 +42,7 @@ class Scene:
         await self.relay._refresh()
         for _ in range(50):
             pause = await self.relay.run_once()
-            if pause > REST_SECONDS:
+            if pause > VAIN_REST_SECONDS:
                 return
             await asyncio.sleep(pause)  # as it asks for
         raise AssertionError("the relay never rests")
@@ -151,7 +151,7 @@ async def test_no_more_is_let_through_than_workers_can_use_soon(scene: Scene, st
     await scene.limit({"per_key": {"key": "/account"}})
     await scene.submit("a", 500)
     await scene.relayed()
-    assert len(scene.broker.hints()) == 50 + 4
+    assert len(scene.broker.hints()) == 50 + LEAST_AHEAD
     await workers.report_speeds(store, scene.me, {"default": 1000.0})
     await scene.relayed()
-    assert len(scene.broker.hints()) == 50 + 50
+    assert len(scene.broker.hints()) == 50 + 1000 * AHEAD_SECONDS

@@ -263,7 +263,13 @@ class LimitsMachine(RuleBasedStateMachine):
 def test_no_order_of_events_lets_more_run_than_a_limit_allows_or_loses_a_place(
     database: OwnDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("REST_SECONDS", "COUNT_ANEW_SECONDS", "REPUBLISH_SECONDS"):
+    for name in (
+        "REST_SECONDS",
+        "VAIN_REST_SECONDS",
+        "NOTHING_HELD_SECONDS",
+        "COUNT_ANEW_SECONDS",
+        "REPUBLISH_SECONDS",
+    ):
         monkeypatch.setattr(admission_module, name, -1.0)
     with asyncio.Runner() as runner:
         store = runner.run(opened(database.url, 2))

@@ -62,7 +62,8 @@ async def service(
     settings_with: Callable[..., Settings], store: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> Service:
     """One whose queue runs one task per account."""
-    monkeypatch.setattr(admission_module, "REST_SECONDS", -1.0)
+    for name in ("REST_SECONDS", "VAIN_REST_SECONDS"):
+        monkeypatch.setattr(admission_module, name, -1.0)
     await store.fetch("UPDATE queues SET limits = $1 WHERE name = 'default'", json.dumps(LIMITS))
     me = await worker(store)
     relay = Relay(settings_with(), store, broker)

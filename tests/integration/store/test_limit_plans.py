@@ -66,6 +66,8 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("unstarted", [-1.0, 100, ["default"], ["default"]], 3000),
     ("adopt", [], 5000),
     ("recount", [], 5000),
+    ("are_awaited", [["other"], ["other"]], 60),
+    ("are_awaited", [["default"], ["default"]], 60),
     ("sort_due", [["default"], 100], 9000),
 ]
 

@@ -85,12 +85,12 @@ async def test_a_statement_that_may_have_been_carried_out_is_not_sent_again(
     patient: PatientDatabase, proxy: TcpProxy, database: OwnDatabase
 ) -> None:
     await database.execute("CREATE TABLE seen (n int)")
-    await patient.fetch("SELECT 1")  # connects
-    proxy.latency(1.0)
+    await patient.fetch("INSERT INTO seen VALUES (1)")  # connects, and prepares it: the next one takes one round trip
+    proxy.latency(0.7)
     call = asyncio.create_task(patient.fetch("INSERT INTO seen VALUES (1)"))
 
     async def stored() -> bool:
-        return bool(await database.fetchval("SELECT count(*) = 1 FROM seen"))
+        return bool(await database.fetchval("SELECT count(*) = 2 FROM seen"))
 
     await eventually(stored)  # the answer is still on its way
     assert proxy.cut() > 0

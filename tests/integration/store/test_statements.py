@@ -264,6 +264,8 @@ async def _limits(store: Database, queue: str, type_: str) -> None:
         due = await outbox.take_due(transaction, {queue: 100}, 100)
         assert await admissions.hold(transaction, due) == set(ids)
     assert await admissions.sort_due(store, [queue], limit=10) == 0
+    assert await admissions.are_awaited(store, [queue], [])
+    assert not await admissions.are_awaited(store, [], [queue])
     bound = Bound("queue", queue, "")
     async with store.repeatable(admissions.BOUNDED) as transaction:
         assert await admissions.lock(transaction)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bobrai.domain import limits
-from bobrai.domain.unique import Unique, held, resolve
+from bobrai.domain.pointer import resolve
+from bobrai.domain.unique import Unique, held
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -53,6 +53,19 @@ WITH due AS MATERIALIZED (
 )
 SELECT count(*) AS sorted FROM stored;
 
+-- name: are_awaited
+-- Whether a decision is awaited: something waits in a lane of these queues, or is due in one of the limited ones ($2).
+SELECT EXISTS (
+    SELECT FROM unnest($1::text[]) AS q (name)
+    CROSS JOIN LATERAL (SELECT FROM held WHERE queue = q.name LIMIT 1) AS h
+) OR EXISTS (
+    SELECT FROM unnest($2::text[]) AS q (name)
+    CROSS JOIN generate_series(0, 10) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT FROM outbox WHERE queue = q.name AND priority = p.priority AND due_at <= now() LIMIT 1
+    ) AS o
+) AS awaited;
+
 -- name: admit_lock
 -- One dispatcher at a time decides what may start; the others come back.
 SELECT pg_try_advisory_xact_lock(7_028_111_045) AS ours;
