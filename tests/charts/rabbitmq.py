@@ -21,7 +21,7 @@ from tests.support.eventually import eventually_sync
 from tests.support.pgbouncer import accepts_connections
 from tests.support.rabbitmq_management import Management
 from tests.support.run_folder import RunFolder
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import ServerDied, ServerProcess
 
 NAME = "bobrai-rabbitmq"
 NODE_SECONDS = 90.0
@@ -87,11 +87,20 @@ class Node:
         """Start the node without waiting for it."""
         self.process = self.pod.start("rabbitmq")
 
-    def wait_started(self) -> None:
-        """Wait until startup and readiness probe pass: they ask without credentials, as the kubelet does."""
+    def wait_started(self, *, restarts: int = 0) -> None:
+        """Wait until startup and readiness probe pass: they ask without credentials, as the kubelet does.
+
+        A node that ends meanwhile is started again so often; the kubelet does so without end.
+        """
         assert self.process is not None
-        self.process.wait_ready(lambda: self.startup_probe() == 200, timeout=NODE_SECONDS)
-        self.process.wait_ready(lambda: accepts_connections(self.port), timeout=NODE_SECONDS)
+        try:
+            self.process.wait_ready(lambda: self.startup_probe() == 200, timeout=NODE_SECONDS)
+            self.process.wait_ready(lambda: accepts_connections(self.port), timeout=NODE_SECONDS)
+        except ServerDied:
+            if not restarts:
+                raise
+            self.launch()
+            self.wait_started(restarts=restarts - 1)
 
     def startup_probe(self) -> int:
         """The HTTP status of the startup probe."""

@@ -157,7 +157,7 @@ class Place:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _end_too_large(self, taken: int, container_uses: int | None) -> None:
-        how = self._lack(f"took {taken // _MIB} MiB of memory at its peak", container_uses)
+        how = self._lack(f"took {_whole(taken)} MiB of memory at its peak", container_uses)
         self._end_for(ProcessDied(how, "memory_limit"))
 
     def _end_for(self, why: ProcessDied) -> None:
@@ -182,7 +182,7 @@ class Place:
             return ended
         if not self.is_declared:
             raise ProcessDied(self._lack("had no more memory"))
-        said = self._lack(f"it had taken {ended.peak_bytes // _MIB} MiB of memory at its peak")
+        said = self._lack(f"it had taken {_whole(ended.peak_bytes)} MiB of memory at its peak")
         error = replace(error, message=f"{error.message} ({said})".strip(), reason="memory_limit")
         return structs.replace(ended, outcome=structs.replace(outcome, error=error))
 
@@ -192,3 +192,8 @@ class Place:
         if error is None or ended.is_worn:
             return ended.is_worn
         return not self.is_declared or error.reason in _WEARING
+
+
+def _whole(size: int) -> int:
+    """Return bytes as MiB, rounded up: what is over a limit is to read so."""
+    return -(-size // _MIB)
