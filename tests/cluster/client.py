@@ -15,6 +15,7 @@ import urllib.parse
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ PAUSE_SECONDS = 0.04
 PERSISTENCE_SECONDS = 240.0
 PAGE = 500
 THREADS = 4
+RACERS = 20
 PROOF = "proof"
 """The payload of tasks that a test follows while others flow."""
 CUT = "cut"
@@ -217,13 +219,53 @@ def wait_done(ids: list[int], seconds: float) -> Body:
     return {"results": results}
 
 
+def wait_ended(ids: list[int], seconds: float) -> Body:
+    """Wait until these tasks have ended, however, and return them."""
+    client, until, found = Client(), time.monotonic() + seconds, []
+    for each in ids:
+        while (task := client.insist("GET", f"/api/v1/tasks/{each}?wait=5"))["status"] in {"pending", "processing"}:
+            if time.monotonic() > until:
+                raise TimeoutError(f"task {each} is {task['status']} after {task['attempt']} attempts")
+        found.append(task)
+    return {"tasks": found}
+
+
+def watch(type_: str, member: str, seconds: float) -> Body:
+    """Look how many tasks of a type run for each value of a payload's member, until none is left."""
+    client, until, samples = Client(), time.monotonic() + seconds, 0
+    most: Counter[str] = Counter()
+    while any(True for status in ("pending", "processing") for _ in tasks(client, type=type_, status=status)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"tasks of {type_} are left after {seconds:g} s; at most {dict(most)}")
+        most |= Counter(str(task["payload"][member]) for task in tasks(client, type=type_, status="processing"))
+        samples += 1
+    return {"most": most, "samples": samples}
+
+
+def race(body: Body, count: int) -> Body:
+    """Submit the same task so many times, from several connections at once."""
+    with ThreadPoolExecutor(RACERS) as racers:
+        found = list(racers.map(lambda _: Client().ask("POST", "/api/v1/tasks", body), range(count)))
+    return {
+        "answers": Counter(str(status) for status, _ in found),
+        "ids": sorted({int(answer["task_id"]) for _, answer in found if "task_id" in answer}),
+    }
+
+
+def request(method: str, path: str, body: Body) -> Body:
+    """Ask until the answer is 2xx."""
+    return Client().insist(method, path, body)
+
+
 def statuses(ids: list[int]) -> Body:
     """What GET answers for each of these tasks."""
     client = Client()
     return {"statuses": [client.ask("GET", f"/api/v1/tasks/{each}")[0] for each in ids]}
 
 
-COMMANDS = {each.__name__: each for each in (flow, audit, submit, wait_done, statuses)}
+COMMANDS = {
+    each.__name__: each for each in (flow, audit, submit, wait_done, wait_ended, watch, race, request, statuses)
+}
 
 if __name__ == "__main__":
     print(json.dumps(COMMANDS[sys.argv[1]](**json.loads(sys.argv[2]))))

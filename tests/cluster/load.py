@@ -150,6 +150,22 @@ class Load:
         """Wait until tasks are done, and return their results."""
         return list(self._ask("wait_done", seconds, ids=ids, seconds=seconds)["results"])
 
+    def wait_ended(self, ids: list[int], seconds: float = SETTLE_SECONDS) -> list[Body]:
+        """Wait until tasks have ended, however, and return them."""
+        return list(self._ask("wait_ended", seconds, ids=ids, seconds=seconds)["tasks"])
+
+    def watch(self, type_: str, member: str, seconds: float = SETTLE_SECONDS) -> Body:
+        """Look again and again, until no task of a type is left, how many run for each value of a payload's member."""
+        return self._ask("watch", seconds, type_=type_, member=member, seconds=seconds)
+
+    def race(self, body: Body, count: int) -> Body:
+        """Submit a task so many times at once; returns the ``answers`` by status and the ``ids`` they name."""
+        return self._ask("race", 120, body=body, count=count)
+
+    def request(self, method: str, path: str, body: Body) -> Body:
+        """Ask the API until it agrees, and return its answer."""
+        return self._ask("request", 120, method=method, path=path, body=body)
+
     def prove(self) -> None:
         """See one task through from its submit to its result."""
         assert self.wait_done(self.submit({"type": "echo", "payload": PROOF}, 1)) == [PROOF]

@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from bobrai.store.records import limits_value
+
 
 class BoundsView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is absent is not bound; a burst that is absent is as many as the rate has."""
@@ -31,8 +33,15 @@ class LimitsView(BoundsView, kw_only=True, omit_defaults=True):
 
 
 def limits_view(text: str | None, *, whole: bool) -> LimitsView | None:
-    """Return limits as their view; whose weights differ is told only to who reaches all that they are for."""
+    """Return limits as their view; whose weights differ is told only to who reaches all that they are for.
+
+    None for such that cannot be read, as of another release: they bound nothing, and the dispatcher's log says so.
+    """
     if text is None:
+        return None
+    try:
+        limits_value(text)
+    except msgspec.DecodeError:
         return None
     view = msgspec.json.decode(text, type=LimitsView)
     if not whole and isinstance(view.per_key, PerKeyView):

@@ -5,13 +5,17 @@ A case returns what was seen, raises NotRun where the cluster cannot try it, and
 
 from collections.abc import Callable
 
-from tests.cluster.cases import backup, kills, life, scaling, upgrade
+from tests.cluster.cases import backup, handlers, kills, life, scaling, upgrade
 from tests.cluster.installation import Installation
 
 CASES: dict[str, Callable[[Installation], str]] = {
     "install": life.install,
     "smoke": life.smoke,
     "scale by backlog": scaling.scale_by_backlog,
+    "harmful handlers": handlers.harm_nobody,
+    "batches": handlers.batch,
+    "limits": handlers.keep_limits,
+    "unique": handlers.be_unique,
     **kills.CASES,
     "upgrade under load": upgrade.upgrade_under_load,
     "upgrade PostgreSQL": upgrade.upgrade_database,

@@ -48,6 +48,23 @@ async def type_(api: Api, wish: Any) -> dict[str, Any]:
     return view
 
 
+@pytest.mark.parametrize("stored", ['{"concurrency": "a few"}', '{"rate": "10/fortnight"}', '{"per_key": {}}', "[]"])
+async def test_limits_of_another_release_that_cannot_be_read_are_shown_as_none_which_they_are(
+    api: Api, store: Database, stored: str
+) -> None:
+    await queue(api, "PUT", {"limits": EVERYTHING})
+    await type_(api, EVERYTHING)
+    await store.fetch("UPDATE queues SET limits = $1 WHERE name = 'media'", stored)
+    await store.fetch("UPDATE task_types SET limits = $1 WHERE name = 'echo'", stored)
+    assert (await admissions.limited(store)).queues == {"media": Limits()}
+    for path in (MEDIA, ECHO):
+        answer = await api.get(path)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["limits"] is None
+        assert (await api.get(path.rpartition("/")[0])).status_code == 200
+    assert await queue(api, "PATCH", {"limits": EVERYTHING}) == EVERYTHING
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 async def test_a_queues_limits_are_set_replaced_and_removed_as_a_whole(api: Api, store: Database, method: str) -> None:
     assert await queue(api, "PUT", {"limits": EVERYTHING}) == EVERYTHING
