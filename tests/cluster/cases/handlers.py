@@ -1,4 +1,4 @@
-"""What tasks may ask for: a process in which a handler hurts nobody, batches, limits, to be the only one of its kind."""
+"""What tasks may ask for: a process where handlers hurt nobody, batches, limits, being the only one of its kind."""
 
 import contextlib
 import json
