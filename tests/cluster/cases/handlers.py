@@ -52,7 +52,7 @@ def batch(installation: Installation) -> str:
 
 
 def keep_limits(installation: Installation) -> str:
-    """Three workers run, while one and a dispatcher are killed, never more of an account at once than its limit says."""
+    """Workers and a dispatcher are killed, and never more of an account runs at once than its limit says."""
     load = installation.load
     limits = {"per_key": {"key": "/account", "concurrency": AT_ONCE}}
     with _workers(installation, WORKERS), ThreadPoolExecutor(1) as aside:
