@@ -6,7 +6,9 @@ Figures are read as the dispatchers measured them, never counted on request.
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypedDict
+from typing import Final
+
+from msgspec import UNSET
 
 from bobrai.api import bodies_of, problems, schemas, views
 from bobrai.api.problems import Fault, Problem
@@ -14,28 +16,17 @@ from bobrai.api.web import Reply, Request
 from bobrai.domain import limits
 from bobrai.domain.access import Grant
 from bobrai.domain.audit import Author
-from bobrai.domain.limiting import Limits
 from bobrai.domain.task import DEFAULT_QUEUE
 from bobrai.store import queues, workers
 from bobrai.store.pool import Transactional
 from bobrai.store.purging import Purge
-from bobrai.store.queues import Removal
+from bobrai.store.queues import Removal, Wishes
 from bobrai.telemetry import metrics
 
 _PATH: Final = "/api/v1/queues"
 _NAME: Final = re.compile(limits.QUEUE_PATTERN)
 _PURGE_BATCH: Final = 2000  # some tens of milliseconds each
 _PURGE_SECONDS: Final = 4.0  # and one batch, and the removal: less than a request may take
-
-
-class _Wishes(TypedDict):
-    """How ``store`` takes them."""
-
-    paused: bool | None
-    sets_max_backlog: bool
-    max_backlog: int | None
-    sets_limits: bool
-    limits: Limits | None
 
 
 class QueueRoutes:
@@ -65,7 +56,7 @@ class QueueRoutes:
             raise problems.outside_grant([Fault("/path/name", f"the credential does not reach the queue {name!r}")])
         _require_whole(request)
         wish = bodies_of.wish(request.body or b"{}", schemas.QueueWish)
-        made = await queues.put(self._database, name, **_given(wish), by=request.author)
+        made = await queues.put(self._database, name, _wishes(wish), by=request.author)
         if made is None:
             raise problems.invalid([Fault("/path/name", problems.one_too_many(name))])
         await self._changed()
@@ -83,7 +74,7 @@ class QueueRoutes:
             raise problems.invalid([Fault("", "must have paused, max_backlog or limits")])
         name = _reached(request)
         _require_whole(request)
-        if not await queues.change(self._database, name, **_given(wish), by=request.author):
+        if not await queues.change(self._database, name, _wishes(wish), by=request.author):
             raise _not_found()
         await self._changed()
         return await self._one(request.params["name"], request.principal.grant)
@@ -155,14 +146,14 @@ def _why(name: str, removal: Removal, *, purge: bool) -> str:
     )
 
 
-def _given(wish: schemas.QueueWish) -> _Wishes:
-    return {
-        "paused": wish.paused,
-        "sets_max_backlog": "max_backlog" in wish.model_fields_set,
-        "max_backlog": wish.max_backlog,
-        "sets_limits": "limits" in wish.model_fields_set,
-        "limits": None if wish.limits is None else wish.limits.value(),
-    }
+def _wishes(given: schemas.QueueWish) -> Wishes:
+    said = given.model_fields_set
+    wished = None if given.limits is None else given.limits.value()
+    return Wishes(
+        paused=given.paused,
+        max_backlog=given.max_backlog if "max_backlog" in said else UNSET,
+        limits=wished if "limits" in said else UNSET,
+    )
 
 
 def _require_whole(request: Request) -> None:

@@ -9,8 +9,11 @@ nobody counts on request.
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
+
+from msgspec import UNSET, UnsetType
 
 from bobrai.domain.audit import Action, Author
 from bobrai.domain.limiting import Limits
@@ -59,24 +62,27 @@ async def running(database: Executor) -> list[str]:
     return [name for name, paused in (await live(database)).items() if not paused]
 
 
-async def put(
-    database: Executor,
-    name: str,
-    *,
-    paused: bool | None,
-    sets_max_backlog: bool,
-    max_backlog: int | None,
-    sets_limits: bool = False,
-    limits: Limits | None = None,
-    by: Author,
-) -> bool | None:
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a person wishes of a queue: UNSET, or a ``paused`` of None, stays. A backlog of None is the setting's."""
+
+    paused: bool | None = None
+    max_backlog: int | UnsetType | None = UNSET
+    limits: Limits | UnsetType | None = UNSET
+
+    def columns(self) -> tuple[object, ...]:
+        """Return them as the statements take them: each that may be None is preceded by whether it is set."""
+        limits = None if self.limits is UNSET else limits_text(self.limits)
+        backlog = None if self.max_backlog is UNSET else self.max_backlog
+        return self.paused, self.max_backlog is not UNSET, backlog, self.limits is not UNSET, limits
+
+
+async def put(database: Executor, name: str, wishes: Wishes, *, by: Author) -> bool | None:
     """Make a queue that is kept until it is removed, or change one and keep it; returns whether it was made.
 
     None, and nothing done: the installation has as many queues as it may have.
     """
-    rows = await database.fetch(
-        _PUT, name, paused, sets_max_backlog, max_backlog, MAX_QUEUES, *by, sets_limits, limits_text(limits)
-    )
+    rows = await database.fetch(_PUT, name, *wishes.columns(), *by, MAX_QUEUES)
     if not rows:
         return None
     made: bool = rows[0]["made"]
@@ -84,21 +90,9 @@ async def put(
     return made
 
 
-async def change(
-    database: Executor,
-    name: str,
-    *,
-    paused: bool | None,
-    sets_max_backlog: bool,
-    max_backlog: int | None,
-    sets_limits: bool = False,
-    limits: Limits | None = None,
-    by: Author,
-) -> bool:
-    """Pause or resume a queue, set its backlog (None: the setting's) or limits; returns whether it exists."""
-    rows = await database.fetch(
-        _SET, name, paused, sets_max_backlog, max_backlog, *by, sets_limits, limits_text(limits)
-    )
+async def change(database: Executor, name: str, wishes: Wishes, *, by: Author) -> bool:
+    """Change a queue; returns whether it exists."""
+    rows = await database.fetch(_SET, name, *wishes.columns(), *by)
     if not rows:
         return False
     audit.tell(rows[0]["audit_id"], Action.QUEUE_CHANGE, f"queue:{name}", by)

@@ -15,6 +15,7 @@ from bobrai.store import keys as keys_of_store
 from bobrai.store import queues, task_types, tasks
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
+from bobrai.store.queues import Wishes
 from bobrai.telemetry.logs import captured as capture_logs
 from tests.integration.access.conftest import Keys, bearer, closed_api
 from tests.integration.api.conftest import Api
@@ -229,7 +230,7 @@ async def test_without_its_entry_no_change_is_made_and_without_the_change_no_ent
     key = await keys.make("tasks:read")
     await queues.ensure(store, ["mail", "full"])
     await submitted(store, 1, queue="full")
-    wish: dict[str, Any] = {"paused": True, "sets_max_backlog": False, "max_backlog": None}
+    paused = Wishes(paused=True)
 
     async def change_it() -> object:
         match what:
@@ -238,9 +239,9 @@ async def test_without_its_entry_no_change_is_made_and_without_the_change_no_ent
             case "replay":
                 return await tasks.replay(store, final, by=SOMEBODY)
             case "put":
-                return await queues.put(store, "new", by=SOMEBODY, **wish)
+                return await queues.put(store, "new", paused, by=SOMEBODY)
             case "change":
-                return await queues.change(store, "mail", by=SOMEBODY, **wish)
+                return await queues.change(store, "mail", paused, by=SOMEBODY)
             case "remove":
                 return await queues.remove(store, "mail", by=SOMEBODY)
             case "limit":

@@ -18,6 +18,7 @@ from bobrai.settings import Settings
 from bobrai.store import queues, workers
 from bobrai.store.outbox import CHANNEL
 from bobrai.store.pool import Database
+from bobrai.store.queues import Wishes
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import outbox_rows, submitted, submitted_one, worker
 from tests.support.authors import SOMEBODY
@@ -119,7 +120,7 @@ async def test_a_paused_queue_is_left_alone_at_once(
     relay = await relay_for(settings_with(), store, broker)
     await submitted(store)
     await until_nothing_moves(relay)
-    await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    await queues.change(store, "default", Wishes(paused=True), by=SOMEBODY)
     await submitted(store, 3)
     await until_nothing_moves(relay)
     assert len(broker.hints()) == 1

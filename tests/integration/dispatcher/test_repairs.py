@@ -20,6 +20,7 @@ from bobrai.runtime.lifecycle import Stop
 from bobrai.settings import Settings
 from bobrai.store import queues, tasks, workers
 from bobrai.store.pool import Database
+from bobrai.store.queues import Wishes
 from bobrai.telemetry.logs import captured
 from tests.integration.dispatcher.conftest import Broker
 from tests.integration.store.builders import (
@@ -215,7 +216,7 @@ async def test_the_sweeper_waits_until_nothing_else_can_explain_it(
         case "due row":
             await submitted(store)
         case "paused":
-            await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+            await queues.change(store, "default", Wishes(paused=True), by=SOMEBODY)
         case "away":
             broker.lose()
     held = len(await outbox_rows(store))

@@ -9,6 +9,7 @@ from bobrai.domain.limiting import Limits, PerKey
 from bobrai.domain.task import TaskType
 from bobrai.store import admissions, queues, task_types
 from bobrai.store.pool import Database
+from bobrai.store.queues import Wishes
 from bobrai.store.task_types import Announced
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -98,8 +99,7 @@ async def test_set_limits_end_with_their_type(store: Database) -> None:
 
 async def limit(store: Database, name: str, limits: Limits | None) -> bool:
     """Limit a queue that is there, and change nothing else."""
-    wish: dict[str, Any] = {"paused": None, "sets_max_backlog": False, "max_backlog": None}
-    return await queues.change(store, name, **wish, sets_limits=True, limits=limits, by=SOMEBODY)
+    return await queues.change(store, name, Wishes(limits=limits), by=SOMEBODY)
 
 
 async def test_a_limited_queue_is_not_removed_for_being_idle(store: Database) -> None:

@@ -8,6 +8,7 @@ from bobrai.store import attempts, outbox, queues, submission, tasks
 from bobrai.store.listener import Listener
 from bobrai.store.outbox import CHANNEL
 from bobrai.store.pool import Database
+from bobrai.store.queues import Wishes
 from tests.integration.store.builders import (
     claimed,
     new_task,
@@ -50,9 +51,9 @@ async def test_the_limit_over_all_serves_the_first_queues_named(store: Database)
 
 async def test_a_paused_queue_keeps_its_hints_whatever_the_caller_believes(store: Database) -> None:
     await submitted(store, 2)
-    await queues.change(store, "default", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    await queues.change(store, "default", Wishes(paused=True), by=SOMEBODY)
     assert (await relayed(store), await queues.running(store), await outbox.next_due(store)) == ([], [], None)
-    await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    await queues.change(store, "default", Wishes(paused=False), by=SOMEBODY)
     assert len(await relayed(store)) == 2
 
 
@@ -180,7 +181,7 @@ async def test_every_commit_of_outbox_rows_is_heard(database: OwnDatabase, store
         await tasks.cancel(store, task_id, by=SOMEBODY)
         await tasks.replay(store, task_id, by=SOMEBODY)
         await hears()
-        await queues.change(store, "default", paused=False, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+        await queues.change(store, "default", Wishes(paused=False), by=SOMEBODY)
         await hears()
         assert await status(store, task_id) == ("pending", 1)
     finally:

@@ -144,8 +144,8 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("prune_audit", [86_400.0, 100], 900),
     ("record_purge", [None, 3, 0, *AUTHOR, "queue3"], 140),
     ("record_purge", [500, 3, 0, *AUTHOR, "queue3"], 140),
-    ("put_queue", ["queue3", True, False, None, 200, *AUTHOR, True, None], 550),
-    ("set_queue", ["queue3", True, False, None, *AUTHOR, True, None], 550),
+    ("put_queue", ["queue3", True, False, None, True, None, *AUTHOR, 200], 550),
+    ("set_queue", ["queue3", True, False, None, True, None, *AUTHOR], 550),
 ]
 
 # Counting touches what is counted, but nothing of the 60,000 tasks that are done.

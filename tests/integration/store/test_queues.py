@@ -5,6 +5,7 @@ import asyncio
 from bobrai.domain.task import OutcomeKind
 from bobrai.store import attempts, queues
 from bobrai.store.pool import Database, Record
+from bobrai.store.queues import Wishes
 from tests.integration.store.builders import claimed, outcome, submitted, submitted_one, worker
 from tests.support.authors import SOMEBODY
 
@@ -78,12 +79,12 @@ async def test_counting_what_is_delayed_has_its_own_period(store: Database) -> N
 
 
 async def test_a_limit_can_be_set_and_taken_away(store: Database) -> None:
-    async def limit(value: int | None, *, sets: bool = True) -> int | None:
-        assert await queues.change(store, "default", paused=None, sets_max_backlog=sets, max_backlog=value, by=SOMEBODY)
+    async def limit(wishes: Wishes) -> int | None:
+        assert await queues.change(store, "default", wishes, by=SOMEBODY)
         found: int | None = (await queues.every(store))[0]["max_backlog"]
         return found
 
-    assert await limit(10) == 10
-    assert await limit(None, sets=False) == 10
-    assert await limit(None) is None
-    assert not await queues.change(store, "unknown", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    assert await limit(Wishes(max_backlog=10)) == 10
+    assert await limit(Wishes()) == 10
+    assert await limit(Wishes(max_backlog=None)) is None
+    assert not await queues.change(store, "unknown", Wishes(paused=True), by=SOMEBODY)

@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
+from msgspec import UNSET
 
 from bobrai.domain import limits
 from bobrai.domain.task import OutcomeKind, TaskType
 from bobrai.store import attempts, backlogs, outbox, queues, submission, task_types, workers
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
+from bobrai.store.queues import Wishes
 from tests.integration.store.builders import (
     blocked,
     claimed,
@@ -34,9 +36,8 @@ async def names(store: Database) -> set[str]:
 
 async def put(store: Database, name: str, *, paused: bool | None = None, limit: int | None = None) -> bool | None:
     """Make or change a queue; a limit is set when there is one."""
-    return await queues.put(
-        store, name, paused=paused, sets_max_backlog=limit is not None, max_backlog=limit, by=SOMEBODY
-    )
+    wishes = Wishes(paused=paused, max_backlog=UNSET if limit is None else limit)
+    return await queues.put(store, name, wishes, by=SOMEBODY)
 
 
 async def age(store: Database, days: int) -> None:
@@ -73,7 +74,7 @@ async def test_a_removed_queue_is_gone_for_every_reader_at_once(store: Database)
         store, {"media": 1}, period_seconds=0.0, takeover_periods=0.0, waiting_period_seconds=0.0
     )
     assert [row["name"] for row in measured.rows] == ["default"]
-    assert not await queues.change(store, "media", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
+    assert not await queues.change(store, "media", Wishes(paused=True), by=SOMEBODY)
     assert await queues.remove(store, "media", by=SOMEBODY) is None
 
 
@@ -164,8 +165,8 @@ async def test_only_idle_queues_that_tasks_made_go_by_themselves(store: Database
     kept = ["put", "paused", "limited", "waits", "runs", "consumed", "used", "default"]
     await queues.ensure(store, ["idle", *kept])
     await put(store, "put")
-    await queues.change(store, "paused", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
-    await queues.change(store, "limited", paused=None, sets_max_backlog=True, max_backlog=5, by=SOMEBODY)
+    await queues.change(store, "paused", Wishes(paused=True), by=SOMEBODY)
+    await queues.change(store, "limited", Wishes(max_backlog=5), by=SOMEBODY)
     await submitted(store, queue="waits", delay_seconds=WEEK)
     me = await worker(store)
     await claimed(store, me, await submitted_one(store, queue="runs"))

@@ -38,6 +38,7 @@ from bobrai.store.audit import AuditFilter
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
+from bobrai.store.queues import Wishes
 from bobrai.store.tasks import TaskFilter
 from bobrai.telemetry.logs import captured
 from tests.integration.store.alike import alike
@@ -117,11 +118,8 @@ async def test_every_function_of_the_store_runs_its_statements(either_way: Datab
 async def _everything(store: Database, turn: int) -> None:
     queue = f"q{turn}"
     await queues.ensure(store, [queue])
-    assert await queues.change(store, queue, paused=False, sets_max_backlog=True, max_backlog=5, by=SOMEBODY)
-    assert (
-        await queues.put(store, f"kept{turn}", paused=True, sets_max_backlog=False, max_backlog=None, by=SOMEBODY)
-        is True
-    )
+    assert await queues.change(store, queue, Wishes(paused=False, max_backlog=5), by=SOMEBODY)
+    assert await queues.put(store, f"kept{turn}", Wishes(paused=True), by=SOMEBODY) is True
     assert queue in await queues.running(store)
     assert (await queues.live(store))[f"kept{turn}"] is True
     rule = Unique(key="/order", for_seconds=3600.0, while_="waiting", on_conflict="replace")
@@ -251,8 +249,7 @@ async def _unique(store: Database, turn: int) -> None:
 
 async def _limits(store: Database, queue: str, type_: str) -> None:
     wish = Limits(concurrency=2, rate="100/s", per_key=PerKey("/account", weights={"acme": 3}))
-    as_it_is: dict[str, Any] = {"paused": None, "sets_max_backlog": False, "max_backlog": None}
-    assert await queues.put(store, queue, **as_it_is, sets_limits=True, limits=wish, by=SOMEBODY)
+    assert await queues.put(store, queue, Wishes(limits=wish), by=SOMEBODY)
     assert await task_types.set_limits(store, type_, wish, by=SOMEBODY)
     limited = await admissions.limited(store)
     assert (limited.queues[queue], limited.types[type_]) == (wish, wish)

@@ -16,20 +16,20 @@ WITH before AS MATERIALIZED (
     SELECT kept, paused, max_backlog, limits FROM queues WHERE name = $1 AND removed_at IS NULL FOR UPDATE
 ), changed AS (
     INSERT INTO queues (name, kept, paused, max_backlog, limits)
-    SELECT $1, true, coalesce($2::boolean, false), $4::bigint, $11::json
+    SELECT $1, true, coalesce($2::boolean, false), $4::bigint, $6::json
     WHERE EXISTS (SELECT FROM before)
-       OR (SELECT count(*) FROM queues WHERE removed_at IS NULL) < $5::integer
+       OR (SELECT count(*) FROM queues WHERE removed_at IS NULL) < $11::integer
     ON CONFLICT (name) DO UPDATE
     SET kept = true, paused = coalesce($2::boolean, queues.paused),
         max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE queues.max_backlog END,
-        limits = CASE WHEN $10::boolean THEN $11::json ELSE queues.limits END, used_at = now(),
+        limits = CASE WHEN $5::boolean THEN $6::json ELSE queues.limits END, used_at = now(),
         created_at = CASE WHEN queues.removed_at IS NULL THEN queues.created_at ELSE now() END, removed_at = NULL
     RETURNING kept, paused, max_backlog, limits
 ), compared AS (
     SELECT (SELECT to_jsonb(b) FROM before AS b) AS before, to_jsonb(c) AS after FROM changed AS c
 ), recorded AS (
     INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
-    SELECT $6, $7, $8, $9, CASE WHEN before IS NULL THEN 'queue.create' ELSE 'queue.change' END, 'queue:' || $1,
+    SELECT $7, $8, $9, $10, CASE WHEN before IS NULL THEN 'queue.create' ELSE 'queue.change' END, 'queue:' || $1,
            before, after
     FROM compared WHERE before IS DISTINCT FROM after
     RETURNING id
@@ -135,12 +135,12 @@ WITH before AS MATERIALIZED (
 ), changed AS (
     UPDATE queues
     SET paused = coalesce($2, paused), max_backlog = CASE WHEN $3::boolean THEN $4::bigint ELSE max_backlog END,
-        limits = CASE WHEN $9::boolean THEN $10::json ELSE limits END
+        limits = CASE WHEN $5::boolean THEN $6::json ELSE limits END
     WHERE name = $1 AND removed_at IS NULL AND EXISTS (SELECT FROM before)
     RETURNING kept, paused, max_backlog, limits
 ), recorded AS (
     INSERT INTO audit (actor, actor_name, source, request_id, action, target, before, after)
-    SELECT $5, $6, $7, $8, 'queue.change', 'queue:' || $1, to_jsonb(b), to_jsonb(c)
+    SELECT $7, $8, $9, $10, 'queue.change', 'queue:' || $1, to_jsonb(b), to_jsonb(c)
     FROM before AS b, changed AS c WHERE to_jsonb(b) <> to_jsonb(c)
     RETURNING id
 )
