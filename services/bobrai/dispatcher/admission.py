@@ -123,7 +123,10 @@ class Admission:
         return Round([*again, *through.hints], 0.0 if dissolved or sorted_ else through.pause_seconds)
 
     async def _sort(self, transaction: Executor, queues: Sequence[str]) -> bool:
-        """Put what is due into lanes; returns whether more may be due."""
+        """Put what is due into lanes; returns whether more may be due.
+
+        Here, since this transaction ends by itself when its process freezes: others take what it had taken.
+        """
         limited = [queue for queue in queues if queue in self._limited.queues]
         return bool(limited) and 2 * await admissions.sort_due(transaction, limited, limit=SORTED) >= SORTED
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from bobrai.domain.task import OutcomeKind, TaskType
 from bobrai.store import admissions, attempts, outbox, submission, task_types, workers
 from bobrai.store.admissions import Bound, Bucket, Lane
 from bobrai.store.pool import Database
+from bobrai.store.queries import statement
 from bobrai.telemetry.logs import captured
 from tests.integration.store.builders import blocked, expired, new_task, outbox_rows, outcome, worker
 from tests.support.eventually import eventually
@@ -50,6 +52,17 @@ async def places(store: Database) -> dict[str, tuple[int, int]]:
 
 async def claim(store: Database, worker_id: int, hints: list[Hint]) -> list[Any]:
     return await attempts.claim(store, worker_id, hints, may_be_limited=True)
+
+
+def test_a_claim_with_admissions_differs_from_the_plain_one_in_them_alone() -> None:
+    plain = statement("claim_admitted").replace("/* claim_admitted */", "/* claim */")
+    for added in (
+        r", admitted AS MATERIALIZED \(.*?\n\)",
+        r"\n      AND \(t\.id IN .*?task_types WHERE limits IS NOT NULL\)\)",
+    ):
+        plain, times = re.subn(added, "", plain, flags=re.DOTALL)
+        assert times == 1, added
+    assert plain == statement("claim")
 
 
 async def test_a_limited_task_is_claimed_with_its_admission_only(store: Database) -> None:
