@@ -13,8 +13,16 @@ from bobrai.domain.access import PrincipalKind, Scope
 from bobrai.domain.errors import CredentialRefused
 from tests.integration.oidc.conftest import MakeProvider, MakeVerifier, settings_of
 from tests.support.identity_provider import KEYS, IdentityProvider
+from tests.support.processes import Processes
+from tests.support.run_folder import RunFolder
 
 NOW = time.time()
+
+
+@pytest.fixture(scope="module")
+def signing(module_processes: Processes, run_folder: RunFolder) -> IdentityProvider:
+    """A provider for tests that order tokens of it, and change nothing about it."""
+    return IdentityProvider(module_processes, run_folder.free_port())
 
 
 async def refusal(verifier: OidcVerifier, token: str) -> str:
@@ -28,10 +36,10 @@ async def refusal(verifier: OidcVerifier, token: str) -> str:
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 async def test_a_right_token_of_each_algorithm_is_taken(
-    provider: IdentityProvider, verifier_of: MakeVerifier, algorithm: str
+    signing: IdentityProvider, verifier_of: MakeVerifier, algorithm: str
 ) -> None:
-    token = provider.token(algorithm, claims={"sub": "b5a1", "preferred_username": "ada"})
-    principal = await verifier_of(provider).principal(token)
+    token = signing.token(algorithm, claims={"sub": "b5a1", "preferred_username": "ada"})
+    principal = await verifier_of(signing).principal(token)
     assert (principal.kind, principal.id, principal.name) == (PrincipalKind.OIDC, "oidc:idp:b5a1", "ada")
     assert principal.grant.scopes == {Scope.TASKS_READ}
 
@@ -83,11 +91,11 @@ async def test_a_right_token_of_each_algorithm_is_taken(
     ],
 )
 async def test_a_wrong_token_is_refused_for_what_is_wrong(
-    provider: IdentityProvider, verifier_of: MakeVerifier, order: dict[str, Any], reason: str
+    signing: IdentityProvider, verifier_of: MakeVerifier, order: dict[str, Any], reason: str
 ) -> None:
-    verifier = verifier_of(provider)
-    await verifier.principal(provider.token())
-    assert await refusal(verifier, provider.token(**order)) == reason
+    verifier = verifier_of(signing)
+    await verifier.principal(signing.token())
+    assert await refusal(verifier, signing.token(**order)) == reason
 
 
 async def test_what_is_no_token_is_refused_without_asking_anybody(
@@ -109,47 +117,47 @@ async def test_what_is_no_token_is_refused_without_asking_anybody(
 
 
 async def test_every_changed_character_of_a_signature_is_noticed(
-    provider: IdentityProvider, verifier_of: MakeVerifier
+    signing: IdentityProvider, verifier_of: MakeVerifier
 ) -> None:
-    verifier = verifier_of(provider)
+    verifier = verifier_of(signing)
     for algorithm in ("RS256", "ES256", "EdDSA"):
-        head, body, signature = provider.token(algorithm).split(".")
+        head, body, signature = signing.token(algorithm).split(".")
         for place in range(0, len(signature) - 1, 7):
             other = "A" if signature[place] != "A" else "B"
             forged = f"{head}.{body}.{signature[:place]}{other}{signature[place + 1 :]}"
             assert await refusal(verifier, forged) == refusals.SIGNATURE
-        stolen = provider.token(algorithm, claims={"sub": "admin"}).split(".")[1]
+        stolen = signing.token(algorithm, claims={"sub": "admin"}).split(".")[1]
         assert await refusal(verifier, f"{head}.{stolen}.{signature}") == refusals.SIGNATURE
 
 
-async def test_only_allowed_algorithms_are_taken(provider: IdentityProvider, verifier_of: MakeVerifier) -> None:
-    verifier = verifier_of(provider, algorithms=["ES256"])
-    assert (await verifier.principal(provider.token("ES256"))).id == "oidc:idp:somebody"
-    assert await refusal(verifier, provider.token("RS256")) == refusals.ALGORITHM
+async def test_only_allowed_algorithms_are_taken(signing: IdentityProvider, verifier_of: MakeVerifier) -> None:
+    verifier = verifier_of(signing, algorithms=["ES256"])
+    assert (await verifier.principal(signing.token("ES256"))).id == "oidc:idp:somebody"
+    assert await refusal(verifier, signing.token("RS256")) == refusals.ALGORITHM
 
 
-async def test_access_tokens_by_their_own_name_are_taken(provider: IdentityProvider, verifier_of: MakeVerifier) -> None:
-    verifier = verifier_of(provider)
+async def test_access_tokens_by_their_own_name_are_taken(signing: IdentityProvider, verifier_of: MakeVerifier) -> None:
+    verifier = verifier_of(signing)
     for kind in ("at+jwt", "AT+JWT", "application/at+jwt", None):
-        assert await verifier.principal(provider.token(header={"typ": kind}))
+        assert await verifier.principal(signing.token(header={"typ": kind}))
 
 
 async def test_clocks_may_differ_by_the_leeway_and_no_more(
-    provider: IdentityProvider, verifier_of: MakeVerifier
+    signing: IdentityProvider, verifier_of: MakeVerifier
 ) -> None:
-    verifier = verifier_of(provider, leeway_seconds=120)
+    verifier = verifier_of(signing, leeway_seconds=120)
     now = time.time()
-    assert await verifier.principal(provider.token(claims={"exp": now - 60, "iat": now - 90}))
-    assert await verifier.principal(provider.token(claims={"nbf": now + 60, "iat": now + 60}))
-    assert await refusal(verifier, provider.token(claims={"exp": now - 130})) == refusals.EXPIRED
-    assert await refusal(verifier, provider.token(claims={"nbf": now + 240})) == refusals.NOT_YET
+    assert await verifier.principal(signing.token(claims={"exp": now - 60, "iat": now - 90}))
+    assert await verifier.principal(signing.token(claims={"nbf": now + 60, "iat": now + 60}))
+    assert await refusal(verifier, signing.token(claims={"exp": now - 130})) == refusals.EXPIRED
+    assert await refusal(verifier, signing.token(claims={"nbf": now + 240})) == refusals.NOT_YET
 
 
-async def test_tokens_that_live_too_long_are_refused(provider: IdentityProvider, verifier_of: MakeVerifier) -> None:
-    verifier = verifier_of(provider, max_lifetime_seconds=600)
-    assert await verifier.principal(provider.token())
-    assert await refusal(verifier, provider.token(claims={"exp": time.time() + 3600})) == refusals.LIFETIME
-    assert await refusal(verifier, provider.token(claims={"iat": None})) == refusals.LIFETIME
+async def test_tokens_that_live_too_long_are_refused(signing: IdentityProvider, verifier_of: MakeVerifier) -> None:
+    verifier = verifier_of(signing, max_lifetime_seconds=600)
+    assert await verifier.principal(signing.token())
+    assert await refusal(verifier, signing.token(claims={"exp": time.time() + 3600})) == refusals.LIFETIME
+    assert await refusal(verifier, signing.token(claims={"iat": None})) == refusals.LIFETIME
 
 
 async def test_a_token_without_a_key_id_is_taken_when_one_key_fits(
@@ -233,12 +241,12 @@ async def test_keys_that_a_header_brings_along_or_points_to_are_not_looked_at(
 
 
 async def test_a_right_token_that_grants_nothing_is_told_apart(
-    provider: IdentityProvider, verifier_of: MakeVerifier
+    signing: IdentityProvider, verifier_of: MakeVerifier
 ) -> None:
     roles = [{"value": "operator", "scopes": ["queues:control"]}]
-    verifier = verifier_of(provider, scope_claim="realm_access.roles", roles=roles, default=None)
-    assert await refusal(verifier, provider.token()) == refusals.CLAIMS
-    token = provider.token(claims={"realm_access": {"roles": ["operator"]}})
+    verifier = verifier_of(signing, scope_claim="realm_access.roles", roles=roles, default=None)
+    assert await refusal(verifier, signing.token()) == refusals.CLAIMS
+    token = signing.token(claims={"realm_access": {"roles": ["operator"]}})
     assert (await verifier.principal(token)).grant.scopes == {Scope.QUEUES_CONTROL}
 
 
@@ -257,11 +265,11 @@ async def test_a_right_token_that_grants_nothing_is_told_apart(
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_said_so_that_somebody_can_mend_it(
-    provider: IdentityProvider, verifier_of: MakeVerifier, token: str | dict[str, Any], told: str
+    signing: IdentityProvider, verifier_of: MakeVerifier, token: str | dict[str, Any], told: str
 ) -> None:
-    shown = token if isinstance(token, str) else provider.token(**token)
+    shown = token if isinstance(token, str) else signing.token(**token)
     with pytest.raises(CredentialRefused) as caught:
-        await verifier_of(provider).principal(shown)
+        await verifier_of(signing).principal(shown)
     assert told in str(caught.value)
 
 

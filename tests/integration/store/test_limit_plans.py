@@ -16,6 +16,8 @@ from tests.support.servers import Servers
 
 ONE_KEY, OTHER_KEYS, LATE, RUNNING, DONE = 100_000, 200, 20_000, 300, 20_000
 
+pytestmark = pytest.mark.xdist_group("limit_plans")  # one process makes what all of them look at
+
 FILL = f"""
 UPDATE queues SET limits = '{{"per_key": {{"key": "/a", "concurrency": 3}}}}';
 INSERT INTO workers (queues, host, concurrency, expires_at) VALUES ('{{default}}', 'host', 500, now() + interval '1 h');

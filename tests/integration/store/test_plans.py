@@ -17,6 +17,8 @@ from tests.integration.store.plans import plan
 from tests.support.databases import Database as OwnDatabase
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.xdist_group("plans")  # one process makes what all of them look at
+
 DONE, DELAYED, DUE, PROCESSING, WORKERS = 60_000, 30_000, 5_000, 10_000, 20
 CHANGES = 60_000  # in the audit
 GONE = 1  # of the workers: its 500 tasks have no owner

@@ -12,6 +12,8 @@ import pytest
 from bobrai.telemetry import foreign
 
 # One process, forked for each setup: most of the time would be spent on imports.
+pytestmark = pytest.mark.xdist_group("foreign")  # one process makes what all of them look at
+
 PROGRAM = """
 import asyncio, json, logging, logging.config, logging.handlers, os, queue, sys, structlog
 from bobrai.telemetry import logs, metrics
