@@ -22,20 +22,13 @@ def _metadata() -> dict[str, Any]:
     return found
 
 
-def test_lint_finds_nothing(shape: Path) -> None:
-    assert _linted(shape, 4)
-
-
-def test_lint_of_helm_3_finds_nothing() -> None:
-    assert _linted(EXISTING, 3)
-
-
-def _linted(shape: Path, major: int) -> bool:
+@pytest.mark.parametrize("major", [3, 4])
+def test_lint_finds_nothing(shape: Path, major: int) -> None:
     try:
         printed = lint({"validation": {"customResources": False}}, files=[shape], major=major)
     except HelmError as error:
         pytest.fail(str(error))
-    return "[WARNING]" not in printed
+    assert "[WARNING]" not in printed
 
 
 def test_helm_3_and_4_render_the_same() -> None:

@@ -109,7 +109,9 @@ def test_nowhere_does_a_variable_say_what_a_value_says(
     name: str, place: str, given: Callable[[str], dict[str, Any]]
 ) -> None:
     message = refusal(given(name))
-    assert f"{name} in the environment of {place}: the chart sets it by a value of its own. Set " in message
+    assert (
+        f"{name} in the environment of {place}: the chart sets it by a value of its own. Set {DECIDED[name]}" in message
+    )
 
 
 def test_every_variable_that_the_chart_sets_for_the_api_is_refused_elsewhere_but_the_form_of_its_log() -> None:

@@ -208,37 +208,45 @@ def submit(body: Body, count: int) -> Body:
     return {"ids": answer["task_ids"]}
 
 
+def ended(ids: list[int], seconds: float) -> Iterator[Body]:
+    """Each of these tasks once it has ended, however."""
+    client, until = Client(), time.monotonic() + seconds
+    for each in ids:
+        while (task := client.insist("GET", f"/api/v1/tasks/{each}?wait=5"))["status"] in {"pending", "processing"}:
+            if time.monotonic() > until:
+                raise TimeoutError(f"task {each} is {task['status']} after {task['attempt']} attempts")
+        yield task
+
+
 def wait_done(ids: list[int], seconds: float) -> Body:
     """Wait until these tasks are done, and return their results."""
-    client, until, results = Client(), time.monotonic() + seconds, []
-    for each in ids:
-        while (task := client.insist("GET", f"/api/v1/tasks/{each}?wait=5"))["status"] != "done":
-            if task["status"] in {"failed", "cancelled"} or time.monotonic() > until:
-                raise TimeoutError(f"task {each} is {task['status']} after {task['attempt']} attempts")
+    results = []
+    for task in ended(ids, seconds):
+        if task["status"] != "done":
+            raise TimeoutError(f"task {task['id']} is {task['status']} after {task['attempt']} attempts")
         results.append(task["result"])
     return {"results": results}
 
 
 def wait_ended(ids: list[int], seconds: float) -> Body:
     """Wait until these tasks have ended, however, and return them."""
-    client, until, found = Client(), time.monotonic() + seconds, []
-    for each in ids:
-        while (task := client.insist("GET", f"/api/v1/tasks/{each}?wait=5"))["status"] in {"pending", "processing"}:
-            if time.monotonic() > until:
-                raise TimeoutError(f"task {each} is {task['status']} after {task['attempt']} attempts")
-        found.append(task)
-    return {"tasks": found}
+    return {"tasks": list(ended(ids, seconds))}
 
 
 def watch(type_: str, member: str, seconds: float) -> Body:
     """Look how many tasks of a type run for each value of a payload's member, until none is left."""
     client, until, samples = Client(), time.monotonic() + seconds, 0
     most: Counter[str] = Counter()
-    while any(True for status in ("pending", "processing") for _ in tasks(client, type=type_, status=status)):
+    left = True
+    while left:
         if time.monotonic() > until:
             raise TimeoutError(f"tasks of {type_} are left after {seconds:g} s; at most {dict(most)}")
-        most |= Counter(str(task["payload"][member]) for task in tasks(client, type=type_, status="processing"))
-        samples += 1
+        # in this order: one that starts in between is seen to run
+        waits = any(True for _ in tasks(client, type=type_, status="pending"))
+        running = Counter(str(task["payload"][member]) for task in tasks(client, type=type_, status="processing"))
+        most |= running
+        left = waits or bool(running)
+        samples += left
     return {"most": most, "samples": samples}
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from bobrai.telemetry import foreign
 
-# One process, forked for each setup: most of the time would be spent on imports.
 pytestmark = pytest.mark.xdist_group("foreign")  # one process makes what all of them look at
 
+# One process, forked for each setup: most of the time would be spent on imports.
 PROGRAM = """
 import asyncio, json, logging, logging.config, logging.handlers, os, queue, sys, structlog
 from bobrai.telemetry import logs, metrics
