@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import bobrai
+from bobrai.domain import submitting
 from bobrai.domain.batch import Batch
 from bobrai.domain.errors import ConfigurationError
 from bobrai.domain.limiting import Limits
@@ -55,7 +56,8 @@ class Registry:
         limits: Limits | None = None,
         batch: Batch | None = None,
     ) -> Callable[[Function], Function]:
-        """Declare the decorated function as the handler of a type; the function itself stays as it is.
+        """Declare the decorated function as the handler of a type; the function itself stays as it is,
+        and stands for its type where tasks are submitted.
 
         ``timeout`` is in seconds per attempt, ``deadline`` in seconds per task, from its acceptance on. ``queue``,
         ``timeout``, ``deadline``, ``retry`` and ``unique`` hold for tasks that do not say otherwise. An exception of a
@@ -81,6 +83,7 @@ class Registry:
                     batch=batch,
                 )
             )
+            submitting.declare(function, name)
             return function
 
         if not isinstance(name, str):  # a bare @task
