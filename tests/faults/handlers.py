@@ -21,6 +21,7 @@ STARTS = "starts"
 QUICK = Retry(max_attempts=3, delay_seconds=0.05, max_delay_seconds=0.1)
 GATE_PAUSE_SECONDS = 0.02
 BATCH_SIZE = 8
+CHILDREN = 3
 
 
 class Work(BaseModel):
@@ -153,9 +154,58 @@ async def batch(items: list[Item[Work]]) -> list[Done]:
     return done
 
 
+class Child(BaseModel):
+    """Which child it is, and of which attempt."""
+
+    attempt: int
+    number: int
+
+
+@task("child", retry=QUICK)
+async def child(payload: Child) -> None:
+    """Be there."""
+
+
+def _submit_children(ctx: Context) -> None:
+    ctx.submit(child, Child(attempt=ctx.attempt, number=0), priority=5)
+    ctx.submit_many(child, [Child(attempt=ctx.attempt, number=number) for number in range(1, CHILDREN)])
+
+
+@task("family", retry=QUICK)
+async def family(ctx: Context, payload: Work) -> Done:
+    """Submit children, and work."""
+    _submit_children(ctx)
+    return await plain(ctx, payload)
+
+
+@task("family-thread", retry=QUICK)
+def family_thread(ctx: Context, payload: Work) -> Done:
+    """Do the same in a thread."""
+    _submit_children(ctx)
+    return thread(ctx, payload)
+
+
+@task("family-effect", retry=QUICK)
+async def family_effect(ctx: Context, payload: Work) -> Done:
+    """Do the same, and record the effect in the commit that completes the task."""
+    _submit_children(ctx)
+    return await effect(ctx, payload)
+
+
+@task("family-batch", retry=QUICK, batch=Batch(BATCH_SIZE, wait_seconds=0.1))
+async def family_batch(items: list[Item[Work]]) -> list[Done]:
+    """Do the same for several tasks at once."""
+    for item in items:
+        _submit_children(item.ctx)
+    return await batch(items)
+
+
 def _in_process(kind: str) -> str:
     return f"{kind}-process"
 
 
-for each in (plain, effect, thread, stubborn, block, exit_, segfault, kill_itself, kill_from_thread):
+_IN_PROCESSES = (
+    plain, effect, thread, stubborn, block, exit_, segfault, kill_itself, kill_from_thread, family, family_effect,
+)  # fmt: skip
+for each in _IN_PROCESSES:
     task(_in_process(each.__name__.strip("_").replace("_", "-")), runs_in="process", retry=QUICK)(each)

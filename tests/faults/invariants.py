@@ -4,6 +4,7 @@ In: a service whose faults are over. Out: nothing, or an AssertionError that nam
 tasks. A case says what it expects beyond the rule (`Expected`); what it does not say must not have happened.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from bobrai.domain.task import FINAL, TRANSITIONS, TaskStatus
+from tests.faults.handlers import CHILDREN
 from tests.faults.service import DEAD_LETTERS, Service
 from tests.support.eventually import NeverHappened, eventually
 
@@ -47,6 +49,7 @@ async def check(service: Service, expected: Expected | None = None) -> None:
     await every_accepted_task_ends(service, expected)
     await every_task_ended_once(service, expected)
     await every_effect_happened_once(service)
+    await every_parent_has_its_children(service)
     each_attempt_started_at_most_once(service, await service.tasks("id, attempt"))
     await nothing_is_left_over(service, expected)
     no_process_failed(service, expected)
@@ -65,9 +68,9 @@ async def every_accepted_task_ends(service: Service, expected: Expected) -> None
     except NeverHappened as error:
         still_open = await service.count("finished_at IS NULL")
         raise NeverHappened(f"{error}\n{still_open} tasks are open: {await describe_open(service)}") from error
-    rows = await service.tasks("id, type, status, attempt, errors")
+    rows = await service.tasks("id, type, status, attempt, errors, parent_id")
     missing = set(load.accepted) - {row["id"] for row in rows}
-    unknown = {row["id"] for row in rows} - set(load.accepted)
+    unknown = {row["id"] for row in rows if row["parent_id"] is None} - set(load.accepted)
     assert not missing, f"accepted, but no row: {sorted(missing)[:20]}"
     assert not unknown, f"rows that no client knows of: {sorted(unknown)[:20]}"
     wrong = {
@@ -132,7 +135,7 @@ def _attempt_is_right(step: Mapping[str, Any]) -> bool:
 async def every_effect_happened_once(service: Service) -> None:
     """A handler that completes its task in its own transaction left one row per done task, and none otherwise."""
     effects = Counter(row["task_id"] for row in await service.database.fetch("SELECT task_id FROM faults.effects"))
-    done = {row["id"] for row in await service.tasks("id", "type IN ('effect', 'effect-process') AND status = 'done'")}
+    done = {row["id"] for row in await service.tasks("id", "type LIKE '%effect%' AND status = 'done'")}
     doubled = {task_id: count for task_id, count in effects.items() if count != 1}
     assert not doubled, f"effects recorded more than once: {doubled}"
     assert set(effects) == done, f"done without effect, or the reverse: {sorted(set(effects) ^ done)[:20]}"
@@ -141,6 +144,24 @@ async def every_effect_happened_once(service: Service) -> None:
            WHERE t.attempt <> e.attempt"""
     )
     assert not wrong, f"the effect is another attempt's than the result: {wrong[:5]}"
+
+
+async def every_parent_has_its_children(service: Service) -> None:
+    """A task that is done has the children of the attempt that completed it, and no others; other tasks have none."""
+    found = defaultdict(list)
+    for row in await service.tasks("parent_id, payload", "parent_id IS NOT NULL"):
+        said = json.loads(row["payload"])
+        found[row["parent_id"]].append((said["attempt"], said["number"]))
+    wanted = {
+        row["id"]: [(row["attempt"], number) for number in range(CHILDREN)]
+        for row in await service.tasks("id, attempt", "type LIKE 'family%' AND status = 'done'")
+    }
+    wrong = {
+        task_id: (children, wanted.get(task_id))
+        for task_id in found.keys() | wanted.keys()
+        if (children := sorted(found[task_id])) != wanted.get(task_id, [])
+    }
+    assert not wrong, f"{len(wrong)} parents have other children (attempt, number): {dict(list(wrong.items())[:5])}"
 
 
 def each_attempt_started_at_most_once(service: Service, rows: list[dict[str, Any]]) -> None:

@@ -7,9 +7,8 @@ payload fit together is decided in ``submissions``.
 """
 
 import re
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from bobrai.api import problems, schemas
 from bobrai.api.faults import faults_of
 from bobrai.api.problems import Fault
-from bobrai.domain import limits
+from bobrai.domain import limits, nesting
 
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _value: Final = msgspec.json.Decoder()
@@ -67,10 +66,6 @@ _NO_SURROGATE: Final = re.compile(
     rb"(?:[^\\]+|\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB]..\\u[dD][c-fC-F]..))*+", re.DOTALL
 )
 _SEARCHED_BYTES: Final = 1024 * 1024
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-# A bracket as the step that it makes in depth, 255 being -1 in an array of signed bytes.
-_STEPS: Final = bytes(1 if byte in b"[{" else 255 for byte in range(256))
-_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 Value = TypeVar("Value")
@@ -236,18 +231,9 @@ def _decode(raw: msgspec.Raw, place: str, name: str, faults: list[Fault]) -> Any
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         refuse_syntax(error, raw, place + problems.pointer(name))
-    if isinstance(value, dict | list) and _deeper(raw):
+    if isinstance(value, dict | list) and nesting.is_deeper(bytes(raw), limits.MAX_JSON_DEPTH):
         faults.append(Fault(place + problems.pointer(name), _DEPTH))
     return value
-
-
-def _deeper(raw: msgspec.Raw) -> bool:
-    text = bytes(raw)
-    # So few brackets cannot nest too deep: the walk is for the rest.
-    if text.count(b"[") + text.count(b"{") <= limits.MAX_JSON_DEPTH:
-        return False
-    steps = array("b", _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS))
-    return max(accumulate(steps)) > limits.MAX_JSON_DEPTH
 
 
 def refuse_syntax(error: Exception, text: bytes | msgspec.Raw, place: str = "") -> NoReturn:

@@ -39,6 +39,7 @@ _TASK: Final = views.TaskView(
     run_at=_ACCEPTED,
     deadline_at=None,
     expires_at=None,
+    parent_id=None,
     created_at=_ACCEPTED,
     updated_at=_FINISHED,
     started_at=_STARTED,

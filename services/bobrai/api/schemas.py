@@ -82,6 +82,7 @@ Priority = Annotated[int, Field(strict=True, ge=0, le=limits.MAX_PRIORITY), inte
 Attempts = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_ATTEMPTS), integer]
 PayloadPointer = Annotated[str, Field(strict=True, pattern=POINTER_PATTERN, max_length=limits.MAX_KEY_POINTER)]
 PageSize = Annotated[int, Field(strict=True, ge=1, le=limits.MAX_PAGE), integer, _from_text]
+TaskId = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1), integer, _from_text]
 Backlog = Annotated[int, Field(strict=True, ge=0, le=2**53), integer]
 Flag = Annotated[bool, Field(strict=True)]
 QueryFlag = Annotated[bool, Field(strict=True), BeforeValidator(_flag_from_query)]
@@ -266,6 +267,7 @@ class TaskListQuery(Strict):
     queue: QueueName = optional("Only tasks of this queue.")
     created_after: QueryMoment = optional("Only tasks accepted after this moment.")
     created_before: QueryMoment = optional("Only tasks accepted before this moment.")
+    parent_id: TaskId = optional("Only tasks that this one has submitted.")
     limit: PageSize = Field(50, description="Most tasks on a page; a page of large tasks has fewer.")
     cursor: Cursor = optional("next_cursor of the page before.")
 

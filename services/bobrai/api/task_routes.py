@@ -109,6 +109,7 @@ class TaskRoutes:
             queue=asked.queue,
             created_after=asked.created_after,
             created_before=asked.created_before,
+            parent_id=asked.parent_id,
             seen_by=request.principal,
         )
         before_id = None if asked.cursor is None else cursor.decode(asked.cursor)

@@ -108,6 +108,7 @@ class TaskView(msgspec.Struct, kw_only=True):
     run_at: Annotated[Moment, Meta(description="When it is or was due.")]
     deadline_at: Annotated[Moment | None, Meta(description="When it fails unless it has ended; null: never.")]
     expires_at: Annotated[Moment | None, Meta(description="When it is cancelled unless it has started; null: never.")]
+    parent_id: Annotated[int | None, Meta(description="The task whose handler has submitted it; null: none.")]
     created_at: Moment
     updated_at: Moment
     started_at: Moment | None
@@ -284,6 +285,7 @@ def task(row: Record, principal: Principal) -> TaskView:
         run_at=row["run_at"],
         deadline_at=row["deadline_at"],
         expires_at=row["expires_at"],
+        parent_id=row["parent_id"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         started_at=row["started_at"],

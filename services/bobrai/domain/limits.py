@@ -30,6 +30,8 @@ MAX_WAIT_SECONDS: Final = 60
 MAX_PAGE: Final = 500
 MAX_BATCH_SIZE: Final = 1_000  # tasks in one call of a handler
 MAX_BATCH_WAIT_SECONDS: Final = 60
+MAX_CHILDREN: Final = 1_000  # tasks that one attempt submits
+MAX_CHILDREN_CHARACTERS: Final = 16 * 1024 * 1024  # of their payloads together, as JSON
 
 # Names of queues and types travel in URLs, metric labels and RabbitMQ queue names.
 QUEUE_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"

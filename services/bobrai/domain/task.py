@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from bobrai.domain.children import Child
 from bobrai.domain.limiting import Limits
 from bobrai.domain.retry import Retry
 from bobrai.domain.unique import Held, Unique
@@ -103,6 +104,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     age_seconds: float  # from accepted to claimed
     losses: int = 0  # workers lost while they ran it; more than 0: it may be what they died of
     snoozes: int = 0  # RetryLater of the current set that cost no attempt
+    client_id: str = ""  # the principal who submitted it
     deadline_seconds: float | None = None  # what is left of the task's time; None: it has no deadline
     ends_with_task: bool = False  # its timeout is the task's deadline
 
@@ -143,7 +145,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """The end of one claimed attempt, to be written once, fenced by the attempt number and the worker's id.
 
     ``result`` is JSON text, for DONE only. ``delay_seconds`` says when a task that goes on is due again.
-    ``progress`` is the handler's last report as JSON text, unless that is written already.
+    ``progress`` is the handler's last report as JSON text, unless that is written already. ``children`` are stored with
+    it, for DONE only.
     """
 
     task_id: int
@@ -153,6 +156,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: AttemptError | None = None
     delay_seconds: float = 0.0
     progress: str | None = None
+    children: tuple[Child, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

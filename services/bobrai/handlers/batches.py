@@ -4,11 +4,13 @@ In: the Context and the payload of an attempt. Out: what the handler says of thi
 when the call has ended.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 from bobrai.domain.errors import BobraiError, PermanentFailure, RetryLater
+from bobrai.domain.submitting import Named, Options
 from bobrai.handlers.context import Context
 from bobrai.telemetry import logs
 
@@ -72,6 +74,14 @@ class Item(Generic[Payload]):
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Raise RuntimeError: in a batch each task ends for itself."""
         raise RuntimeError("there is no transaction() in a batch, where each task ends for itself: declare it without")
+
+    def submit(self, task: Named, payload: Any = None, **options: Unpack[Options]) -> None:
+        """Submit a follow-up task with the end of this task, as ``Context.submit`` does; raises as that does."""
+        self.ctx.submit(task, payload, **options)
+
+    def submit_many(self, task: Named, payloads: Iterable[Any], **options: Unpack[Options]) -> None:
+        """Do the same for a task of each payload."""
+        self.ctx.submit_many(task, payloads, **options)
 
     def fail(self, reason: str) -> None:
         """Fail this task, whatever attempts are left; its result is ignored. The first ``fail`` or ``retry`` counts."""

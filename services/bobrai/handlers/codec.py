@@ -7,11 +7,12 @@ PostgreSQL accepts as ``json``. What does not fit is a permanent failure: anothe
 import json
 from typing import Any, NewType
 
+import msgspec
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from bobrai.domain import limits
+from bobrai.domain import limits, nesting
 from bobrai.domain.errors import ConfigurationError, PermanentFailure
 
 JsonText = NewType("JsonText", str)
@@ -83,6 +84,24 @@ class ResultCodec:
         if (b"NaN" in data or b"Infinity" in data) and not _finite(data):
             raise InvalidResult("the result holds NaN or Infinity, which JSON cannot say")
         return data.decode()
+
+
+def payload_text(value: Any) -> str:
+    """Return a payload to submit as JSON text; raises ValueError for one that the API would refuse."""
+    if isinstance(value, str) and not 1 <= len(value) <= limits.MAX_PAYLOAD_STRING:
+        raise ValueError(
+            f"a payload that is a string must have 1 to {limits.MAX_PAYLOAD_STRING} characters, not {len(value)}"
+        )
+    try:
+        data = to_json(value)
+        msgspec.json.decode(data)  # it refuses NaN, and numbers that no worker could read
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise ValueError(f"the payload cannot be written as JSON: {error}") from None
+    if len(data) > limits.MAX_BODY_BYTES:
+        raise ValueError(f"the payload has {len(data)} bytes of JSON; at most {limits.MAX_BODY_BYTES} are accepted")
+    if nesting.is_deeper(data, limits.MAX_JSON_DEPTH):
+        raise ValueError(f"the payload nests deeper than {limits.MAX_JSON_DEPTH} arrays and objects")
+    return data.decode()
 
 
 def _finite(data: bytes) -> bool:

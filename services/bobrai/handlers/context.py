@@ -1,18 +1,22 @@
 """What a handler knows of the attempt that it runs in, and what it can ask for.
 
-In: a claim and the worker's services. Out: facts, progress, a cancel flag, a logger, one database transaction. A plain
-function may use everything but ``transaction()`` from its thread.
+In: a claim and the worker's services. Out: facts, progress, a cancel flag, a logger, follow-up tasks, one database
+transaction. A plain function may use everything but ``transaction()`` from its thread.
 """
 
 import time
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from bobrai.domain import limits
+from bobrai.domain import limits, submitting
+from bobrai.domain.children import Child, child
+from bobrai.domain.submitting import Named, Options
 from bobrai.domain.task import Claim
+from bobrai.handlers.codec import payload_text
 from bobrai.telemetry import logs
 
 log = logs.get_logger("bobrai.task")
@@ -27,11 +31,16 @@ class Services(Protocol):
     def open_transaction(self, task_id: int, attempt: int) -> AbstractAsyncContextManager[Any]:
         """Open the transaction in which the attempt's outcome will be written."""
 
+    def check_payload(self, type_: str, payload: str) -> None:
+        """Raise ValueError when a handler of this process could not take the payload, which is JSON text."""
+
 
 class Context:
     """One attempt of one task. Attributes are facts about it and must not be changed."""
 
     __slots__ = (
+        "_asked",
+        "_asked_characters",
         "_deadline",
         "_ends",
         "_logger",
@@ -58,6 +67,8 @@ class Context:
         self._ends = time.monotonic() + claim.timeout_seconds
         self._services = services
         self._stopped = False
+        self._asked: list[Child] = []
+        self._asked_characters = 0
         self._deadline: datetime | None = None
         self._logger: logs.Logger | None = None
 
@@ -117,6 +128,41 @@ class Context:
         DatabaseUnavailable when PostgreSQL cannot be reached.
         """
         return self._services.open_transaction(self.task_id, self.attempt)
+
+    def submit(self, task: Named, payload: Any = None, **options: Unpack[Options]) -> None:
+        """Submit a follow-up task in the commit that completes this one; any other end submits nothing.
+
+        ``task`` is a handler or the name of a type, and the options are those of a submission. It has no id before
+        that commit; this task is its ``parent_id``. Raises ValueError, or TypeError, for what the API would refuse, and
+        when an attempt submits more than 1,000 tasks or 16 Mi characters of payloads.
+        """
+        self._ask([self._child(task, payload, options)])
+
+    def submit_many(self, task: Named, payloads: Iterable[Any], **options: Unpack[Options]) -> None:
+        """Do the same for a task of each payload, all or none; raises as ``submit`` does."""
+        self._ask([self._child(task, payload, options) for payload in payloads])
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """What is to be submitted when the attempt is done; the worker asks for it."""
+        return tuple(self._asked)
+
+    def _child(self, task: Named, payload: Any, options: Options) -> Child:
+        type_ = submitting.type_of(task)
+        text = payload_text(payload)
+        asked = child(type_, text, options)
+        self._services.check_payload(type_, text)
+        return asked
+
+    def _ask(self, children: list[Child]) -> None:
+        characters = self._asked_characters + sum(len(each.payload) for each in children)
+        if len(self._asked) + len(children) > limits.MAX_CHILDREN or characters > limits.MAX_CHILDREN_CHARACTERS:
+            raise ValueError(
+                f"an attempt submits at most {limits.MAX_CHILDREN} tasks with {limits.MAX_CHILDREN_CHARACTERS} "
+                "characters of payloads: let one of them submit the rest"
+            )
+        self._asked_characters = characters
+        self._asked.extend(children)  # in one step, whatever threads a handler has
 
     def stop(self) -> None:
         """Make ``cancelled`` true; the worker calls this."""

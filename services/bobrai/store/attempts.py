@@ -52,7 +52,7 @@ async def claimed(database: Executor, worker_id: int, hints: Sequence[Hint]) -> 
 def _claim_value(row: Record) -> Claim:
     return Claim(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], retry_value(row[8]), row[9], row[10],
-        row[11], row[12], row[13], row[14], row[15], row[16],
+        row[11], row[12], row[13], row[14], row[15], row[16], row[17],
     )  # fmt: skip
 
 

@@ -6,12 +6,15 @@ only when something plainer is accepted before it: else everything was refused, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bobrai.domain.errors import DatabaseUnavailable, StoreRejected
-from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
-from bobrai.store import attempts
+from bobrai.domain.errors import ClaimLost, DatabaseUnavailable, StoreRejected
+from bobrai.domain.task import NewTask, Outcome, OutcomeKind, TaskStatus
+from bobrai.store import attempts, children
+from bobrai.store.children import Parent
 from bobrai.store.pool import rejections
 
 if TYPE_CHECKING:
@@ -32,31 +35,35 @@ class Stored(NamedTuple):
 
 
 async def store(
-    connection: PoolConnectionProxy[Record], worker_id: int, whole: Outcome, error: StoreRejected, plainer: Plainer
+    connection: PoolConnectionProxy[Record], worker_id: int, whole: Parent, error: StoreRejected, plainer: Plainer
 ) -> Stored:
-    """Write an outcome that was refused with an error as fully as can be, in the caller's transaction.
+    """Write an outcome that was refused with an error, and what it leaves, as fully as can be.
 
-    Raises StoreRejected when nothing plainer is accepted, DatabaseUnavailable when a write changes nothing; other
-    errors are the driver's.
+    It is done in the caller's transaction. Raises StoreRejected when nothing plainer is accepted, DatabaseUnavailable
+    when a write changes nothing; other errors are the driver's.
     """
-    first = plainer(whole, error)
+    first = plainer(whole.outcome, error)
     if first is None:
         raise error
+    write = partial(_write, connection, worker_id, whole.children)
     # Else a deferred constraint would speak at the commit, which nothing plainer can follow.
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT untouched")
-    await _fullest(connection, worker_id, first, plainer)
+    await _fullest(connection, write, first, plainer)
     await connection.execute(_UNDO)
-    return await _fullest(connection, worker_id, whole, plainer)
+    return await _fullest(connection, write, whole.outcome, plainer)
 
 
 async def _fullest(
-    connection: PoolConnectionProxy[Record], worker_id: int, outcome: Outcome, plainer: Plainer
+    connection: PoolConnectionProxy[Record],
+    write: Callable[[Outcome], Awaitable[str]],
+    outcome: Outcome,
+    plainer: Plainer,
 ) -> Stored:
     refusals: list[tuple[Outcome, StoreRejected]] = []
     while True:
         try:
             with rejections():
-                return Stored(outcome, await _write(connection, worker_id, outcome), refusals)
+                return Stored(outcome, await write(outcome), refusals)
         except StoreRejected as error:
             refusals.append((outcome, error))
             plain = plainer(outcome, error)
@@ -66,11 +73,13 @@ async def _fullest(
         await connection.execute(_UNDO)
 
 
-async def _write(connection: PoolConnectionProxy[Record], worker_id: int, outcome: Outcome) -> str:
+async def _write(
+    connection: PoolConnectionProxy[Record], worker_id: int, tasks: Sequence[NewTask], outcome: Outcome
+) -> str:
     if outcome.kind is OutcomeKind.DONE:
-        accepted = dict.fromkeys(await attempts.complete(connection, worker_id, [outcome]), TaskStatus.DONE.value)
-    else:
-        accepted = await attempts.end(connection, worker_id, [outcome])
-    if outcome.task_id not in accepted:
-        raise DatabaseUnavailable("the write changed nothing, without an error", perhaps_one_row=True)
-    return accepted[outcome.task_id]
+        with suppress(ClaimLost):
+            await children.complete_within(connection, worker_id, Parent(outcome, tasks))
+            return TaskStatus.DONE.value
+    elif accepted := await attempts.end(connection, worker_id, [outcome]):
+        return accepted[outcome.task_id]
+    raise DatabaseUnavailable("the write changed nothing, without an error", perhaps_one_row=True)

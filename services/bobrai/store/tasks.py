@@ -40,6 +40,7 @@ class TaskFilter:
     queue: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    parent_id: int | None = None
     seen_by: Principal | None = None  # only what is inside of this principal's grant
 
 
@@ -75,6 +76,7 @@ async def page(database: Transactional, wanted: TaskFilter, *, before_id: int | 
             wanted.created_after,
             wanted.created_before,
             *_inside(wanted.seen_by),
+            wanted.parent_id,
             limit,
         )
 

@@ -58,14 +58,18 @@ _CALL_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 _TASK: Final = ("queue", "type")
 _API: Final[tuple[Process, ...]] = ("api",)
 _WORKER: Final[tuple[Process, ...]] = ("worker",)
+_SUBMITTING: Final[tuple[Process, ...]] = ("api", "worker")  # a worker for its handlers
 _DISPATCHER: Final[tuple[Process, ...]] = ("dispatcher",)
 _EXTERNAL: Final[tuple[Process, ...]] = ("external-metrics",)
 _BROKER: Final[tuple[Process, ...]] = ("dispatcher", "worker")
 
 # --- tasks: submitted + replayed - finished is what there is ----------------------------------------------------------
-TASKS_SUBMITTED = fast_counter("bobrai_tasks_submitted_total", "Tasks accepted and committed.", _TASK, by=_API)
+TASKS_SUBMITTED = fast_counter("bobrai_tasks_submitted_total", "Tasks accepted and committed.", _TASK, by=_SUBMITTING)
 TASKS_DUPLICATE = fast_counter(
-    "bobrai_tasks_duplicate_total", "Submitted tasks that made none: one of their kind was there.", _TASK, by=_API
+    "bobrai_tasks_duplicate_total",
+    "Submitted tasks that made none: one of their kind was there.",
+    _TASK,
+    by=_SUBMITTING,
 )
 TASKS_REPLAYED = fast_counter(
     "bobrai_tasks_replayed_total", "Final tasks that a client gave a fresh set of attempts.", _TASK, by=_API

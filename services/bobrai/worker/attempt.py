@@ -62,6 +62,11 @@ class Claimed:
         """The trace that shows this attempt: none does before it has started."""
         return ""
 
+    @property
+    def trace_context(self) -> str:
+        """Where it stands in its trace: what it submits comes after it."""
+        return self.claim.trace_context
+
     def fields(self) -> dict[str, object]:
         """What every log line about it carries."""
         return fields_of(self.claim)
@@ -103,6 +108,11 @@ class Attempt(Claimed):
     def trace_id(self) -> str:
         """The trace that shows this attempt; empty when none does."""
         return "" if self.span is None else self.span.trace_id
+
+    @property
+    def trace_context(self) -> str:
+        """Where it stands in its trace: what it submits comes after it."""
+        return self.claim.trace_context if self.span is None else self.span.context
 
     @property
     def waits_for_process(self) -> bool:

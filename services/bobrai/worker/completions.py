@@ -19,11 +19,13 @@ from bobrai.domain.task import Outcome, OutcomeKind, TaskStatus
 from bobrai.runtime.checkpoint import checkpoint
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.runtime.outage import Outage, pause_after
-from bobrai.store import attempts, refused
+from bobrai.store import attempts, children, refused
+from bobrai.store.children import Parent
 from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics
 from bobrai.worker import meters, outcomes, telling, unanswered
 from bobrai.worker.attempt import Claimed
+from bobrai.worker.children import ChildRefused, Children, count, weight
 from bobrai.worker.lease import Lease
 from bobrai.worker.limited import Limited
 
@@ -32,14 +34,30 @@ log = logs.get_logger(__name__)
 _NEVER_REFUSED = 1_000_000_000
 PATIENCE_SECONDS = 60.0  # with an outcome that fails alone while others are written
 LONG_PATIENCE_SECONDS = 300.0  # the same when there are no others, so that it may be the table's trouble
-Write = Callable[[int, Sequence[Outcome]], Awaitable[dict[int, str]]]  # the new status of each accepted id
+Write = Callable[[int, "Sequence[_Item]"], Awaitable[dict[int, str]]]  # the new status of each accepted id
 _LOST: Final = ""  # the answer to a write whose claim was no longer held
 _TOUCHED_NOTHING: Final = "the write changed nothing, without an error: a trigger or a rule on the table keeps it away"
 
 
 class _Item(NamedTuple):
-    worker_id: int
+    attempt: Claimed
     outcome: Outcome
+
+
+class _Way:
+    """How outcomes of a kind are written, many in one statement."""
+
+    def __init__(
+        self,
+        name: str,
+        write: Write,
+        flush: Callable[[Write, Sequence[_Item]], Awaitable[list[str]]],
+        weight_of: Callable[[_Item], int] | None = None,
+    ) -> None:
+        self.write = write
+        self.commits: GroupCommit[_Item, str] = GroupCommit(
+            name, partial(flush, write), max_waiting=_NEVER_REFUSED, repeatable=True, weight=weight_of
+        )
 
 
 class Completions:
@@ -54,27 +72,31 @@ class Completions:
         database: Database,
         lease: Lease,
         limited: Limited,
+        children_: Children,
         on_settled: Callable[[Claimed], None],
         on_unwritable: Callable[[int], None],
     ) -> None:
         self._database = database
         self._lease = lease
         self._limited = limited
+        self._children = children_
         self._on_settled = on_settled
         self._on_unwritable = on_unwritable
         self._outage = Outage("completions")
         self._written_at = time.monotonic()
         self._insisting: set[asyncio.Task[None]] = set()
-        self._results = self._group("complete", self._write_results)
-        self._ends = self._group("end", self._write_ends)
+        self._results = _Way("complete", self._write_results, self._flush)
+        self._parents = _Way("complete_parents", self._write_parents, self._flush, lambda item: weight(item.outcome))
+        self._ends = _Way("end", self._write_ends, self._flush)
 
-    def _group(self, name: str, write: Write) -> GroupCommit[_Item, str]:
-        return GroupCommit(name, partial(self._flush, write), max_waiting=_NEVER_REFUSED, repeatable=True)
+    def _way_of(self, outcome: Outcome) -> "_Way":
+        if outcome.kind is not OutcomeKind.DONE:
+            return self._ends
+        return self._parents if outcome.children else self._results
 
     def write(self, attempt: Claimed, outcome: Outcome) -> None:
         """Write an outcome soon; returns at once."""
-        group = self._results if outcome.kind is OutcomeKind.DONE else self._ends
-        future = group.put(_Item(attempt.worker_id, outcome))
+        future = self._way_of(outcome).commits.put(_Item(attempt, outcome))
         future.add_done_callback(partial(self._answered, attempt, outcome))
 
     def written(self, attempt: Claimed, outcome: Outcome, status: str) -> None:
@@ -143,18 +165,20 @@ class Completions:
 
     async def _write_once(self, attempt: Claimed, outcome: Outcome) -> tuple[Outcome, str]:
         """Write the outcome or, where its values are refused, a plainer one; returns which, and its status."""
-        write = self._write_results if outcome.kind is OutcomeKind.DONE else self._write_ends
         try:
-            [status] = await self._write(write, [_Item(attempt.worker_id, outcome)])
+            [status] = await self._write(self._way_of(outcome).write, [_Item(attempt, outcome)])
+        except ChildRefused as error:  # as if the handler had raised it
+            return await self._write_once(attempt, outcomes.raised(attempt.claim, error))
         except StoreRejected as error:
             return await self._write_plainer(attempt, outcome, error)
         return outcome, status
 
     async def _write_plainer(self, attempt: Claimed, outcome: Outcome, error: StoreRejected) -> tuple[Outcome, str]:
         stored: refused.Stored | None = None
+        parent = await self._parent(attempt, outcome)
         try:
             async with self._database.transaction() as connection:
-                stored = await refused.store(connection, attempt.worker_id, outcome, error, outcomes.plainer)
+                stored = await refused.store(connection, attempt.worker_id, parent, error, outcomes.plainer)
         except DatabaseUnavailable:
             # The commit may have taken place; the whole outcome would be asked for in vain.
             if stored is None or not await self.is_settled(attempt.worker_id, stored.outcome):
@@ -184,20 +208,37 @@ class Completions:
     async def _write(self, write: Write, items: Sequence[_Item]) -> list[str]:
         """Write once; the answer is each item's status, or that its claim is no longer held."""
         worker_id = self._lease.worker_id
-        ours = [item.outcome for item in items if item.worker_id == worker_id]
+        ours = [item for item in items if item.attempt.worker_id == worker_id]
         if worker_id is None or not ours:
             return [_LOST] * len(items)
         accepted = await write(worker_id, ours)
-        missing = [outcome for outcome in ours if outcome.task_id not in accepted]
+        missing = [item.outcome for item in ours if item.outcome.task_id not in accepted]
         if missing:
             accepted |= await attempts.settled(self._database, worker_id, missing)
             if TaskStatus.PROCESSING.value in accepted.values():
                 raise DatabaseUnavailable(_TOUCHED_NOTHING, perhaps_one_row=True)
         self._written_at = time.monotonic()
-        return [accepted.get(item.outcome.task_id, _LOST) if item.worker_id == worker_id else _LOST for item in items]
+        return [
+            accepted.get(outcome.task_id, _LOST) if attempt.worker_id == worker_id else _LOST
+            for attempt, outcome in items
+        ]
 
-    async def _write_results(self, worker_id: int, done: Sequence[Outcome]) -> dict[int, str]:
-        return dict.fromkeys(await attempts.complete(self._database, worker_id, done), TaskStatus.DONE.value)
+    async def _write_results(self, worker_id: int, done: Sequence[_Item]) -> dict[int, str]:
+        accepted = await attempts.complete(self._database, worker_id, [item.outcome for item in done])
+        return dict.fromkeys(accepted, TaskStatus.DONE.value)
 
-    async def _write_ends(self, worker_id: int, ends: Sequence[Outcome]) -> dict[int, str]:
-        return await attempts.end(self._database, worker_id, ends)
+    async def _write_parents(self, worker_id: int, done: Sequence[_Item]) -> dict[int, str]:
+        parents = [await self._parent(*item) for item in done]
+        accepted = await children.complete(self._database, worker_id, parents)
+        for parent in parents:
+            if parent.outcome.task_id in accepted:
+                count(parent, accepted[parent.outcome.task_id])
+        return dict.fromkeys(accepted, TaskStatus.DONE.value)
+
+    async def _write_ends(self, worker_id: int, ends: Sequence[_Item]) -> dict[int, str]:
+        return await attempts.end(self._database, worker_id, [item.outcome for item in ends])
+
+    async def _parent(self, attempt: Claimed, outcome: Outcome) -> Parent:
+        if not outcome.children:
+            return Parent(outcome, ())
+        return await self._children.of(outcome, attempt.claim, attempt.trace_context)

@@ -29,6 +29,7 @@ from bobrai.worker.child import ProcessDied
 from bobrai.worker.isolation import Isolation
 from bobrai.worker.place import Place
 from bobrai.worker.ports import Reports, Results
+from bobrai.worker.services import HandlerServices
 from bobrai.worker.speeds import Speeds
 from bobrai.worker.transaction import AttemptTransaction
 
@@ -68,7 +69,7 @@ class Executor:
         self._middlewares = registry.middlewares.all
         self._progress = progress
         self._speeds = speeds
-        self._new_transaction = new_transaction
+        self._services = HandlerServices(registry, progress, new_transaction, self._attempts.get)
         self._grace_seconds = grace_seconds
         self._new_span = new_span
         self._isolation = isolation
@@ -168,24 +169,6 @@ class Executor:
         for task in self._stuck:
             event_loop.forget(task)
 
-    # What a Context asks for (see handlers.context.Services).
-
-    def report_progress(self, task_id: int, attempt: int, text: str) -> None:
-        """Store the latest progress soon; may be called from any thread."""
-        # Not in the handler's context: what begins there would be taken for the handler's own.
-        contextvars.Context().run(self._progress.report, task_id, attempt, text)
-
-    def open_transaction(self, task_id: int, attempt: int) -> AttemptTransaction:
-        """Return the attempt's one transaction; its ``async with`` opens it."""
-        there = self._attempts.get(task_id)
-        if there is None or there.finished or there.claim.attempt != attempt:
-            raise ClaimLost("this attempt is over")
-        if not there.handler.is_direct:
-            raise RuntimeError("ctx.transaction() is for async handlers without a batch")
-        if there.transaction is None:
-            there.transaction = self._new_transaction()
-        return there.transaction
-
     # The way of one attempt.
 
     def _refuse(self, claimed: Claimed) -> None:
@@ -204,7 +187,7 @@ class Executor:
         claim = attempt.claim
         meter = meters.of(claim.queue, claim.type)
         meter.started.inc()
-        attempt.begin(self)
+        attempt.begin(self._services)
         if traces.on:
             attempt.span = self._new_span(claim)
         meter.wait_seconds.observe(claim.wait_seconds, attempt.trace_id)
@@ -241,7 +224,7 @@ class Executor:
             forks.end_if_child(raised)
             error = raised
         returned = error is None and attempt.cause is None
-        outcome = outcomes.done(claim, result) if returned else self._ended_by(attempt, error)
+        outcome = outcomes.done(claim, result, attempt.context.children) if returned else self._ended_by(attempt, error)
         del error  # with its traceback it leads back to this frame
         event_loop.inside_handler.set(False)
         if attempt.transaction is None:
@@ -294,7 +277,7 @@ class Executor:
         outcome = done = self._with_progress(outcome)
         written = False
         try:
-            await transaction.complete(attempt.worker_id, [done])
+            await transaction.complete(attempt.worker_id, done, attempt.claim, attempt.trace_context)
             written = True
         except ClaimLost:
             # Or its row was kept from being changed: then giving the task back is kept from it too, and tried again.

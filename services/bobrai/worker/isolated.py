@@ -25,6 +25,7 @@ from bobrai.telemetry import traces
 from bobrai.worker import memory, output, unanswered
 from bobrai.worker.attempt import Claimed
 from bobrai.worker.channel import Channel, Ended, Progress, Ready, Run, Stop, receive_settings
+from bobrai.worker.children import Children
 from bobrai.worker.default_executor import DefaultExecutor
 from bobrai.worker.executor import Executor
 from bobrai.worker.lease import Lease
@@ -60,12 +61,13 @@ async def serve(connection: socket.socket, settings: Settings, registry: Registr
     wear = Wear(threads)
     results = _Results(channel, database, wear)
     places = asyncio.Semaphore(1)
+    children = Children(database, registry)
     executor = Executor(
         registry,
         1,
         _Reports(channel),
         Speeds(1),
-        lambda: AttemptTransaction(database, places),
+        lambda: AttemptTransaction(database, places, children),
         new_span=lambda claim: traces.within(claim.trace_context),
     )
     executor.completions = results

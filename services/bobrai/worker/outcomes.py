@@ -12,6 +12,7 @@ from types import TracebackType
 from msgspec import structs
 
 from bobrai.domain import limits
+from bobrai.domain.children import Child
 from bobrai.domain.errors import PermanentFailure, RetryLater
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
 from bobrai.handlers.batches import RetryItem
@@ -26,9 +27,9 @@ _FRAMES = 40  # of each traceback, the innermost ones
 _MOST_LEAVES = 10_000  # exceptions in one group that are looked at
 
 
-def done(claim: Claim, result: str) -> Outcome:
+def done(claim: Claim, result: str, children: tuple[Child, ...] = ()) -> Outcome:
     """The handler returned."""
-    return Outcome(claim.task_id, claim.attempt, OutcomeKind.DONE, result)
+    return Outcome(claim.task_id, claim.attempt, OutcomeKind.DONE, result, children=children)
 
 
 def stopped(claim: Claim, cause: StopCause) -> Outcome:

@@ -6,23 +6,24 @@ keep a claim or a completion waiting.
 """
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
-from bobrai.domain.errors import ClaimLost
-from bobrai.domain.task import Outcome
-from bobrai.store import attempts
+from bobrai.domain.task import Claim, Outcome
+from bobrai.store import children
+from bobrai.store.children import Parent
 from bobrai.store.pool import Database
+from bobrai.worker.children import Children, count
 
 
 class AttemptTransaction:
     """One attempt's transaction; opened by the handler's ``async with``, ended by the executor."""
 
-    def __init__(self, database: Database, places: asyncio.Semaphore) -> None:
+    def __init__(self, database: Database, places: asyncio.Semaphore, children_: Children) -> None:
         self._database = database
         self._places = places
+        self._children = children_
         self._manager: AbstractAsyncContextManager[Any] | None = None
         self._connection: Any = None
         self._entered = False
@@ -55,24 +56,29 @@ class AttemptTransaction:
         """Whether there is something to commit."""
         return self._manager is not None
 
-    async def complete(self, worker_id: int, outcomes: Sequence[Outcome]) -> None:
-        """Write the outcome and commit; raises ClaimLost, rolled back, when the claim is no longer held.
+    async def complete(self, worker_id: int, outcome: Outcome, claim: Claim, trace_context: str) -> None:
+        """Write the outcome with what it leaves, and commit; raises ClaimLost when the claim is no longer held.
 
-        Raises DatabaseUnavailable when it is unknown whether the commit took place.
+        ``trace_context`` says where the attempt stands in its trace. Raises ChildRefused when a task that it leaves
+        cannot be made, and DatabaseUnavailable when it is unknown whether the commit took place; after other errors
+        everything is rolled back.
         """
         manager, self._manager = self._manager, None
         if manager is None:
             return
+        parent = Parent(outcome, ())
         try:
             try:
-                if not await attempts.complete(self._connection, worker_id, outcomes):
-                    raise ClaimLost("another attempt owns the task")
+                if outcome.children:
+                    parent = await self._children.of(outcome, claim, trace_context)
+                duplicates = await children.complete_within(self._connection, worker_id, parent)
             except BaseException as error:
                 await manager.__aexit__(type(error), error, error.__traceback__)
                 raise
             await manager.__aexit__(None, None, None)
         finally:
             self._places.release()
+        count(parent, duplicates)
 
     async def roll_back(self) -> None:
         """Undo everything; raises nothing."""

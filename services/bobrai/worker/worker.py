@@ -23,6 +23,7 @@ from bobrai.store.pool import Database
 from bobrai.telemetry import logs, metrics, traces
 from bobrai.worker import batching, recycle, unconsumed
 from bobrai.worker.blocked import LoopWatch
+from bobrai.worker.children import Children
 from bobrai.worker.claims import Claims
 from bobrai.worker.completions import Completions
 from bobrai.worker.default_executor import DefaultExecutor
@@ -63,6 +64,7 @@ class Worker:
         self._speeds = Speeds(slots)
         places = asyncio.Semaphore(settings.database.pool_size)
         reports = ProgressReports(database, self.lease)
+        children = Children(database, registry)
         # Handlers that were declared elsewhere than in modules cannot be found by another process.
         self._isolation = Isolation(settings, reports.report) if registry is handlers.default else None
         self.executor = Executor(
@@ -70,12 +72,12 @@ class Worker:
             slots,
             reports,
             self._speeds,
-            lambda: AttemptTransaction(handlers_database, places),
+            lambda: AttemptTransaction(handlers_database, places, children),
             new_span=lambda claim: traces.attempt(claim, settings.trace.link_after_seconds),
             isolation=self._isolation,
         )
         self.executor.completions = Completions(
-            database, self.lease, self._limited, self.executor.settled, self.on_unwritable
+            database, self.lease, self._limited, children, self.executor.settled, self.on_unwritable
         )
         self.claims = Claims(database, self.lease, self.executor, self._limited, self._room, self.on_gone)
         self.executor.on_room = self.claims.pump

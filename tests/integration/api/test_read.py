@@ -17,7 +17,7 @@ from tests.support.eventually import eventually
 
 MEMBERS = [
     "id", "type", "queue", "payload", "status", "result", "error", "errors", "priority", "attempt", "max_attempts",
-    "losses", "snoozes", "progress", "run_at", "deadline_at", "expires_at", "created_at", "updated_at",
+    "losses", "snoozes", "progress", "run_at", "deadline_at", "expires_at", "parent_id", "created_at", "updated_at",
     "started_at", "finished_at",
 ]  # fmt: skip
 DONE = "UPDATE tasks SET status = 'done', result = $2, finished_at = now(), updated_at = now() WHERE id = $1"
@@ -198,14 +198,17 @@ async def test_a_page_of_large_tasks_ends_early_and_the_next_goes_on(api: Api) -
 async def test_lists_are_filtered(api: Api, database: OwnDatabase) -> None:
     plain, media = await api.submit(), await api.submit({"n": 1}, type="numbers")
     await database.execute(DONE, plain, "1")
+    await database.execute("UPDATE tasks SET parent_id = $1 WHERE id = $2", plain, media)
     moment = (await api.get(f"/api/v1/tasks/{media}")).json()["created_at"]
     for query, expected in (
         ({"status": "done"}, [plain]), ({"type": "numbers"}, [media]), ({"queue": "media"}, [media]),
         ({"created_before": moment}, [plain]), ({"created_after": moment}, []),
         ({"status": "done", "queue": "media"}, []), ({}, [media, plain]),
+        ({"parent_id": plain}, [media]), ({"parent_id": media}, []),
     ):  # fmt: skip
         answer = await api.get("/api/v1/tasks", params=query)
         assert [task["id"] for task in answer.json()["tasks"]] == expected, query
+        assert all(task["parent_id"] == (plain if task["id"] == media else None) for task in answer.json()["tasks"])
 
 
 async def test_cancelling_a_pending_task_is_final_and_idempotent(api: Api, database: OwnDatabase) -> None:

@@ -38,10 +38,10 @@ INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, p
     SELECT 'echo', 'default', '1', 3, '{{}}', 300, n % 11, now() + make_interval(hours => 1, secs => n)
     FROM generate_series(1, {DELAYED}) AS n;
 INSERT INTO tasks (type, queue, payload, max_attempts, retry, timeout_seconds, priority, deadline_at, expires_at,
-                   client_id)
+                   client_id, parent_id)
     SELECT 'echo', CASE WHEN n % 2 = 0 THEN 'default' ELSE 'queue3' END, '1', 3, '{{}}', 300, n % 11,
            CASE WHEN n > 200 AND n % 4 = 1 THEN now() END, CASE WHEN n > 200 AND n % 4 = 3 THEN now() END,
-           CASE WHEN n % 2 = 0 THEN '' ELSE 'key:a' END
+           CASE WHEN n % 2 = 0 THEN '' ELSE 'key:a' END, CASE WHEN n % 5 = 0 THEN 500 END
     FROM generate_series(1, {DUE}) AS n;
 INSERT INTO outbox (task_id, attempt, queue, priority, due_at)
     SELECT id, attempt, queue, priority, run_at FROM tasks WHERE status = 'pending';
@@ -99,7 +99,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("holders", [hashes_of(hundred_even)], 1150),
     (
         "submit_unique",
-        [*submission, [None] * 100, hashes_of(hundred_even), ["unfinished"] * 100, [60.0] * 100, None],
+        [*submission, [None] * 100, hashes_of(hundred_even), ["unfinished"] * 100, [60.0] * 100, None, 500],
         6000,
     ),
     ("replace_waiting", [hundred_due, *(submission[n] for n in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15))], 9000),
@@ -108,6 +108,11 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("claim", [MINE, hundred_due, [0] * 100], 4500),
     ("claimed", [MINE, hundred_mine, [0] * 100], 600),
     ("complete", [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100, [None] * 100], 2500),
+    (
+        "complete_parents",
+        [MINE, hundred_mine, [1] * 100, ['"ok"'] * 100, [None] * 100, *submission, hundred_mine],
+        18_000,
+    ),
     (
         "end_attempts",
         [MINE, hundred_mine, [1] * 100, ["retry"] * 100, ['{"a": 1}'] * 100, [5.0] * 100, [None] * 100, 20],
@@ -161,20 +166,25 @@ COUNTING: list[tuple[str, list[Any], int]] = [
     ("removed_queue", [-1.0, []], 100),
 ]
 
-# before_id, status, type, queue, created_after, created_before, patterns of queues, of types, client_id, limit
+# before_id, status, type, queue, created_after, created_before, queues, types (patterns), client_id, parent_id, limit
 PAGES: list[tuple[str, list[Any], int]] = [
-    ("the newest", [None, None, None, None, None, None, None, None, None, 100], 20),
-    ("in the middle", [30_000, None, None, None, None, None, None, None, None, 100], 20),
-    ("failed ones", [None, "failed", None, None, None, None, None, None, None, 100], 220),
-    ("cancelled ones, of which there are none", [None, "cancelled", None, None, None, None, None, None, None, 100], 12),
-    ("inside of a narrowed grant", [None, None, None, None, None, None, ["queue5%"], ["type%"], None, 100], 2200),
-    ("pending ones", [None, "pending", None, None, None, None, None, None, None, 100], 1500),
-    ("processing ones", [None, "processing", None, None, None, None, None, None, None, 100], 30),
-    ("of a frequent type", [None, None, "type3", None, None, None, None, None, None, 100], 2200),
-    ("of a queue", [None, None, None, "queue5", None, None, None, None, None, 100], 2200),
+    ("the newest", [None, None, None, None, None, None, None, None, None, None, 100], 20),
+    ("in the middle", [30_000, None, None, None, None, None, None, None, None, None, 100], 20),
+    ("failed ones", [None, "failed", None, None, None, None, None, None, None, None, 100], 220),
+    (
+        "cancelled ones, of which there are none",
+        [None, "cancelled", None, None, None, None, None, None, None, None, 100],
+        12,
+    ),
+    ("inside of a narrowed grant", [None, None, None, None, None, None, ["queue5%"], ["type%"], None, None, 100], 2200),
+    ("pending ones", [None, "pending", None, None, None, None, None, None, None, None, 100], 1500),
+    ("processing ones", [None, "processing", None, None, None, None, None, None, None, None, 100], 30),
+    ("of a frequent type", [None, None, "type3", None, None, None, None, None, None, None, 100], 2200),
+    ("of a queue", [None, None, None, "queue5", None, None, None, None, None, None, 100], 2200),
+    ("of a parent", [None, None, None, None, None, None, None, None, None, 500, 100], 110),
     (
         "of a narrow time",
-        [None, None, None, None, NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), None, None, None, 100],
+        [None] * 4 + [NOW - timedelta(days=20, hours=2), NOW - timedelta(days=20), None, None, None, None, 100],
         700,
     ),
 ]

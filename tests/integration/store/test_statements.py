@@ -22,6 +22,7 @@ from bobrai.store import (
     attempts,
     audit,
     backlogs,
+    children,
     keys,
     outbox,
     queries,
@@ -35,6 +36,7 @@ from bobrai.store import (
 )
 from bobrai.store.admissions import Bound, Bucket
 from bobrai.store.audit import AuditFilter
+from bobrai.store.children import Parent
 from bobrai.store.patience import PatientDatabase
 from bobrai.store.pool import Database
 from bobrai.store.purging import Purge
@@ -162,6 +164,7 @@ async def _everything(store: Database, turn: int) -> None:
 
     await _keys(store, f"key{turn}")
     await _unique(store, turn)
+    await _children(store, f"parents{turn}")
     replica = await replicas.register(store, lease_seconds=60.0)
     assert await replicas.renew(store, replica, lease_seconds=60.0)
     assert await replicas.count(store) == 1
@@ -245,6 +248,17 @@ async def _unique(store: Database, turn: int) -> None:
     await store.fetch("UPDATE tasks SET finished_at = now() + interval '1 h' WHERE id = $1", made.ids[0])
     await store.fetch("DELETE FROM idempotency_keys WHERE key = $1", queue)
     await patient.close()
+
+
+async def _children(store: Database, queue: str) -> None:
+    me = await worker(store, queues=(queue,))
+    (parent_id,) = await submitted(store, queue=queue)
+    parent = Parent(outcome(await claimed(store, me, parent_id), OutcomeKind.DONE), [new_task(queue=queue)] * 2)
+    assert await children.complete(store, me, [parent]) == {parent_id: ()}
+    assert len(await tasks.page(store, TaskFilter(parent_id=parent_id), before_id=None, limit=3)) == 2
+    await workers.unregister(store, me)
+    for table in ("outbox", "tasks", "queues"):  # what comes next counts what is there
+        await store.fetch(f"DELETE FROM {table} WHERE {'name' if table == 'queues' else 'queue'} = $1", queue)
 
 
 async def _limits(store: Database, queue: str, type_: str) -> None:

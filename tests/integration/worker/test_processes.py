@@ -21,6 +21,7 @@ from bobrai.settings import Settings, load
 from bobrai.store.pool import Database as Pool
 from bobrai.telemetry.logs import captured
 from bobrai.worker import memory
+from bobrai.worker.children import Children
 from bobrai.worker.executor import Executor
 from bobrai.worker.isolation import Isolation
 from bobrai.worker.speeds import Speeds
@@ -295,7 +296,7 @@ async def make(settings: Settings, registry: Registry, reports: Reports) -> Asyn
             settings.worker.concurrency,
             reports,  # type: ignore[arg-type]
             Speeds(5),
-            lambda: AttemptTransaction(database, places),
+            lambda: AttemptTransaction(database, places, Children(database, registry)),
             isolation=isolation,
         )
         executor.completions = outcomes = Outcomes()  # type: ignore[assignment]
@@ -653,4 +654,4 @@ async def test_a_lost_claim_ends_its_process(executor: Executor) -> None:
     executor.drop_all()
     await eventually(lambda: executor.running == 0)
     with pytest.raises(ClaimLost):
-        executor.open_transaction(task_id, 1)
+        executor._services.open_transaction(task_id, 1)

@@ -20,7 +20,8 @@ WITH me AS MATERIALIZED (
               t.trace_context,
               extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
               extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-              t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
+              t.losses, t.snoozes, t.client_id,
+              extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
@@ -50,7 +51,8 @@ WITH me AS MATERIALIZED (
               t.trace_context,
               extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
               extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-              t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
+              t.losses, t.snoozes, t.client_id,
+              extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
 )
 SELECT claimed.* FROM me LEFT JOIN claimed ON true;
 
@@ -60,7 +62,8 @@ SELECT t.id, t.attempt, t.type, t.queue, t.priority, t.payload, t.max_attempts,
        t.attempt - t.attempts_before - 1 AS failures, t.retry, t.timeout_seconds, t.request_id, t.trace_context,
        extract(epoch FROM now() - t.run_at)::double precision AS wait_seconds,
        extract(epoch FROM now() - t.created_at)::double precision AS age_seconds,
-       t.losses, t.snoozes, extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
+       t.losses, t.snoozes, t.client_id,
+       extract(epoch FROM t.deadline_at - now())::double precision AS deadline_seconds
 FROM tasks AS t JOIN unnest($2::bigint[], $3::integer[]) AS hint (task_id, attempt) ON t.id = hint.task_id
 WHERE t.status || '' = 'processing' AND t.attempt = hint.attempt + 1 AND t.worker_id = $1;
 

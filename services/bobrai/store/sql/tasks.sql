@@ -1,12 +1,12 @@
 -- name: task_by_id
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, parent_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = $1;
 
 -- name: read_tasks
 -- Many tasks that are asked for at the same moment: one query for the readers of a process.
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, parent_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = ANY($1::bigint[]);
 
 -- name: tasks_by_ids
@@ -18,7 +18,7 @@ SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
 -- type or queue: over a million rows a page of a rare type takes 0.1 s without one, and both together would make every
 -- submit, claim and completion a third to a half dearer.
 SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses, snoozes, timeout_seconds, run_at,
-       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, created_at, updated_at, started_at, finished_at
+       deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, parent_id, created_at, updated_at, started_at, finished_at
 FROM tasks
 WHERE ($1::bigint IS NULL OR id < $1)
   AND ($2::text IS NULL OR status = $2)
@@ -29,7 +29,8 @@ WHERE ($1::bigint IS NULL OR id < $1)
   AND ($7::text[] IS NULL OR queue LIKE ANY ($7))
   AND ($8::text[] IS NULL OR type LIKE ANY ($8))
   AND ($9::text IS NULL OR client_id = $9)
-ORDER BY id DESC LIMIT $10;
+  AND ($10::bigint IS NULL OR parent_id = $10)
+ORDER BY id DESC LIMIT $11;
 
 -- name: cancel
 -- Pending: final at once, and no longer due. Processing: a wish that the worker's heartbeat reads. No row: the task is

@@ -59,9 +59,9 @@ WITH item AS MATERIALIZED (
                                known_id, hash, holds, unique_seconds, position)
 ), stored AS (
     INSERT INTO tasks (id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at,
-                       request_id, trace_context, client_id, deadline_at, expires_at, idempotency_key)
+                       request_id, trace_context, client_id, deadline_at, expires_at, idempotency_key, parent_id)
     SELECT id, type, queue, priority, payload, max_attempts, retry, timeout_seconds, due_at, request_id, trace_context,
-           client_id, ends_at, starts_until, $21
+           client_id, ends_at, starts_until, $21, $22
     FROM item
     RETURNING 1
 ), due AS (

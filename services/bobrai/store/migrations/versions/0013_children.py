@@ -1,0 +1,11 @@
+"""Tasks that other tasks have submitted."""
+
+from bobrai.store.migrations.plain_sql import run
+
+revision = "0013"
+down_revision = "0011"
+
+
+def upgrade() -> None:
+    """Keep which task has submitted another."""
+    run(__file__)
