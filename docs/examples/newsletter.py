@@ -60,6 +60,7 @@ async def sign_up(ctx: Context, payload: Letter) -> str:
         await connection.execute(
             "INSERT INTO subscribers (address, task_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", payload.to, ctx.task_id
         )
+    ctx.submit(send_letter, Letter(to=payload.to, subject="Welcome"))  # a task of its own, stored in that commit too
     return f"{payload.to} is subscribed"
 
 

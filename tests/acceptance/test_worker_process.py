@@ -206,7 +206,11 @@ def test_worked_example_does_what_its_page_says(processes: Processes, data_folde
     nobody = post_and_wait(dev, {"type": "letter", "payload": {**letter, "to": "x@nowhere.example"}})
     assert (nobody["status"], nobody["attempt"]) == ("failed", 1)
     assert post_and_wait(dev, {"type": "count-primes", "payload": 1000})["result"] == 168
-    assert post_and_wait(dev, {"type": "sign-up", "payload": letter})["result"] == "ada@example.org is subscribed"
+    signed_up = post_and_wait(dev, {"type": "sign-up", "payload": letter})
+    assert signed_up["result"] == "ada@example.org is subscribed"
+    with urllib.request.urlopen(f"{dev.url}/api/v1/tasks?parent_id={signed_up['id']}", timeout=40) as response:
+        [welcome] = json.load(response)["tasks"]
+    assert (welcome["type"], welcome["payload"]["subject"]) == ("letter", "Welcome")
     assert post_and_wait(dev, {"type": "hello", "payload": None})["result"] == "Hello!"
     with pytest.raises(urllib.error.HTTPError, match="422"):
         post_and_wait(dev, {"type": "letter", "payload": {"to": "nobody", "subject": ""}})
