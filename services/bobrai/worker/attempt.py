@@ -12,7 +12,7 @@ from bobrai.domain.task import Claim
 from bobrai.handlers.context import Context, Services
 from bobrai.handlers.handler import Handler
 from bobrai.telemetry.spans import AttemptSpan
-from bobrai.worker.transaction import AttemptTransaction
+from bobrai.worker.transaction import Transaction
 
 if TYPE_CHECKING:  # it says whose lines are whose
     from bobrai.worker.place import Place
@@ -97,7 +97,7 @@ class Attempt(Claimed):
         self.place: Place | None = None  # where it runs alone; None: here
         self.task: asyncio.Task[None] | None = None  # None: it waits for a slot
         self.timer: asyncio.TimerHandle | None = None
-        self.transaction: AttemptTransaction | None = None
+        self.transaction: Transaction | None = None
         self.cause: StopCause | None = None
         self.closing = False  # the handler has returned, its transaction is being committed: too late to stop it
         self.finished = False  # its slot is free, its outcome is on the way

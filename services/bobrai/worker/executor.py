@@ -31,7 +31,7 @@ from bobrai.worker.place import Place
 from bobrai.worker.ports import Reports, Results
 from bobrai.worker.services import HandlerServices
 from bobrai.worker.speeds import Speeds
-from bobrai.worker.transaction import AttemptTransaction
+from bobrai.worker.transaction import Transaction
 
 log = logs.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Executor:
         slots: int,
         progress: Reports,
         speeds: Speeds,
-        new_transaction: Callable[[], AttemptTransaction],
+        new_transaction: Callable[[], Transaction],
         grace_seconds: float = GRACE_SECONDS,
         *,
         new_span: Callable[[Claim], AttemptSpan | None] = lambda _claim: None,
@@ -263,9 +263,7 @@ class Executor:
             return outcomes.stopped(attempt.claim, attempt.cause)
         return outcomes.raised(attempt.claim, error or AssertionError("no reason"), attempt.handler.non_retryable)
 
-    async def _end_transaction(
-        self, attempt: Attempt, transaction: AttemptTransaction, outcome: Outcome | None
-    ) -> None:
+    async def _end_transaction(self, attempt: Attempt, transaction: Transaction, outcome: Outcome | None) -> None:
         """Commit the handler's rows together with the outcome, or roll them back."""
         if attempt.finished or outcome is None or outcome.kind is not OutcomeKind.DONE or not transaction.is_open:
             try:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -26,11 +26,11 @@ _MAX_MESSAGE = 2_000  # characters of an exception's
 
 
 class Lifespan:
-    """The life of one process that runs handlers."""
+    """The life of one process that runs handlers; of a start-up function whose value is given nothing runs."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, given: Mapping[Callable[..., Any], Any] | None = None) -> None:
         self._registry = registry
-        self._values: dict[Callable[..., Any], Any] = {}
+        self._values = dict(given or {})
         self._ends: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._started = asyncio.Event()
         self._over = asyncio.Event()
@@ -42,7 +42,7 @@ class Lifespan:
         What has been started until then is to be ended by ``stop``, also when this is cancelled.
         """
         hooks = self._registry.hooks
-        if not hooks.startups and not hooks.shutdowns:
+        if not hooks.startups and not hooks.shutdowns and not self._values:
             return
         context = contextvars.copy_context()
         context.run(event_loop.inside_handler.set, True)  # noqa: FBT003 - it takes no keywords
@@ -77,7 +77,8 @@ class Lifespan:
     async def _live(self) -> None:
         try:
             for function in self._registry.hooks.in_order():
-                await self._start(function)
+                if function not in self._values:
+                    await self._start(function)
             for handler in self._registry:
                 handler.given = {name: self._values[wanted] for name, wanted in handler.dependencies.items()}
             self._started.set()

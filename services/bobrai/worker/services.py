@@ -11,7 +11,7 @@ from bobrai.handlers.codec import InvalidPayload
 from bobrai.handlers.registry import Registry
 from bobrai.worker.attempt import Attempt
 from bobrai.worker.ports import Reports
-from bobrai.worker.transaction import AttemptTransaction
+from bobrai.worker.transaction import Transaction
 
 
 class HandlerServices:
@@ -21,7 +21,7 @@ class HandlerServices:
         self,
         registry: Registry,
         progress: Reports,
-        new_transaction: Callable[[], AttemptTransaction],
+        new_transaction: Callable[[], Transaction],
         find: Callable[[int], Attempt | None],
     ) -> None:
         self._registry = registry
@@ -34,7 +34,7 @@ class HandlerServices:
         # Not in the handler's context: what begins there would be taken for the handler's own.
         contextvars.Context().run(self._progress.report, task_id, attempt, text)
 
-    def open_transaction(self, task_id: int, attempt: int) -> AttemptTransaction:
+    def open_transaction(self, task_id: int, attempt: int) -> Transaction:
         """Return the attempt's one transaction; its ``async with`` opens it."""
         there = self._find(task_id)
         if there is None or there.finished or there.claim.attempt != attempt:

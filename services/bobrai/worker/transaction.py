@@ -8,13 +8,38 @@ keep a claim or a completion waiting.
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from bobrai.domain.task import Claim, Outcome
 from bobrai.store import children
 from bobrai.store.children import Parent
 from bobrai.store.pool import Database
 from bobrai.worker.children import Children, count
+
+
+class Transaction(Protocol):
+    """What a handler's ``async with`` opens, and the executor ends."""
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return what the handler writes to."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        """Leave it open for the outcome, unless there was an error."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to commit."""
+
+    async def complete(self, worker_id: int, outcome: Outcome, claim: Claim, trace_context: str) -> None:
+        """Write the outcome with what it leaves, and commit."""
+
+    async def roll_back(self) -> None:
+        """Undo everything; raises nothing."""
+
+    def abort(self) -> None:
+        """Let the statements of a handler that does not end fail."""
 
 
 class AttemptTransaction:

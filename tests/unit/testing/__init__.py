@@ -1,0 +1,1 @@
+"""What ``bobrai.testing`` tells of handlers."""
