@@ -49,10 +49,10 @@ _ALLOWANCES_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 2.0  # until the metric of a database that came back says so
 
 
-async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[], None] | None = None) -> None:
-    """Serve HTTP until ``stop``, then let open requests finish; ``on_listening`` is called once connections are taken.
+async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[int], None] | None = None) -> None:
+    """Serve HTTP until ``stop``, then let open requests finish.
 
-    Raises ConfigurationError for an address that cannot be had, a URL that cannot be read, files of TLS that cannot be
+    ``on_listening`` gets the port once connections are taken. Raises ConfigurationError for an address that cannot be had, a URL that cannot be read, files of TLS that cannot be
     used and a root path that cannot be told from our own paths.
     """
     certificates = certificates_of(settings.api)
@@ -173,8 +173,8 @@ def _warn_of_open(bind: str, nobody: Principal) -> None:
         )
 
 
-def _listening(listener: socket.socket, on_listening: Callable[[], None] | None) -> None:
+def _listening(listener: socket.socket, on_listening: Callable[[int], None] | None) -> None:
     host, port = listener.getsockname()[:2]
     log.info("api.listening", host=host, port=port)
     if on_listening is not None:
-        on_listening()
+        on_listening(port)

@@ -46,15 +46,18 @@ def run(settings: Settings) -> None:
         if embedded:
             signals.before_kill(embedded.stop_at_once)
             forks.own_from(lambda: embedded.descriptors)
-        settings = _in_one_process(settings, registry, embedded.start() if embedded else "")
-        process.run(lambda stop: _serve(settings, registry, stop))
+        settings = in_one_process(settings, registry, embedded.start() if embedded else "")
+        process.run(
+            lambda stop: serve(settings, registry, stop, lambda _port, waits_for: _welcome(settings, waits_for))
+        )
     finally:
         if embedded:
             signals.end_within(_DATABASE_STOP_SECONDS)
             embedded.stop()
 
 
-def _in_one_process(settings: Settings, registry: Registry, embedded_url: str) -> Settings:
+def in_one_process(settings: Settings, registry: Registry, embedded_url: str = "") -> Settings:
+    """Return settings with which the rooms get on in one process; with the URL of an embedded database, on that."""
     # There is no other worker that could have the queues of this one's types.
     queues = tuple(dict.fromkeys([*settings.worker.queues, *(each.queue for each in registry)]))
     # The API's own port serves the metrics of the whole process, so the small ports take any free number.
@@ -72,7 +75,12 @@ def _in_one_process(settings: Settings, registry: Registry, embedded_url: str) -
     return settings.model_copy(update=updates)
 
 
-async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
+async def serve(settings: Settings, registry: Registry, stop: Stop, on_listening: Callable[[int, str], None]) -> None:
+    """Bring the schema to head, and run all rooms until ``stop``.
+
+    ``on_listening`` gets the API's port, and the address of a RabbitMQ that is not there yet, if that is so. Raises
+    ConfigurationError.
+    """
     waits_for = ""
 
     async def prepare() -> None:
@@ -94,7 +102,7 @@ async def _serve(settings: Settings, registry: Registry, stop: Stop) -> None:
 
     try:
         async with asyncio.TaskGroup() as rooms:
-            rooms.create_task(serve_api(settings, stop, on_listening=lambda: _welcome(settings, waits_for)))
+            rooms.create_task(serve_api(settings, stop, on_listening=lambda port: on_listening(port, waits_for)))
             rooms.create_task(with_broker(lambda broker: serve_dispatcher(settings, broker, stop)))
             worker = with_broker(lambda broker: serve_worker(settings, broker, registry, stop))
             rooms.create_task(_then_stop(worker, stop))

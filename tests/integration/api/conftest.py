@@ -54,7 +54,7 @@ async def serving(
         api={"bind": f"127.0.0.1:{port}", "refresh_seconds": 0.1, **settings},
         auth=auth or {},
     )
-    running = asyncio.create_task(serve(loaded, stop, on_listening=listening.set))
+    running = asyncio.create_task(serve(loaded, stop, on_listening=lambda _port: listening.set()))
     try:
         await asyncio.wait({running, asyncio.ensure_future(listening.wait())}, return_when=asyncio.FIRST_COMPLETED)
         yield stop

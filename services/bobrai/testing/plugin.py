@@ -1,0 +1,60 @@
+"""The pytest plugin: fixtures for people who test their handlers, found by pytest where bobrAI is installed.
+
+In: the handler modules that the project's pytest settings name (``bobrai_handlers``), or a test's marker. Out:
+``bobrai_service`` and ``bobrai_client``. Nothing is loaded before a test asks for one.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bobrai.client import Client
+    from bobrai.testing.service import Service
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the setting."""
+    parser.addini(
+        "bobrai_handlers", "Modules that declare bobrAI handlers, for bobrai_service.", type="args", default=[]
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line(
+        "markers",
+        "bobrai(*handlers, **settings): modules of handlers, or handlers, and settings by group, such as "
+        'worker={"concurrency": 1}, for the bobrai_service of this test',
+    )
+
+
+@pytest.fixture(scope="session")
+def bobrai_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an embedded PostgreSQL, for the whole run; it is made once for the project, in pytest's cache."""
+    from bobrai.testing.service import postgres
+
+    cache = request.config.cache
+    assert cache is not None, "bobrai_postgres keeps its data in pytest's cache: run without -p no:cacheprovider"
+    with postgres(cache.mkdir("bobrai")) as url:
+        yield url
+
+
+@pytest.fixture
+def bobrai_service(request: pytest.FixtureRequest, bobrai_postgres: str) -> Iterator["Service"]:
+    """The whole service with the project's handlers, or those that the marker ``bobrai`` names, on a new database."""
+    from bobrai.testing.service import service
+
+    marker = request.node.get_closest_marker("bobrai")
+    named = list(marker.args) if marker is not None and marker.args else request.config.getini("bobrai_handlers")
+    settings: dict[str, Any] = {} if marker is None else marker.kwargs
+    modules = [each if isinstance(each, str) else each.__module__ for each in named]
+    with service(bobrai_postgres, modules, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def bobrai_client(bobrai_service: "Service") -> "Client":
+    """A client of ``bobrai_service``."""
+    return bobrai_service.client
