@@ -1,5 +1,7 @@
-"""The examples of docs/transactions.md as an application runs them: through PgBouncer in transaction mode, beside a service
-that looks at the outbox when it is told to, and else once in ten minutes."""
+"""The examples of docs/transactions.md as an application runs them: through PgBouncer in transaction mode.
+
+Beside them runs a service that looks at the outbox when it is told to, and else once in ten minutes.
+"""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -92,7 +94,7 @@ async def test_a_commit_makes_one_task_that_runs_at_once_and_a_rollback_none(
             ids.append(await order("book"))
             await eventually(lambda: database.fetchval("SELECT status = 'done' FROM tasks WHERE id = $1", ids[-1]), 30)
     rows = await database.fetch(
-        "SELECT t.id, o.item, t.attempt, t.client_id FROM tasks AS t FULL JOIN orders AS o ON o.id = t.result::text::int"
+        "SELECT t.id, item, attempt, client_id FROM tasks AS t FULL JOIN orders AS o ON o.id = t.result::text::int"
     )
     assert sorted(row["id"] for row in rows) == ids
     assert {(row["item"], row["attempt"], row["client_id"]) for row in rows} == {("book", 1, "sql:postgres")}

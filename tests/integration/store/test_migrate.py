@@ -14,10 +14,11 @@ import pytest
 
 from bobrai.cli import schema
 from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable
+from bobrai.domain.task import TaskType
 from bobrai.settings import Settings, load
-from bobrai.store import migrate, tasks, workers
+from bobrai.store import migrate, task_types, tasks, upgrade, workers
 from bobrai.telemetry.logs import captured as capture_logs
-from tests.integration.store.builders import submitted
+from tests.integration.store.builders import relayed, submitted
 from tests.integration.store.conftest import opened
 from tests.support.authors import SOMEBODY
 from tests.support.databases import Database as OwnDatabase
@@ -87,6 +88,20 @@ async def test_rows_of_the_first_schema_are_kept_and_go_on(empty_database: OwnDa
         ("pending", 3, 1, 4, 1, 0),
         ("pending", 3, 3, 6, 0, 0),
     ]
+
+
+async def test_a_database_with_tasks_gets_the_function_that_submits(empty_database: OwnDatabase) -> None:
+    (function,) = (Path(migrate.__file__).with_name("migrations") / "versions").glob("*_submit.sql")
+    await upgrade.to(f"{int(function.name[:4]) - 1:04}", empty_database.url)
+    store = await opened(empty_database.url)
+    try:
+        await submitted(store)
+        await task_types.announce(store, [TaskType(name="echo")])
+        assert await migrate.migrate(empty_database.url) is True
+        await store.fetch("SELECT bobrai_submit('echo', '1')")
+        assert len(await relayed(store)) == 2
+    finally:
+        await store.close()
 
 
 async def test_waiting_says_why_and_ends_when_somebody_else_has_migrated(empty_database: OwnDatabase) -> None:

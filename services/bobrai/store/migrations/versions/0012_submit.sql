@@ -41,7 +41,7 @@ BEGIN
             EXCEPTION WHEN numeric_value_out_of_range THEN
                 RETURN 'has a number that is out of range';
             END;
-        ELSIF length(ltrim(found, '-')) > 4300 THEN
+        ELSIF length(found) > 4300 THEN
             RETURN 'has a number that is out of range';
         END IF;
     END LOOP;
