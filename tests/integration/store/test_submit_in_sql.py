@@ -139,7 +139,7 @@ async def test_a_queue_may_be_paused_and_has_room_or_not(database: OwnDatabase, 
     async with database.connect() as connection:
         await submit(connection, "queue => 'media'")
         await queues.measure(shop, {"media": 0}, period_seconds=0.0, takeover_periods=3.0, waiting_period_seconds=0.0)
-        with pytest.raises(asyncpg.ConfigurationLimitExceededError, match="'media' is full: 1 tasks wait"):
+        with pytest.raises(asyncpg.ConfigurationLimitExceededError, match="'media' is full: at most 1 tasks"):
             await submit(connection, "queue => 'media'")
         await queues.change(shop, "media", Wishes(max_backlog=None), by=SOMEBODY)
         await submit(connection, "queue => 'media'")

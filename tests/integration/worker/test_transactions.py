@@ -77,6 +77,25 @@ async def test_failed_attempts_leave_no_effect(service: Service) -> None:
     assert await effects(service) == [(row["id"], 3)]
 
 
+async def test_a_handler_submits_another_task_with_its_own_result_or_not_at_all(service: Service) -> None:
+    @service.task("next")
+    async def next_one(payload: int) -> int:
+        return payload
+
+    @service.task("first")
+    async def first(ctx: Context) -> int:
+        async with ctx.transaction() as conn:
+            task_id: int = await conn.fetchval("SELECT bobrai_submit('next', $1)", str(ctx.attempt))
+        if ctx.attempt < 3:
+            raise ValueError("after the block")
+        return task_id
+
+    await service.worker()
+    submitted = (await service.run("first"))["result"]
+    assert (await service.final(submitted))["result"] == 3
+    assert len(await service.database.fetch("SELECT FROM tasks WHERE type = 'next'")) == 1
+
+
 async def test_timed_out_and_cancelled_attempts_leave_no_effect(service: Service) -> None:
     @service.task("hangs")
     async def hangs(ctx: Context) -> None:

@@ -1,5 +1,5 @@
--- The limits are those of domain/limits.py, which a test holds them to. Texts with a backslash are E'': what a session says
--- of standard_conforming_strings must not change them.
+-- The limits are those of domain/limits.py, which a test holds them to. Texts with a backslash are E'': what a session
+-- says of standard_conforming_strings must not change them.
 
 -- What is wrong with a payload that PostgreSQL could read, or NULL: what the API and the workers would not.
 CREATE FUNCTION bobrai_payload_fault(payload json) RETURNS text
@@ -73,11 +73,11 @@ BEGIN
 END
 $$;
 
--- What is wrong with the times of a task, or NULL: each is within its bounds, said in one way, and no task ends before it
--- is due. A moment and a time can be compared here, where the clock is.
+-- What is wrong with the times of a task, or NULL: each is within its bounds and said in one way, and no task ends before
+-- it is due. A moment and a time can be compared here, where the clock is.
 CREATE FUNCTION bobrai_times_fault(
-    called_at timestamptz, delay numeric, run_at timestamptz, timeout numeric, deadline numeric, deadline_at timestamptz,
-    expires numeric, expires_at timestamptz
+    called_at timestamptz, delay numeric, run_at timestamptz, timeout numeric, deadline numeric,
+    deadline_at timestamptz, expires numeric, expires_at timestamptz
 ) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
@@ -108,9 +108,10 @@ BEGIN
 END
 $$;
 
--- Submits a task in the caller's transaction, with the rights of whoever migrates: the caller needs EXECUTE and no table.
--- Every name is found in pg_catalog or says its schema, so that nothing that a caller makes stands in for it. The clock is
--- read at the call: by now() a delay would have begun with the transaction.
+-- Submits a task in the caller's transaction, with the rights of whoever migrates: the caller needs EXECUTE and no
+-- table. Every name is found in pg_catalog or says its schema, so that nothing that a caller makes stands in for it. The
+-- clock is read at the call: by now() a delay would have begun with the transaction. One name is one function, so that it
+-- is granted and called without its types: who gives it another parameter drops it, and carries its grants over.
 CREATE FUNCTION bobrai_submit(
     type text, payload json, queue text DEFAULT NULL, priority integer DEFAULT NULL, delay interval DEFAULT NULL,
     run_at timestamptz DEFAULT NULL, timeout interval DEFAULT NULL, deadline interval DEFAULT NULL,
@@ -129,8 +130,9 @@ DECLARE
     task_id bigint;
 BEGIN
     IF has_function_privilege('public', '@schema@.bobrai_submit'::regproc, 'EXECUTE') THEN
-        RAISE EXCEPTION 'bobrai_submit: everybody may execute it' USING ERRCODE = '42501', HINT =
-            'As after a restore without privileges: REVOKE EXECUTE ON FUNCTION bobrai_submit FROM PUBLIC, then GRANT it.';
+        RAISE EXCEPTION 'bobrai_submit: everybody may execute it' USING ERRCODE = '42501',
+            HINT = 'As after a restore without privileges: '
+                   'REVOKE EXECUTE ON FUNCTION bobrai_submit FROM PUBLIC, then GRANT it.';
     END IF;
     fault := CASE
         WHEN type IS NULL THEN 'type is required'
@@ -146,33 +148,36 @@ BEGIN
         @schema@.bobrai_times_fault(called_at, extract(epoch FROM delay), run_at, extract(epoch FROM timeout),
             extract(epoch FROM deadline), deadline_at, extract(epoch FROM expires), expires_at));
     IF fault IS NOT NULL THEN
-        RAISE EXCEPTION 'bobrai_submit: %', fault USING ERRCODE = '22023', HINT =
-            'Change this argument, or leave it out if it has a default; docs/transactions.md lists the limits.';
+        RAISE EXCEPTION 'bobrai_submit: %', fault USING ERRCODE = '22023',
+            HINT = 'Change this argument, or leave it out if it has a default; docs/limits.md lists the limits.';
     END IF;
     SELECT t.queue, t.retry, t.timeout_seconds, t.deadline_seconds, t.unique_rule IS NOT NULL AS is_unique INTO known
     FROM @schema@.task_types AS t WHERE t.name = bobrai_submit.type;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'bobrai_submit: % is not a known task type', quote_literal(type) USING ERRCODE = '42704', HINT =
-            'Correct the name, or start a worker that has this type: workers announce their types.';
+        RAISE EXCEPTION 'bobrai_submit: % is not a known task type', quote_literal(type) USING ERRCODE = '42704',
+            HINT = 'Correct the name, or start a worker that has this type: workers announce their types.';
     END IF;
     IF known.is_unique AND allow_alike IS NOT TRUE THEN
-        RAISE EXCEPTION 'bobrai_submit: tasks of the type % are unique, which is not looked at here', quote_literal(type)
-            USING ERRCODE = '0A000', HINT = 'Submit it over HTTP, or say allow_alike => true: there may be several alike.';
+        RAISE EXCEPTION 'bobrai_submit: tasks of the type % are unique, which SQL cannot see to', quote_literal(type)
+            USING ERRCODE = '0A000',
+            HINT = 'Submit it over HTTP, or say allow_alike => true: there may be several alike.';
     END IF;
     queue := coalesce(queue, known.queue);
     SELECT q.max_backlog, q.due + q.held + q.delayed + q.between_attempts AS waiting INTO place
     FROM @schema@.queues AS q WHERE q.name = bobrai_submit.queue AND q.removed_at IS NULL;
-    -- Nothing is made here: until the caller's commit, a new row would hold up everybody else who submits to this queue.
-    -- The queue of a type is made by the dispatcher, as soon as a task waits for it.
+    -- None is made here: until the caller's commit, a new row would hold up everybody else who makes this queue. Those of
+    -- types are made by the dispatcher, as soon as a task waits in them.
     IF NOT FOUND AND NOT EXISTS (SELECT FROM @schema@.task_types AS t WHERE t.queue = bobrai_submit.queue) THEN
-        RAISE EXCEPTION 'bobrai_submit: the queue % does not exist', quote_literal(queue) USING ERRCODE = '42704', HINT =
-            format('Make it with PUT /api/v1/queues/%s: tasks that are submitted in SQL make none.', queue);
+        RAISE EXCEPTION 'bobrai_submit: the queue % does not exist', quote_literal(queue) USING ERRCODE = '42704',
+            HINT = format('Make it with PUT /api/v1/queues/%s: tasks that are submitted in SQL make none.', queue);
     END IF;
     IF place.waiting >= place.max_backlog THEN
-        RAISE EXCEPTION 'bobrai_submit: the queue % is full: % tasks wait, and may', quote_literal(queue), place.max_backlog
+        RAISE EXCEPTION 'bobrai_submit: the queue % is full: at most % tasks may wait', quote_literal(queue),
+            place.max_backlog
             USING ERRCODE = '53400', HINT = 'Try again in some seconds, or raise the max_backlog of the queue.';
     END IF;
-    due_at := coalesce(run_at, called_at + make_interval(secs => extract(epoch FROM delay)::double precision), called_at);
+    due_at := coalesce(
+        run_at, called_at + make_interval(secs => extract(epoch FROM delay)::double precision), called_at);
     policy := known.retry;
     IF retry IS NOT NULL OR max_attempts IS NOT NULL THEN
         -- With a time of its own there are as many attempts as may be: the type's number is for tasks without one.
@@ -181,8 +186,8 @@ BEGIN
         policy := policy::jsonb || coalesce(retry, '{}') || jsonb_build_object('max_attempts', max_attempts);
     END IF;
     INSERT INTO @schema@.tasks AS t (
-        type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at, deadline_at, expires_at, client_id,
-        request_id, trace_context, created_at, updated_at)
+        type, queue, priority, payload, max_attempts, retry, timeout_seconds, run_at, deadline_at, expires_at,
+        client_id, request_id, trace_context, created_at, updated_at)
     VALUES (
         type, queue, coalesce(priority, 0), payload, (policy ->> 'max_attempts')::integer, policy,
         coalesce(extract(epoch FROM timeout), known.timeout_seconds), due_at,
@@ -192,7 +197,8 @@ BEGIN
         'sql:' || session_user, coalesce(request_id, ''),
         -- What is malformed is left out, as W3C Trace Context has it.
         CASE WHEN traceparent ~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$'
-             THEN traceparent || CASE WHEN tracestate ~ '^[!-~][ -~]*$' AND length(tracestate) <= 512 THEN ' ' || tracestate ELSE '' END
+             THEN traceparent || CASE WHEN tracestate ~ '^[!-~][ -~]*$' AND length(tracestate) <= 512
+                                      THEN ' ' || tracestate ELSE '' END
              ELSE '' END,
         called_at, called_at)
     RETURNING t.id INTO task_id;
