@@ -183,6 +183,26 @@ async def test_times_count_from_the_call_in_a_transaction_however_long(database:
 
 
 @pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("parent", "state", "kept"),
+    [
+        (f"00-{'a' * 32}-{'b' * 16}-01", "c=d", f"00-{'a' * 32}-{'b' * 16}-01 c=d"),
+        (f"00-{'a' * 32}-{'b' * 16}-01", "c" * 513, f"00-{'a' * 32}-{'b' * 16}-01"),
+        (f"00-{'a' * 32}-{'b' * 16}-01", None, f"00-{'a' * 32}-{'b' * 16}-01"),
+        (f"00-{'0' * 32}-{'b' * 16}-01", "c=d", ""),
+        ("order-17", None, ""),
+        (None, "c=d", ""),
+    ],
+)
+async def test_a_trace_goes_on_and_a_malformed_one_is_left_out(
+    database: OwnDatabase, parent: str | None, state: str | None, kept: str
+) -> None:
+    call = "SELECT bobrai_submit('echo', '1', traceparent => $1, tracestate => $2)"
+    await database.fetchval(call, parent, state)
+    assert await database.fetchval("SELECT trace_context FROM tasks") == kept
+
+
+@pytest.mark.usefixtures("shop")
 async def test_a_trigger_that_keeps_the_row_away_is_an_error(database: OwnDatabase) -> None:
     await database.execute(
         "CREATE FUNCTION keep_away() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"

@@ -203,8 +203,8 @@ BEGIN
         called_at, called_at)
     RETURNING t.id INTO task_id;
     IF task_id IS NULL THEN
-        RAISE EXCEPTION 'bobrai_submit: something keeps the task away' USING ERRCODE = '55000', HINT =
-            'A trigger or a rule on tasks must let every row through.';
+        RAISE EXCEPTION 'bobrai_submit: a trigger keeps the task away'
+            USING ERRCODE = '55000', HINT = 'The triggers on tasks must let every row through.';
     END IF;
     INSERT INTO @schema@.outbox (task_id, attempt, queue, priority, due_at)
     VALUES (task_id, 0, queue, coalesce(priority, 0), due_at);
