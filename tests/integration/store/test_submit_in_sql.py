@@ -306,8 +306,7 @@ async def test_what_a_caller_makes_stands_in_for_nothing(database: OwnDatabase) 
 
 
 async def test_it_submits_into_the_schema_that_was_migrated(empty_database: OwnDatabase) -> None:
-    name = 'Tasks of "us"'
-    quoted = '"{}"'.format(name.replace('"', '""'))
+    quoted = '"Ada\'s ""tasks"""'
     await empty_database.execute(
         f"CREATE SCHEMA {quoted}; ALTER DATABASE {empty_database.name} SET search_path = {quoted}"
     )

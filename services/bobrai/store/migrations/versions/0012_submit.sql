@@ -121,6 +121,7 @@ CREATE FUNCTION bobrai_submit(
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    this oid;
     called_at timestamptz := clock_timestamp();
     due_at timestamptz;
     known record;
@@ -129,7 +130,8 @@ DECLARE
     fault text;
     task_id bigint;
 BEGIN
-    IF has_function_privilege('public', '@schema@.bobrai_submit'::regproc, 'EXECUTE') THEN
+    GET DIAGNOSTICS this = PG_ROUTINE_OID;
+    IF has_function_privilege('public', this, 'EXECUTE') THEN
         RAISE EXCEPTION 'bobrai_submit: everybody may execute it' USING ERRCODE = '42501',
             HINT = 'As after a restore without privileges: '
                    'REVOKE EXECUTE ON FUNCTION bobrai_submit FROM PUBLIC, then GRANT it.';
