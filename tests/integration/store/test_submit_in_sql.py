@@ -91,7 +91,8 @@ async def test_each_limit_is_the_one_of_the_domain(database: OwnDatabase) -> Non
     async with database.connect() as connection:
         for at, beyond in LIMITS:
             assert await submit(connection, at) > 0
-            with pytest.raises(asyncpg.InvalidParameterValueError, match=r"^bobrai_submit: ") as refused:
+            says = f"^bobrai_submit: {beyond.split()[0]}"
+            with pytest.raises(asyncpg.InvalidParameterValueError, match=says) as refused:
                 await submit(connection, beyond)
             assert refused.value.hint, beyond
 
@@ -167,6 +168,15 @@ async def test_listeners_hear_of_a_commit_once_and_of_a_rollback_never(database:
     payloads = await database.fetch("SELECT payload::text FROM tasks JOIN outbox ON task_id = id ORDER BY id")
     assert [row["payload"] for row in payloads] == [str(number) for number in range(20)]
     assert await database.fetchval("SELECT count(*) FROM tasks") == 20
+
+
+@pytest.mark.usefixtures("shop")
+async def test_one_transaction_submits_ten_thousand(database: OwnDatabase) -> None:
+    await database.execute(
+        "DO 'BEGIN FOR n IN 1..10000 LOOP PERFORM bobrai_submit(''echo'', to_json(n)); END LOOP; END'"
+    )
+    payloads = "SELECT count(DISTINCT payload::text) FROM tasks JOIN outbox ON task_id = id"
+    assert await database.fetchval(payloads) == 10_000
 
 
 @pytest.mark.usefixtures("shop")
