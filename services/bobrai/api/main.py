@@ -52,8 +52,9 @@ _LONGEST_PAUSE_SECONDS: Final = 2.0  # until the metric of a database that came 
 async def serve(settings: Settings, stop: Stop, *, on_listening: Callable[[int], None] | None = None) -> None:
     """Serve HTTP until ``stop``, then let open requests finish.
 
-    ``on_listening`` gets the port once connections are taken. Raises ConfigurationError for an address that cannot be had, a URL that cannot be read, files of TLS that cannot be
-    used and a root path that cannot be told from our own paths.
+    ``on_listening`` gets the port once connections are taken. Raises ConfigurationError for an address that cannot be
+    had, a URL that cannot be read, files of TLS that cannot be used and a root path that cannot be told from our own
+    paths.
     """
     certificates = certificates_of(settings.api)
     database = Database(settings.database, name="bobrai-api")

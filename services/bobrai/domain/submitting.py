@@ -4,10 +4,11 @@ In: what a caller of the client or of ``ctx.submit`` has said. Out: the members 
 them, but for the payload, which each caller encodes. What the values may be is checked by whoever takes them.
 """
 
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias, TypedDict
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, Unpack
 
 from bobrai.domain.retry import Retry
 from bobrai.domain.unique import Unique
@@ -16,7 +17,12 @@ Seconds: TypeAlias = timedelta | float
 #: A handler's function, or the name of its type.
 Named: TypeAlias = str | Callable[..., Any]
 
-_MARK: Final = "__bobrai_type__"  # of a function that ``@task`` has declared
+_MARK: Final = "__bobrai__"  # of a function that ``@task`` has declared
+
+
+class _Declared(NamedTuple):
+    type: str
+    is_batched: bool
 
 
 class Options(TypedDict, total=False):
@@ -39,19 +45,42 @@ class Options(TypedDict, total=False):
     unique: Unique | Mapping[str, Any] | None
 
 
-def declare(function: Callable[..., Any], type_: str) -> None:
+class Submission:
+    """One task to submit among others: a handler or the name of a type, a payload, and options."""
+
+    __slots__ = ("options", "payload", "task")
+
+    def __init__(self, task: Named, payload: Any = None, **options: Unpack[Options]) -> None:
+        self.task = task
+        self.payload = payload
+        self.options = options
+
+
+def declare(function: Callable[..., Any], type_: str, *, is_batched: bool = False) -> None:
     """Mark a function as the handler of a type, so that it can be submitted by itself."""
-    setattr(function, _MARK, type_)
+    setattr(function, _MARK, _Declared(type_, is_batched))
 
 
 def type_of(named: Named) -> str:
     """Return the name of a type, or of the type that a function handles; raises TypeError for one that handles none."""
     if isinstance(named, str):
         return named
-    type_ = getattr(named, _MARK, None)
-    if not isinstance(type_, str):
+    declared = getattr(named, _MARK, None)
+    if not isinstance(declared, _Declared):
         raise TypeError(f'{named!r} is neither the name of a task type nor a function with @task("name")')
-    return type_
+    return declared.type
+
+
+def result_of(named: Named) -> Any:
+    """Return what one task's result is by a handler's annotation; Any where that says nothing, or for a name."""
+    if isinstance(named, str):
+        return Any
+    result = typing.get_type_hints(named, include_extras=True).get("return", Any)
+    declared = getattr(named, _MARK, None)
+    if not isinstance(declared, _Declared) or not declared.is_batched:
+        return result
+    inner = typing.get_args(result)  # of a list, one for each item
+    return inner[0] if typing.get_origin(result) in (list, Sequence) and inner else Any
 
 
 def members(options: Mapping[str, Any]) -> dict[str, Any]:

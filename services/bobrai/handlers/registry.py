@@ -83,7 +83,7 @@ class Registry:
                     batch=batch,
                 )
             )
-            submitting.declare(function, name)
+            submitting.declare(function, name, is_batched=batch is not None)
             return function
 
         if not isinstance(name, str):  # a bare @task

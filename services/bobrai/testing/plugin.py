@@ -36,7 +36,8 @@ def bobrai_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     from bobrai.testing.service import postgres
 
     cache = request.config.cache
-    assert cache is not None, "bobrai_postgres keeps its data in pytest's cache: run without -p no:cacheprovider"
+    if cache is None:
+        raise pytest.UsageError("bobrai_postgres keeps its data in pytest's cache: run without -p no:cacheprovider")
     with postgres(cache.mkdir("bobrai")) as url:
         yield url
 

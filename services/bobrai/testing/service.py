@@ -23,7 +23,7 @@ from bobrai.store.embedded import EmbeddedPostgres
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
-_QUICK = {
+_QUICK: dict[str, dict[str, Any]] = {
     "api": {"bind": "127.0.0.1:0", "wait_tick_seconds": 0.05},
     "dispatcher": {"reap_seconds": 0.5, "poll_seconds": 0.5},
     "worker": {"heartbeat_seconds": 0.5, "drain_seconds": 2.0},

@@ -1,0 +1,189 @@
+"""The client for coroutines: operations on a pool of connections of one event loop.
+
+In: calls. Out: answers, after as many tries as it takes. A process that is forked, and the loop after one that is
+closed, get a pool of their own with their first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+import httpx
+
+from bobrai.client import connecting, models, operations
+from bobrai.client.exchange import Answer, Patience, Pause, Request, exchange
+from bobrai.client.operations import Accepted, Flow
+from bobrai.client.resources import AsyncResources
+from bobrai.client.submits import AsyncSubmits
+from bobrai.domain.submitting import Named, Options, Submission
+
+R_co = TypeVar("R_co", covariant=True)
+Value = TypeVar("Value")
+
+
+class AsyncTaskHandle(Generic[R_co]):
+    """A task by its id: nothing is asked before a method is called.
+
+    ``duplicate``: it was there before, and none was made. ``warnings`` say why it may have to wait.
+    """
+
+    __slots__ = ("_client", "_result", "duplicate", "id", "warnings")
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        task_id: int,
+        *,
+        duplicate: bool = False,
+        warnings: Sequence[str] = (),
+        result: Any = Any,
+    ) -> None:
+        self.id = task_id
+        self.duplicate = duplicate
+        self.warnings = warnings
+        self._client = client
+        self._result = result
+
+    def __repr__(self) -> str:
+        """Show which task it is."""
+        return f"AsyncTaskHandle(id={self.id})"
+
+    async def read(self) -> models.Task:
+        """Return the task as it is now; raises TaskNotFound."""
+        return await self._client._run(operations.read(self.id))  # noqa: SLF001
+
+    async def status(self) -> str:
+        """Return its status: pending, processing, done, failed or cancelled."""
+        return (await self.read()).status
+
+    async def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the task has ended, at most so many seconds, and return its result.
+
+        Submitted by its handler, it is what the handler's annotation says. Raises TaskFailed with the errors of its
+        attempts, TaskCancelled, WaitTimeout, and BadResult for a result that is something else.
+        """
+        found: R_co = await self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
+        return found
+
+    async def cancel(self) -> models.Task:
+        """Cancel the task, or ask its worker to stop; raises WrongStatus when it has ended otherwise."""
+        return await self._client._run(operations.cancel(self.id))  # noqa: SLF001
+
+    async def replay(self) -> models.Task:
+        """Give the task, which has ended, a fresh set of attempts; raises WrongStatus when it has not."""
+        return await self._client._run(operations.replay(self.id))  # noqa: SLF001
+
+
+class AsyncClient(AsyncSubmits, AsyncResources):
+    """A client of the HTTP API, for coroutines of one event loop; a child after a fork has connections of its own.
+
+    ``url`` and ``api_key`` are BOBRAI_URL and BOBRAI_API_KEY when left out. ``timeout`` bounds each step of one try,
+    ``deadline`` all tries of a call together, in seconds. ``ca`` is a file of the authorities that vouch for an https
+    URL, ``certificate`` the files of a certificate and its key to show. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 10.0,
+        deadline: float = 60.0,
+        ca: str | os.PathLike[str] | None = None,
+        certificate: tuple[str, str] | None = None,
+        max_connections: int = 100,
+    ) -> None:
+        self._target = connecting.target(
+            url, api_key, ca=ca, certificate=certificate, patience=Patience(timeout, deadline),
+            max_connections=max_connections,
+        )  # fmt: skip
+        self._pool: Any = None
+        self._owner: tuple[Any, ...] = ()
+        self._left: list[Any] = []  # to the parent, who closes them: never touched here
+        self._closed = False
+
+    def _is_own(self) -> bool:
+        return self._owner == (os.getpid(), asyncio.get_running_loop())
+
+    def _connections(self) -> httpx.AsyncClient:
+        if self._pool is not None and self._is_own():
+            return self._pool  # type: ignore[no-any-return]
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        if self._pool is not None:
+            process, loop = self._owner
+            if process == os.getpid() and not loop.is_closed():
+                raise RuntimeError("an AsyncClient belongs to the event loop of its first call: make one for each loop")
+            self._left.append(self._pool)
+        self._pool = httpx.AsyncClient(**self._target.pool())
+        self._owner = (os.getpid(), asyncio.get_running_loop())
+        return self._pool  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """Show where it leads, without the key."""
+        return f"AsyncClient({self._target!r})"
+
+    @property
+    def url(self) -> str:
+        """The URL of the API."""
+        return self._target.url
+
+    def task(self, task_id: int) -> AsyncTaskHandle[Any]:
+        """Return a handle on a task; nothing is asked yet."""
+        return AsyncTaskHandle(self, task_id)
+
+    async def close(self) -> None:
+        """Close the connections; nothing can be asked any more."""
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool is not None and self._is_own():
+            await pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def _submit(self, task: Named, payload: Any, options: Options, key: str | None) -> AsyncTaskHandle[Any]:
+        return self._handle(await self._run(operations.submit(task, payload, options, key)))
+
+    async def _submit_many(self, submissions: Iterable[Submission], key: str | None) -> list[AsyncTaskHandle[Any]]:
+        return [self._handle(each) for each in await self._run(operations.submit_many(submissions, key))]
+
+    def _handle(self, accepted: Accepted) -> AsyncTaskHandle[Any]:
+        task_id, duplicate, warnings, result = accepted
+        return AsyncTaskHandle(self, task_id, duplicate=duplicate, warnings=warnings, result=result)
+
+    async def _run(self, flow: Flow[Value]) -> Value:
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(await self._exchange(request))
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+    async def _exchange(self, request: Request) -> Answer:
+        steps = exchange(request, self._target.patience)
+        step = next(steps)
+        try:
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = await self._connections().request(**self._target.request(request, step))
+                except httpx.HTTPError as error:
+                    step = steps.throw(connecting.failure(error, self._target))
+                else:
+                    step = steps.send(connecting.answer(response))
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer

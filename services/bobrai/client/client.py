@@ -1,0 +1,193 @@
+"""The client for threads: operations on a pool of connections that all threads share.
+
+In: calls. Out: answers, after as many tries as it takes. A process that is forked gets a pool of its own with its first
+call, and never touches the connections of its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+import httpx
+
+from bobrai.client import connecting, models, operations
+from bobrai.client.exchange import Answer, Patience, Pause, Request, exchange
+from bobrai.client.operations import Accepted, Flow
+from bobrai.client.resources import Resources
+from bobrai.client.submits import Submits
+from bobrai.domain.submitting import Named, Options, Submission
+
+R_co = TypeVar("R_co", covariant=True)
+Value = TypeVar("Value")
+
+
+class TaskHandle(Generic[R_co]):
+    """A task by its id: nothing is asked before a method is called.
+
+    ``duplicate``: it was there before, and none was made. ``warnings`` say why it may have to wait.
+    """
+
+    __slots__ = ("_client", "_result", "duplicate", "id", "warnings")
+
+    def __init__(
+        self,
+        client: Client,
+        task_id: int,
+        *,
+        duplicate: bool = False,
+        warnings: Sequence[str] = (),
+        result: Any = Any,
+    ) -> None:
+        self.id = task_id
+        self.duplicate = duplicate
+        self.warnings = warnings
+        self._client = client
+        self._result = result
+
+    def __repr__(self) -> str:
+        """Show which task it is."""
+        return f"TaskHandle(id={self.id})"
+
+    def read(self) -> models.Task:
+        """Return the task as it is now; raises TaskNotFound."""
+        return self._client._run(operations.read(self.id))  # noqa: SLF001
+
+    def status(self) -> str:
+        """Return its status: pending, processing, done, failed or cancelled."""
+        return (self.read()).status
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the task has ended, at most so many seconds, and return its result.
+
+        Submitted by its handler, it is what the handler's annotation says. Raises TaskFailed with the errors of its
+        attempts, TaskCancelled, WaitTimeout, and BadResult for a result that is something else.
+        """
+        found: R_co = self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
+        return found
+
+    def cancel(self) -> models.Task:
+        """Cancel the task, or ask its worker to stop; raises WrongStatus when it has ended otherwise."""
+        return self._client._run(operations.cancel(self.id))  # noqa: SLF001
+
+    def replay(self) -> models.Task:
+        """Give the task, which has ended, a fresh set of attempts; raises WrongStatus when it has not."""
+        return self._client._run(operations.replay(self.id))  # noqa: SLF001
+
+
+class Client(Submits, Resources):
+    """A client of the HTTP API, for any number of threads; a child after a fork has connections of its own.
+
+    ``url`` and ``api_key`` are BOBRAI_URL and BOBRAI_API_KEY when left out. ``timeout`` bounds each step of one try,
+    ``deadline`` all tries of a call together, in seconds. ``ca`` is a file of the authorities that vouch for an https
+    URL, ``certificate`` the files of a certificate and its key to show. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 10.0,
+        deadline: float = 60.0,
+        ca: str | os.PathLike[str] | None = None,
+        certificate: tuple[str, str] | None = None,
+        max_connections: int = 100,
+    ) -> None:
+        self._target = connecting.target(
+            url, api_key, ca=ca, certificate=certificate, patience=Patience(timeout, deadline),
+            max_connections=max_connections,
+        )  # fmt: skip
+        self._pool: Any = None
+        self._owner: tuple[Any, ...] = ()
+        self._left: list[Any] = []  # to the parent, who closes them: never touched here
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def _is_own(self) -> bool:
+        return self._owner == (os.getpid(),)
+
+    def _connections(self) -> httpx.Client:
+        if self._is_own() and self._pool is not None:
+            return self._pool  # type: ignore[no-any-return]
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        if not self._is_own():
+            # A thread of the parent may have held it at the fork.
+            self._lock = threading.Lock() if self._owner else self._lock
+        with self._lock:
+            if not self._is_own() or self._pool is None:
+                if self._pool is not None:
+                    self._left.append(self._pool)
+                self._pool = httpx.Client(**self._target.pool())
+                self._owner = (os.getpid(),)
+            return self._pool  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """Show where it leads, without the key."""
+        return f"Client({self._target!r})"
+
+    @property
+    def url(self) -> str:
+        """The URL of the API."""
+        return self._target.url
+
+    def task(self, task_id: int) -> TaskHandle[Any]:
+        """Return a handle on a task; nothing is asked yet."""
+        return TaskHandle(self, task_id)
+
+    def close(self) -> None:
+        """Close the connections; nothing can be asked any more."""
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool is not None and self._is_own():
+            pool.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _submit(self, task: Named, payload: Any, options: Options, key: str | None) -> TaskHandle[Any]:
+        return self._handle(self._run(operations.submit(task, payload, options, key)))
+
+    def _submit_many(self, submissions: Iterable[Submission], key: str | None) -> list[TaskHandle[Any]]:
+        return [self._handle(each) for each in self._run(operations.submit_many(submissions, key))]
+
+    def _handle(self, accepted: Accepted) -> TaskHandle[Any]:
+        task_id, duplicate, warnings, result = accepted
+        return TaskHandle(self, task_id, duplicate=duplicate, warnings=warnings, result=result)
+
+    def _run(self, flow: Flow[Value]) -> Value:
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(self._exchange(request))
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+    def _exchange(self, request: Request) -> Answer:
+        steps = exchange(request, self._target.patience)
+        step = next(steps)
+        try:
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    response = self._connections().request(**self._target.request(request, step))
+                except httpx.HTTPError as error:
+                    step = steps.throw(connecting.failure(error, self._target))
+                else:
+                    step = steps.send(connecting.answer(response))
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
