@@ -1,0 +1,1 @@
+"""The client's rules, without a server."""
