@@ -43,7 +43,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, _Home]]] = {
     "Reference": {
         "settings": _Home("reference"),
         "metrics": _Home("reference"),
-        "logs": _Home("reference"),
+        "logs": _Home("reference", ""),
     },
 }
 _HIDDEN: Final = {"isolated": _Home("servers", "worker"), "fork-server": _Home("servers", "worker")}
