@@ -1,7 +1,7 @@
 """Imports a library without others that it would take along where they are installed.
 
 In: their names. Out: imports inside of the ``with`` do not find them. structlog and httpx load rich, with which the
-command line draws: a third of a process's start and 5 MB, for nothing that a server shows.
+command line draws: a fifth of a process's start and 4 MB, for nothing that a server shows.
 """
 
 import contextlib
