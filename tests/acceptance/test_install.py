@@ -116,9 +116,10 @@ def names_in(wheel: Path) -> list[str]:
 
 def test_the_wheel_holds_the_package_with_its_statements_and_nothing_else(built: Built) -> None:
     source = REPOSITORY / "services"
-    files = {path for path in (source / "bobrai").rglob("*") if path.suffix in {".py", ".sql", ".typed"}}
+    files = {path for path in (source / "bobrai").rglob("*") if path.suffix in {".py", ".sql", ".template", ".typed"}}
     package = {str(path.relative_to(source)) for path in files}
-    assert {"bobrai/py.typed", "bobrai/store/sql/submit.sql"} < package
+    begun = "bobrai/cli/template/package/tasks.py.template"
+    assert {"bobrai/py.typed", "bobrai/store/sql/submit.sql", begun} < package
     assert {name for name in names_in(built.wheel) if ".dist-info/" not in name} == package
 
 
@@ -146,6 +147,13 @@ def test_the_base_install_is_enough_to_declare_handlers_and_to_look_around(base:
     assert use(base, tmp_path) == ([], [])
     assert run(base / "bobrai", "--version") == f"bobrai, version {PROJECT['version']}\n"
     assert "| `task.done` |" in run(base / "bobrai", "logs")
+
+
+def test_the_base_install_begins_a_project(base: Path, tmp_path: Path) -> None:
+    said = run(base / "bobrai", "init", "my_tasks", cwd=tmp_path)
+    made = [path for path in (tmp_path / "my_tasks").rglob("*") if path.is_file()]
+    assert len(made) == len(list((REPOSITORY / "services" / "bobrai" / "cli" / "template").rglob("*.template")))
+    assert all(str(path.relative_to(tmp_path / "my_tasks")) in said for path in made)
 
 
 def test_each_command_of_the_server_says_in_one_line_what_to_install(base: Path) -> None:

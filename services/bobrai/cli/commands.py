@@ -1,7 +1,7 @@
 """The commands by name: where each is declared, what has to be installed for it, and how its errors are told.
 
-In: arguments. Out: an exit code. Only the family of the command that runs is imported (``servers``, ``administration``,
-``reference``), and by it what one room needs.
+In: arguments. Out: an exit code. Only the family of the command that runs is imported (``projects``, ``servers``,
+``administration``, ``reference``), and by it what one room needs.
 """
 
 import importlib
@@ -25,6 +25,9 @@ class _Home(NamedTuple):
 
 # As `bobrai --help` shows them.
 _SECTIONS: Final[Mapping[str, Mapping[str, _Home]]] = {
+    "Development": {
+        "init": _Home("projects", ""),
+    },
     "Server": {
         "dev": _Home("servers", "dev"),
         "api": _Home("servers"),
