@@ -13,7 +13,7 @@ from tests.acceptance.test_init import in_folder
 from tests.support.processes import REPOSITORY
 from tests.support.run_folder import RunFolder
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("init")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("guides")]
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("from-*.md"))

@@ -79,7 +79,7 @@ def test_it_says_what_it_has_made_and_which_commands_come_next(tmp_path: Path) -
     [
         ("my-tasks", "my_tasks"), ("My Tasks!", "my_tasks"), ("9lives", "lives"), ("_", "my_tasks"), ("a__b", "a_b"),
         ("../up", "up"), ("", "my_tasks"), ("ñandú", "and"), ("a" * 41, "a" * 40), ("class", "class_tasks"),
-        ("json", "json_tasks"), ("bobrai", "bobrai_tasks"),
+        ("json", "json_tasks"), ("bobrai", "bobrai_tasks"), ("rich", "rich_tasks"), ("pytest", "pytest_tasks"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_the_name_of_a_package_is_refused_in_one_line_with_a_better_one(

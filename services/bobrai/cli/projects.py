@@ -4,6 +4,7 @@ In: a name, and the files in ``template/``. Out: a folder, which is there whole 
 """
 
 import errno
+import importlib.util
 import keyword
 import re
 import sys
@@ -35,8 +36,8 @@ _FILES: Final[Mapping[str, str]] = {
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)  # also what an image may be called
 _LONGEST: Final = 40
-# Modules that the project's own files import, or are.
-_TAKEN: Final = {"bobrai", "pydantic", "pytest", "submit", "test", "tests"}
+# Besides what is installed: what the project's files import, or are called.
+_TAKEN: Final = {"pytest", "submit", "test", "tests"}
 
 
 @commands.command("init")
@@ -63,10 +64,12 @@ def _check(name: str) -> None:
             f"{name!r} cannot be the name of a project: up to {_LONGEST} lower-case letters, digits and single "
             f"underscores, a letter first, such as {nearest or 'my_tasks'!r}"
         )
-    if keyword.iskeyword(name) or name in _TAKEN or name in sys.stdlib_module_names:
+    found = importlib.util.find_spec(name)
+    is_module = found is not None and found.origin is not None  # a mere folder has none
+    if is_module or name in _TAKEN or name in sys.stdlib_module_names or keyword.iskeyword(name):
         raise ConfigurationError(
-            f"{name!r} is a word or a module of Python or of the project itself: choose another name, such as "
-            f"'{name}_tasks'"
+            f"{name!r} is taken by Python, a library or a file of the project: choose another name, such as "
+            f"'{name[: _LONGEST - 6]}_tasks'"
         )
 
 
