@@ -61,6 +61,13 @@ def test_what_is_no_url_is_refused_at_once(processes: Processes) -> None:
     assert lines == ["Error: 'bobrai-api:8001' is not the URL of an API; write it as http://HOST:PORT"]
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_credential_that_no_header_can_hold_is_refused_without_showing_it(processes: Processes, key: str) -> None:
+    processes.environment["BOBRAI_API_KEY"] = key
+    code, lines, _ = smoke(processes, "http://127.0.0.1:1", "--timeout", "1")
+    assert (code, lines) == (2, ["bobrai: the value of BOBRAI_API_KEY must consist of printable ASCII characters"])
+
+
 @pytest.fixture
 def impostor() -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
     """A server that answers what the test puts into the table by method, and its URL."""

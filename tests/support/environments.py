@@ -1,4 +1,5 @@
-"""Virtual environments under .make/environments/ for tools that must not choose the versions of our own packages.
+"""Virtual environments under .make/environments/: for tools that must not choose the versions of our own packages, and
+for installs of our own package.
 
 In: a name and requirements. Out: the environment's bin folder, and the versions in it. `make clean` removes them.
 """
@@ -9,9 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.requirements import least, sorted_texts, wanted
+
 ENVIRONMENTS = Path(__file__).parents[2] / ".make" / "environments"
 # What reads our OpenAPI document: the validator, and two generators that share no code.
 CLIENTS = ("openapi-spec-validator==0.9.0", "openapi-python-client==0.29.1", "datamodel-code-generator==0.89.0")
+# What makes and checks releases; setuptools because they are built without fetching it each time.
+RELEASE = ("build==1.6.1", "setuptools==84.2.1", "twine==7.0.0")
+# What is installed beside our wheel, by the name of the environment: one for each Python.
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+INSTALLS = {
+    f"base-{_PYTHON}": sorted_texts(wanted()),
+    f"least-{_PYTHON}": least(wanted()),
+    f"dev-{_PYTHON}": sorted_texts(wanted("dev")),
+}
 INSTALL_SECONDS = 600
 
 
@@ -39,4 +51,5 @@ def versions(bin_folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(f"clients     {install('clients', CLIENTS)}")
+    for name, requirements in {"clients": CLIENTS, "release": RELEASE, **INSTALLS}.items():
+        print(f"{name:11} {install(name, requirements)}")

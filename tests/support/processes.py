@@ -27,8 +27,6 @@ READY_SECONDS = 20.0
 REPOSITORY = Path(__file__).parents[2]
 # a test's own handler modules are importable, and the product also where it is not installed
 PYTHONPATH = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'services'}"
-# packages that are hidden, because the images do not hold them either
-WITHOUT = Path(__file__).parent / "without"
 # where each command listens; the test's process gets a free port there
 BIND_VARIABLES = {
     "api": "BOBRAI_API_BIND",
@@ -198,7 +196,7 @@ class Processes:
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=self._folder,
-                env={**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{WITHOUT}{os.pathsep}{PYTHONPATH}", **given},
+                env={**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": PYTHONPATH, **given},
                 start_new_session=True,
             )  # fmt: skip
         process = Process(name, popen, log, port)

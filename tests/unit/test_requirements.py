@@ -1,15 +1,14 @@
 """The lock files name what pyproject.toml asks for, so that an image cannot lack a new dependency."""
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.requirements import wanted
+
 REPOSITORY = Path(__file__).parents[2]
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -20,24 +19,13 @@ def pins(name: str) -> dict[str, str]:
     return {name: version for name, version, _ in entries}
 
 
-def wanted_by(extra: str) -> list[Requirement]:
-    """What the extra asks for, other extras of ours in it resolved."""
-    found = []
-    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
-        if requirement.name == PROJECT["name"]:
-            found += [each for other in requirement.extras for each in wanted_by(other)]
-        else:
-            found.append(requirement)
-    return found
-
-
 @pytest.mark.parametrize("extra", ["api", "worker"])
 def test_the_lock_satisfies_the_extra(extra: str) -> None:
     locked = pins(extra)
-    for wanted in [*map(Requirement, PROJECT["dependencies"]), *wanted_by(extra)]:
-        version = locked.get(canonicalize_name(wanted.name))
-        assert version, f"{wanted.name} is not in requirements/{extra}.txt: run `make lock`"
-        assert wanted.specifier.contains(version), f"{wanted} but {version} is locked: run `make lock`"
+    for each in wanted(extra):
+        version = locked.get(canonicalize_name(each.name))
+        assert version, f"{each.name} is not in requirements/{extra}.txt: run `make lock`"
+        assert each.specifier.contains(version), f"{each} but {version} is locked: run `make lock`"
 
 
 def test_both_images_have_the_same_versions() -> None:

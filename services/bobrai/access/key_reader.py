@@ -11,10 +11,12 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
-import httpx
-
+from bobrai import lean
 from bobrai.domain.errors import ConfigurationError, IssuerUnavailable
 from bobrai.settings.oidc import DISCOVERY, IssuerSettings, fault_of_url
+
+with lean.without("pygments", "rich"):
+    import httpx
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "bobrai"}

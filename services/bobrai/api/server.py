@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
+from bobrai import tls
 from bobrai.api import client_certificates
 from bobrai.runtime.certificates import Certificates
 from bobrai.runtime.connections import Limits
 from bobrai.runtime.http import HttpProtocol
 from bobrai.runtime.server import HttpConfig, QuietServer
-from bobrai.settings import tls
 from bobrai.settings.api import ApiSettings
 
 _VARIABLES: Final = ("BOBRAI_API_TLS_CERTIFICATE", "BOBRAI_API_TLS_KEY")

@@ -19,8 +19,8 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
+from bobrai import tls
 from bobrai.domain.errors import BrokerUnavailable, ConfigurationError
-from bobrai.settings import tls
 from bobrai.telemetry import logs, metrics
 
 log = logs.get_logger(__name__)

@@ -12,7 +12,8 @@ _UNITS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w"
 _PERIOD: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw]?)")
 
 
-class _List(click.ParamType[list[str]]):
+# click's types are generic only in its newest releases, which an application may not be able to install.
+class _List(click.ParamType):  # type: ignore[type-arg]
     name = "list"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
@@ -23,7 +24,7 @@ class _List(click.ParamType[list[str]]):
         return words
 
 
-class _Period(click.ParamType[float]):
+class _Period(click.ParamType):  # type: ignore[type-arg]
     """Seconds, from a number with a unit, within bounds."""
 
     name = "period"

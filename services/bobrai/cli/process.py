@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from bobrai import __version__
+from bobrai import __version__, tls
 from bobrai.broker.port import Broker
 from bobrai.domain.errors import ConfigurationError
 from bobrai.handlers.registry import Registry
@@ -26,7 +26,6 @@ from bobrai.settings import (
     credentials,
     environment,
     load,
-    tls,
     unknown_variables,
 )
 from bobrai.telemetry import exposition, foreign, logs, masking, traces

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from bobrai import tls
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings import tls
 
 _REQUEST_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
@@ -66,8 +66,10 @@ def run(
     """Submit a task of each built-in type and see them done with the right result, all within the timeout.
 
     ``credential`` is shown to the API, unless it is empty.
-    Raises SmokeFailed.
+    Raises SmokeFailed, and ConfigurationError for a credential that no header can hold.
     """
+    if not (credential.isascii() and credential.isprintable()):
+        raise ConfigurationError("the value of BOBRAI_API_KEY must consist of printable ASCII characters")
     mark = uuid.uuid4().hex
     steps = (
         _Step("echo", {"smoke": mark}, {"smoke": mark}),

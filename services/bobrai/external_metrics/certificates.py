@@ -9,9 +9,9 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from bobrai import tls
 from bobrai.domain.errors import ClusterUnavailable, ConfigurationError
 from bobrai.runtime.certificates import Certificates
-from bobrai.settings import tls
 
 _VARIABLES: Final = ("BOBRAI_EXTERNAL_METRICS_CERTIFICATE", "BOBRAI_EXTERNAL_METRICS_KEY")
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import httpx
-
+from bobrai import lean
 from bobrai.domain.errors import ClusterUnavailable
+
+with lean.without("pygments", "rich"):
+    import httpx
 
 _CALL_SECONDS: Final = 5.0
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, Unpack
 from bobrai.domain.errors import BobraiError, PermanentFailure, RetryLater
 from bobrai.domain.submitting import Named, Options
 from bobrai.handlers.context import Context
-from bobrai.telemetry import logs
+from bobrai.telemetry.logger import BoundLogger
 
 Payload = TypeVar("Payload")
 
@@ -63,7 +63,7 @@ class Item(Generic[Payload]):
         return self._left or self.ctx.cancelled
 
     @property
-    def logger(self) -> logs.Logger:
+    def logger(self) -> BoundLogger:
         """A logger whose lines carry request_id, task_id, attempt, type and queue."""
         return self.ctx.logger
 

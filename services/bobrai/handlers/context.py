@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, Unpack
+from typing import Any, Final, Protocol, Unpack
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -17,9 +17,9 @@ from bobrai.domain.children import Child, child
 from bobrai.domain.submitting import Named, Options
 from bobrai.domain.task import Claim
 from bobrai.handlers.codec import payload_text
-from bobrai.telemetry import logs
+from bobrai.telemetry.logger import BoundLogger
 
-log = logs.get_logger("bobrai.task")
+log: Final = BoundLogger("task")
 
 
 class Services(Protocol):
@@ -70,7 +70,7 @@ class Context:
         self._asked: list[Child] = []
         self._asked_characters = 0
         self._deadline: datetime | None = None
-        self._logger: logs.Logger | None = None
+        self._logger: BoundLogger | None = None
 
     @property
     def deadline(self) -> datetime:
@@ -93,7 +93,7 @@ class Context:
         return self._stopped
 
     @property
-    def logger(self) -> logs.Logger:
+    def logger(self) -> BoundLogger:
         """A logger whose lines carry request_id, task_id, attempt, type and queue."""
         if self._logger is None:
             self._logger = log.bind(

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
+from bobrai import tls
 from bobrai.domain.errors import ConfigurationError
-from bobrai.settings import tls
 from bobrai.settings.api import ApiSettings
 from bobrai.settings.auth import AuthSettings
 from bobrai.settings.group import Group

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from bobrai.settings import tls
+from bobrai import tls
 from bobrai.settings.group import Group
 from bobrai.settings.values import AmqpUrls, Count, DatabaseUrl, Seconds, with_credentials
 

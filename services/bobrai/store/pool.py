@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
+from bobrai import tls
 from bobrai.domain.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing, StoreRejected
-from bobrai.settings import DatabaseSettings, tls
+from bobrai.settings import DatabaseSettings
 from bobrai.store.connecting import Connector
 from bobrai.telemetry import metrics
 

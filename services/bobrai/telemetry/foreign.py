@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
-import structlog
-
+from bobrai import lean
 from bobrai.telemetry import rendering
 from bobrai.telemetry.logger import LEVELS, Say, Threshold, saying
 from bobrai.telemetry.sink import lost
+
+with lean.without("rich"):
+    import structlog
 
 _DEEPEST: Final = 5  # handlers that hand their records to others
 _LIBRARIES: Final = frozenset({"uvicorn", "aio_pika", "aiormq", "asyncio"})

@@ -16,13 +16,16 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO, TypeAlias, cast
 
 import msgspec
-import structlog
-from structlog.contextvars import get_contextvars
-from structlog.typing import FilteringBoundLogger
 
+from bobrai import lean
 from bobrai.telemetry import ecs, foreign, masking, rendering
 from bobrai.telemetry.logger import LEVELS, NAMES, BoundLogger, Threshold, saying
 from bobrai.telemetry.sink import Sink, lost
+
+with lean.without("rich"):
+    import structlog
+    from structlog.contextvars import get_contextvars
+    from structlog.typing import FilteringBoundLogger
 
 __all__ = [
     "Fields", "Format", "Logger", "captured", "carry", "configure", "get_logger", "level", "prints", "set_level",
