@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -49,6 +49,7 @@ class Target:
 
     def request(self, request: Request, send: Send) -> dict[str, Any]:
         """Return what a pool is asked."""
+        connect = min(send.timeout_seconds, self.patience.timeout)
         content = {} if request.body is None else {"content-type": "application/json"}
         return {
             "method": request.method,
@@ -56,7 +57,7 @@ class Target:
             "params": dict(request.query),
             "content": request.body,
             "headers": {**content, **request.headers, **trace_headers()},
-            "timeout": httpx.Timeout(send.timeout_seconds, connect=self.patience.timeout, pool=self.patience.timeout),
+            "timeout": httpx.Timeout(send.timeout_seconds, connect=connect, pool=connect),
         }
 
 
@@ -71,13 +72,25 @@ def target(
 ) -> Target:
     """Return where the API is by the arguments, else by BOBRAI_URL and BOBRAI_API_KEY; raises ConfigurationError."""
     where = (url if url is not None else os.environ.get("BOBRAI_URL", "")).strip() or DEFAULT_URL
-    parts = urlsplit(where)
+    parts = _parts(where)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(f"{where!r} is not the URL of an API; write it as http://HOST:PORT")
     key = (api_key if api_key is not None else os.environ.get("BOBRAI_API_KEY", "")).strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("the API key is none: it has characters that no key has")
     return Target(where.rstrip("/"), key, _context(ca, certificate), patience, max_connections)
+
+
+def _parts(where: str) -> SplitResult:
+    """Return the parts of a URL; one that holds a password is not shown, as clients and their errors show theirs."""
+    try:
+        parts = urlsplit(where)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError("the URL of the API is none; write it as http://HOST:PORT") from error
+    if "@" in parts.netloc:
+        raise ConfigurationError("the URL of the API has a user in it; show a key instead: api_key, or BOBRAI_API_KEY")
+    return parts
 
 
 def _context(ca: str | os.PathLike[str] | None, certificate: tuple[str, str] | None) -> ssl.SSLContext | None:

@@ -92,6 +92,13 @@ def test_what_must_not_happen_twice_is_sent_again_only_if_nothing_has_happened(t
     assert (trial.answer is OK) == (sent == 2)
 
 
+@pytest.mark.parametrize("trouble", [CUT, refused("unavailable", 503)], ids=str)
+def test_the_error_of_a_submit_tells_the_key_to_go_on_with(trouble: Any) -> None:
+    trial = Trial(Request("POST", "/", idempotency_key="k"), [trouble], deadline=0.01)
+    assert isinstance(trial.error, errors.ClientError)
+    assert trial.error.idempotency_key == "k"
+
+
 def test_pauses_grow_to_a_bound() -> None:
     trial = Trial(SUBMIT, [CUT], deadline=60)
     assert trial.pauses[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
