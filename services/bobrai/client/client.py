@@ -69,6 +69,10 @@ class TaskHandle(Generic[R_co]):
         found: R_co = self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
         return found
 
+    def explain(self) -> models.Explanation:
+        """Return why the task is where it is, and what would help."""
+        return self._client._run(operations.get(f"/tasks/{self.id}/explain", models.Explanation))  # noqa: SLF001
+
     def cancel(self) -> models.Task:
         """Cancel the task, or ask its worker to stop; raises WrongStatus when it has ended otherwise."""
         return self._client._run(operations.cancel(self.id))  # noqa: SLF001

@@ -87,6 +87,17 @@ class Shown(Answer, kw_only=True):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+class Explanation(Answer, kw_only=True):
+    """Why a task is where it is; ``facts`` differ from cause to cause."""
+
+    task_id: int
+    status: str
+    cause: str
+    summary: str
+    earliest_start_at: datetime | None = None
+    facts: dict[str, Any] = {}
+
+
 class TaskPage(Answer, kw_only=True):
     """Tasks, newest first."""
 
