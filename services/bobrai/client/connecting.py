@@ -96,12 +96,12 @@ def _parts(where: str) -> SplitResult:
 def _context(ca: str | os.PathLike[str] | None, certificate: tuple[str, str] | None) -> ssl.SSLContext | None:
     if ca is None and certificate is None:
         return None
-    # Python 3.13's default refuses what authorities of one's own often lack.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if ca is None:
-            context.load_default_certs()
+            context = httpx.create_ssl_context()
         else:
+            # Python 3.13's default refuses what authorities of one's own often lack.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cafile=Path(ca))
         if certificate is not None:
             context.load_cert_chain(*certificate)
@@ -120,7 +120,16 @@ def answer(response: httpx.Response) -> Answer:
 def failure(error: httpx.HTTPError, where: Target) -> ConnectionFailed:
     """Return what a failed try was."""
     told = str(error) or type(error).__name__
-    return ConnectionFailed(f"no answer from {where.url}: {told}", unsent=isinstance(error, _UNSENT))
+    return ConnectionFailed(
+        f"no answer from {where.url}: {told}", unsent=isinstance(error, _UNSENT), is_lasting=_is_mistrust(error)
+    )
+
+
+def _is_mistrust(error: BaseException | None) -> bool:
+    """Whether a server's certificate was refused, which the libraries between have wrapped."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def trace_headers() -> Mapping[str, str]:

@@ -47,11 +47,15 @@ class ClientError(BobraiError):
 
 
 class ConnectionFailed(ClientError):
-    """No answer came within the time; ``unsent``: the request has certainly not reached the API."""
+    """No answer came within the time; ``unsent``: the request has certainly not reached the API.
 
-    def __init__(self, message: str, *, unsent: bool = False) -> None:
+    ``is_lasting``: another try would meet the same, as a certificate that proves nothing.
+    """
+
+    def __init__(self, message: str, *, unsent: bool = False, is_lasting: bool = False) -> None:
         super().__init__(message)
         self.unsent = unsent
+        self.is_lasting = is_lasting
 
 
 class BadAnswer(ClientError):

@@ -101,7 +101,7 @@ def exchange(
             asked, transient = problems.retry_after(answer.headers), answer.status in _TRANSIENT
             untouched = isinstance(failure, errors.ApiError) and failure.kind in _UNTOUCHED
         except ConnectionFailed as error:
-            failure, asked, transient, untouched = error, None, True, error.unsent
+            failure, asked, transient, untouched = error, None, not error.is_lasting, error.unsent
         failures += 1
         pause = _pause(failures, asked, uniform)
         if not transient or not (request.is_repeatable or untouched) or clock() + pause > until:

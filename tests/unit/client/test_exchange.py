@@ -71,6 +71,12 @@ def test_what_stays_wrong_is_told_at_once(status: int) -> None:
     assert isinstance(trial.error, ApiError)
 
 
+def test_a_certificate_that_is_not_believed_is_told_at_once() -> None:
+    mistrust = ConnectionFailed("self-signed", unsent=True, is_lasting=True)
+    trial = Trial(SUBMIT, [mistrust])
+    assert (trial.sent, trial.error) == (1, mistrust)
+
+
 @pytest.mark.parametrize(
     ("trouble", "sent"),
     [
