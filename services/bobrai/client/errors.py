@@ -3,6 +3,7 @@
 ClientError
 ├── ConnectionFailed           no answer came, or none that could be read to its end: the outcome may be unknown
 ├── BadAnswer                  an answer that is not the API's, such as a proxy's page
+├── ResultHidden               the task is done, and the credential may not see its result
 ├── BadResult                  a result that is not what the handler's function says it returns
 ├── TaskFailed                 the task that was waited for has failed; ``errors`` says of what, attempt by attempt
 ├── TaskCancelled              the task that was waited for was cancelled, or has expired
@@ -36,15 +37,25 @@ from bobrai.domain.errors import BobraiError
 
 
 class ClientError(BobraiError):
-    """The root of all errors of the client."""
+    """The root of all errors of the client.
+
+    ``idempotency_key``: the one of a submit that failed; calling again with it stores what was not stored, and nothing
+    twice. Empty elsewhere.
+    """
+
+    idempotency_key: str = ""
 
 
 class ConnectionFailed(ClientError):
-    """No answer came within the time; ``unsent``: the request has certainly not reached the API."""
+    """No answer came within the time; ``unsent``: the request has certainly not reached the API.
 
-    def __init__(self, message: str, *, unsent: bool = False) -> None:
+    ``is_lasting``: another try would meet the same, as a certificate that proves nothing.
+    """
+
+    def __init__(self, message: str, *, unsent: bool = False, is_lasting: bool = False) -> None:
         super().__init__(message)
         self.unsent = unsent
+        self.is_lasting = is_lasting
 
 
 class BadAnswer(ClientError):
@@ -53,6 +64,10 @@ class BadAnswer(ClientError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ResultHidden(ClientError):
+    """The task is done, and the credential lacks the scope tasks:payload, which results need."""
 
 
 class BadResult(ClientError):

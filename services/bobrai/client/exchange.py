@@ -27,7 +27,7 @@ class Request:
     """One request; ``is_repeatable``: sending it twice is the same as sending it once. Times are in seconds.
 
     ``held_seconds`` is how long the API may hold the answer; ``within_seconds`` bounds all tries, None is the client's
-    deadline.
+    deadline. ``idempotency_key``: which one its caller may call again with.
     """
 
     method: str
@@ -38,6 +38,7 @@ class Request:
     is_repeatable: bool = True
     held_seconds: float = 0.0
     within_seconds: float | None = None
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,11 @@ def exchange(
             asked, transient = problems.retry_after(answer.headers), answer.status in _TRANSIENT
             untouched = isinstance(failure, errors.ApiError) and failure.kind in _UNTOUCHED
         except ConnectionFailed as error:
-            failure, asked, transient, untouched = error, None, True, error.unsent
+            failure, asked, transient, untouched = error, None, not error.is_lasting, error.unsent
         failures += 1
         pause = _pause(failures, asked, uniform)
         if not transient or not (request.is_repeatable or untouched) or clock() + pause > until:
+            failure.idempotency_key = request.idempotency_key
             raise failure
         yield Pause(pause)
 

@@ -81,6 +81,12 @@ class Task(Answer, kw_only=True):
         return self.finished_at is not None
 
 
+class Shown(Answer, kw_only=True):
+    """A task's result as it was sent; not set: the credential may not see it."""
+
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class Explanation(Answer, kw_only=True):
     """Why a task is where it is; ``facts`` differ from cause to cause."""
 
