@@ -53,5 +53,5 @@ def versions(bin_folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for name, requirements in {"clients": CLIENTS, "release": RELEASE, **INSTALLS}.items():
+    for name, requirements in {"clients": CLIENTS, "release": RELEASE, "pyright": PYRIGHT, **INSTALLS}.items():
         print(f"{name:11} {install(name, requirements)}")

@@ -10,7 +10,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bobrai.client import AsyncClient, BadResult, Client, Submission, TaskCancelled, TaskFailed, WaitTimeout, errors
+from bobrai.client import (
+    AsyncClient,
+    BadResult,
+    Client,
+    ResultHidden,
+    Submission,
+    TaskCancelled,
+    TaskFailed,
+    WaitTimeout,
+    errors,
+)
 from bobrai.domain import submitting
 from bobrai.testing.service import Service
 from tests.integration.client.conftest import Handlers, Letter
@@ -115,6 +125,12 @@ def test_a_result_that_is_something_else_is_told(client: Client) -> None:
     submitting.declare(echo, "echo")
     with pytest.raises(BadResult, match="is not what its handler returns"):
         client.submit(echo, {"a": 1}).result(10)
+
+
+def test_a_result_that_the_key_may_not_see_is_not_taken_for_none(running: Service) -> None:
+    made = running.client.create_key("blind", ["tasks:submit", "tasks:read"])
+    with Client(running.url, made.key) as blind, pytest.raises(ResultHidden):
+        blind.submit("echo", 1).result(10)
 
 
 def test_pages_are_read_as_they_are_asked_for(client: Client) -> None:

@@ -21,7 +21,7 @@ from handlers import (
     payload_own,
 )
 
-from bobrai import Retry, Unique
+from bobrai import Context, Item, Retry, Unique
 from bobrai.client import AsyncClient, AsyncTaskHandle, Client, Submission, TaskHandle
 
 
@@ -107,3 +107,25 @@ async def coroutines_refused(client: AsyncClient) -> None:
     await client.submit("named", 1, prioritty=5)  # refused
     await client.submit_many(both, [1, 2])  # refused
     client.submit(both, "x").result()  # refused
+
+
+async def follow_ups_taken(ctx: Context, item: Item[int]) -> None:
+    ctx.submit("named", {"any": 1}, priority=5)
+    ctx.submit(both, "x", delay=timedelta(minutes=1))
+    ctx.submit(both_own, "x")
+    ctx.submit(context_only)
+    ctx.submit(nothing_plain)
+    ctx.submit(batched, 1)
+    item.ctx.submit(payload_only, Letter(to=""))
+    ctx.submit_many(both_plain, [Letter(to="")])
+    ctx.submit_many([Submission(both, "a"), Submission("named")])
+
+
+async def follow_ups_refused(ctx: Context) -> None:
+    ctx.submit(both, 1)  # refused
+    ctx.submit(both)  # refused
+    ctx.submit(context_only, 1)  # refused
+    ctx.submit(batched, "x")  # refused
+    ctx.submit("named", 1, prioritty=5)  # refused
+    ctx.submit("named", 1, idempotency_key="k")  # refused
+    ctx.submit_many(both, [1])  # refused
