@@ -255,6 +255,7 @@ async def test_an_unknown_type_is_an_error_of_the_attempt_and_harms_no_other(ser
     assert (
         "'no-such-type', which the handler has submitted, is not a known task type" in rows[0]["errors"][0]["message"]
     )
+    assert rows[0]["errors"][0]["traceback"] == ""
     assert await service.count("parent_id IS NOT NULL") == 20
 
 
