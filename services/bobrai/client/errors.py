@@ -10,7 +10,7 @@ ClientError
 ├── WaitTimeout                the task that was waited for has not ended in time; it goes on
 └── ApiError                   the API has refused the request; ``kind`` is the problem's, one class for each:
     ├── BadRequest             the request has to be another one
-    │   ├── BadJson, BadHeader, BodyTooLarge, WrongMediaType, MethodNotAllowed, BodyTimeout
+    │   ├── BadJson, BadHeader, BodyTooLarge, WrongMediaType, MethodNotAllowed, BodyTimeout, HeadTooLarge, HeadTimeout, NotHttp
     │   ├── Invalid            ``errors`` names every place that is wrong
     │   └── IdempotencyMismatch  the key was used with another request
     ├── Refused                another credential is needed, or another way to the API
@@ -22,7 +22,7 @@ ClientError
     ├── TooMany                later; ``retry_after`` says when
     │   ├── RateLimited, TooManyWaiting, TooManyAtOnce, QueueFull
     ├── Unavailable            later; the API or its database cannot do it now
-    │   ├── Crowded, Overloaded, FiguresUnknown, DatabaseUnavailable
+    │   ├── Crowded, Overloaded, TooManyHeads, FiguresUnknown, DatabaseUnavailable
     └── ServerError            a defect of the server, whose log has the ``request_id``
         └── Internal
 
@@ -198,6 +198,24 @@ class BodyTimeout(BadRequest):
     KIND = "body-timeout"
 
 
+class HeadTooLarge(BadRequest):
+    """The URL and the headers are too long."""
+
+    KIND = "head-too-large"
+
+
+class HeadTimeout(BadRequest):
+    """The URL and the headers did not arrive in time."""
+
+    KIND = "head-timeout"
+
+
+class NotHttp(BadRequest):
+    """What arrived was no request in HTTP, as when something between has changed it."""
+
+    KIND = "bad-request"
+
+
 class Invalid(BadRequest):
     """``errors`` names every place that is wrong."""
 
@@ -328,6 +346,12 @@ class Overloaded(Unavailable):
     """As many requests are under way as the process takes; nothing was done."""
 
     KIND = "overloaded"
+
+
+class TooManyHeads(Unavailable):
+    """Too many requests with long headers are under way; nothing was done."""
+
+    KIND = "too-many-heads"
 
 
 class FiguresUnknown(Unavailable):

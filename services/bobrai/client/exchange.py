@@ -16,7 +16,9 @@ from bobrai.client.errors import ConnectionFailed
 
 _TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
 # The API has looked at nothing of such a request.
-_UNTOUCHED: Final = frozenset({"crowded", "overloaded", "rate-limited", "too-many-at-once", "body-timeout"})
+_UNTOUCHED: Final = frozenset(
+    {"crowded", "overloaded", "too-many-heads", "rate-limited", "too-many-at-once", "body-timeout", "head-timeout"}
+)
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _SHORTEST_TIMEOUT_SECONDS: Final = 0.05
