@@ -10,7 +10,8 @@ ClientError
 ├── WaitTimeout                the task that was waited for has not ended in time; it goes on
 └── ApiError                   the API has refused the request; ``kind`` is the problem's, one class for each:
     ├── BadRequest             the request has to be another one
-    │   ├── BadJson, BadHeader, BodyTooLarge, WrongMediaType, MethodNotAllowed, BodyTimeout, HeadTooLarge, HeadTimeout, NotHttp
+    │   ├── BadJson, BadHeader, BodyTooLarge, WrongMediaType, MethodNotAllowed, BodyTimeout
+    │   ├── HeadTooLarge, HeadTimeout, NotHttp
     │   ├── Invalid            ``errors`` names every place that is wrong
     │   └── IdempotencyMismatch  the key was used with another request
     ├── Refused                another credential is needed, or another way to the API
