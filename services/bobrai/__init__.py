@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bobrai.domain.errors import PermanentFailure, RetryLater
     from bobrai.domain.limiting import Limits, PerKey
     from bobrai.domain.retry import Retry
+    from bobrai.domain.submitting import Submission
     from bobrai.domain.unique import Unique
     from bobrai.handlers.batches import Item
     from bobrai.handlers.context import Context
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Batch", "CallNext", "Context", "Depends", "Item", "Limits", "PerKey", "PermanentFailure", "Retry", "RetryLater",
-    "Unique", "__version__", "middleware", "on_shutdown", "on_startup", "task",
+    "Submission", "Unique", "__version__", "middleware", "on_shutdown", "on_startup", "task",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "PermanentFailure": "bobrai.domain.errors",
     "Retry": "bobrai.domain.retry",
     "RetryLater": "bobrai.domain.errors",
+    "Submission": "bobrai.domain.submitting",
     "Unique": "bobrai.domain.unique",
     "middleware": "bobrai.handlers.registry",
     "on_shutdown": "bobrai.handlers.registry",

@@ -247,7 +247,9 @@ QUEUES = ("a-one", "a-two", "b-one", "b-two", "shared")
 CALLS = st.lists(
     st.tuples(
         st.sampled_from(["one", "two"]),
-        st.sampled_from(["submit", "batch", "replayed", "read", "wait", "list", "cancel", "replay", "queue", "page"]),
+        st.sampled_from(
+            ["submit", "batch", "replayed", "read", "wait", "list", "cancel", "replay", "queue", "page", "explain"]
+        ),
         st.sampled_from(QUEUES),
         st.integers(0, 30),
     ),
@@ -287,6 +289,8 @@ def test_whatever_two_principals_call_neither_learns_anything_of_the_other(
             if answer.status_code == 201:
                 for task_id in body.get("task_ids", [body.get("task_id")]):
                     assert owners.setdefault(task_id, name) == name
+            if "cause" in body:
+                assert owners[body["task_id"]] == name
             for task in body.get("tasks", [body] if "payload" in body else []):
                 assert owners[task["id"]] == name
 
@@ -307,6 +311,8 @@ def _call(
             return client.post(tasks, json=task)
         case "batch":
             return client.post(f"{tasks}/batch", json={"tasks": [task, {**task, "queue": QUEUES[number % 5]}]})
+        case "explain":
+            return client.get(f"{tasks}/{task_id}/explain")
         case "replayed":
             return client.post(tasks, json=task, headers={"Idempotency-Key": f"{number}"})
         case "read":

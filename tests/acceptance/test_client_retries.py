@@ -104,3 +104,21 @@ def test_nobody_there_is_told_after_the_deadline() -> None:
         with pytest.raises(ConnectionFailed, match=r"no answer from http://127\.0\.0\.1:9: .*refused"):
             client.submit("echo", 1)
         assert time.monotonic() - began < 5
+
+
+async def test_an_api_that_says_nothing_is_told_after_the_deadline_and_nothing_is_stored_twice(
+    announced: Database, processes: Processes, tcp_proxy: MakeProxy
+) -> None:
+    proxy = way_to(processes.start("api"), tcp_proxy)
+    url = f"http://127.0.0.1:{proxy.port}"
+    proxy.blackhole()
+    began = time.monotonic()
+    with Client(url, "", timeout=30, deadline=1) as hasty, pytest.raises(ConnectionFailed) as told:
+        await asyncio.to_thread(hasty.submit, "echo", 7)
+    assert time.monotonic() - began < 15
+    proxy.pass_through()  # also what was held back
+    with Client(url, "") as client:
+        key = told.value.idempotency_key
+        ids = {(await asyncio.to_thread(client.submit, "echo", 7, idempotency_key=key)).id for _ in range(2)}
+    assert len(ids) == 1
+    assert await stored(announced) == Counter({7: 1})

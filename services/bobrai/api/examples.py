@@ -11,6 +11,7 @@ import msgspec
 
 from bobrai.api import key_view, views
 from bobrai.api.audit_view import AuditEntry, AuditPage
+from bobrai.api.explaining import Explanation
 from bobrai.api.limits_view import LimitsView, PerKeyView
 from bobrai.api.problems import KINDS, Fault, Problem
 from bobrai.domain.audit import Action
@@ -44,6 +45,14 @@ _TASK: Final = views.TaskView(
     updated_at=_FINISHED,
     started_at=_STARTED,
     finished_at=_FINISHED,
+)
+_EXPLANATION: Final = Explanation(
+    task_id=1,
+    status="pending",
+    cause="paused_queue",
+    summary="The queue 'default' is paused: resume it.",
+    earliest_start_at=None,
+    facts={"max_attempts": 3, "queue": "default"},
 )
 _QUEUE: Final = views.QueueView(
     name="default",
@@ -116,6 +125,7 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.TaskFound(task_id=1),
     views.BatchCreated(task_ids=[1, 2]),
     _TASK,
+    _EXPLANATION,
     views.TaskPage(tasks=[_TASK], next_cursor=None),
     _QUEUE,
     views.QueueList(queues=[_QUEUE]),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bobrai.api import schemas, views
+from bobrai.api import explaining, schemas, views
 from bobrai.api.operations import BODY, STORED, Operation, Success
 from bobrai.api.task_routes import FIRST_PATH, TaskRoutes
 from bobrai.domain import limits
@@ -25,7 +25,7 @@ _SEEN: Final = Success("The task.", views.TaskView)
 
 def of_tasks(tasks: TaskRoutes) -> list[Operation]:
     """Return them, those asked most often first."""
-    return [*_of_one(tasks), *_of_many(tasks), *_changing(tasks)]
+    return [*_of_one(tasks), *_of_many(tasks), *_changing(tasks), *_explaining(tasks)]
 
 
 def _of_one(tasks: TaskRoutes) -> list[Operation]:
@@ -70,6 +70,24 @@ def _of_one(tasks: TaskRoutes) -> list[Operation]:
                 200: Success("The task as it is now.", views.TaskView, headers={"ETag": "Changes with the task."}),
                 304: Success("The task is as If-None-Match says.", content_type="", headers={"ETag": "Unchanged."}),
             },
+            problems=("task-not-found", "invalid", *STORED),
+        ),
+    ]
+
+
+def _explaining(tasks: TaskRoutes) -> list[Operation]:
+    return [
+        Operation(
+            id="explainTask",
+            method="GET",
+            paths=(_TASKS + "/{task_id}/explain",),
+            handler=tasks.explain,
+            scope=Scope.TASKS_READ,
+            tag="Tasks",
+            summary="Explain why a task is where it is",
+            description="Names the first cause that keeps it from its next step, and the earliest start where that is "
+            "known.",
+            successes={200: Success("The cause.", explaining.Explanation)},
             problems=("task-not-found", "invalid", *STORED),
         ),
     ]

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from bobrai.api import cursor, decoding, idempotency, refusals, schemas, views
+from bobrai.api import cursor, decoding, explaining, idempotency, refusals, schemas, views
 from bobrai.api.allowances import Allowances
 from bobrai.api.decoding import Envelopes
 from bobrai.api.endpoint import ANSWER_SECONDS
@@ -23,7 +23,7 @@ from bobrai.domain.errors import TaskNotFound
 from bobrai.domain.task import FINAL, TaskStatus
 from bobrai.runtime.group_commit import GroupCommit
 from bobrai.settings.api import ApiSettings
-from bobrai.store import tasks
+from bobrai.store import tasks, workers
 from bobrai.store.pool import Record, Transactional
 from bobrai.telemetry import metrics
 
@@ -117,6 +117,15 @@ class TaskRoutes:
         seen = [views.task(row, request.principal) for row in rows]
         page = views.TaskPage(seen, cursor.encode(rows[-1]["id"]) if more else None)
         return Reply(views.encode(page), headers=_UNKEPT)
+
+    async def explain(self, request: Request) -> Reply:
+        """Return why a task is where it is."""
+        task_id = _id_of(request)
+        schemas.query(schemas.NoQuery, request.query_string)
+        await self._require(task_id, request.principal)
+        row = await tasks.explain(self._database, task_id, most_ahead=explaining.MOST_AHEAD)
+        living = await workers.live(self._database)
+        return Reply(views.encode(explaining.explain(row, living, request.principal)), headers=_UNKEPT)
 
     async def cancel(self, request: Request) -> Reply:
         """Cancel a task, or ask its worker to stop."""

@@ -13,6 +13,7 @@ from bobrai.client.errors import (
     BadResult,
     ClientError,
     ConnectionFailed,
+    ResultHidden,
     TaskCancelled,
     TaskFailed,
     WaitTimeout,
@@ -21,5 +22,5 @@ from bobrai.domain.submitting import Submission
 
 __all__ = [
     "ApiError", "AsyncClient", "AsyncTaskHandle", "BadAnswer", "BadResult", "Client", "ClientError", "ConnectionFailed",
-    "Submission", "TaskCancelled", "TaskFailed", "TaskHandle", "WaitTimeout",
+    "ResultHidden", "Submission", "TaskCancelled", "TaskFailed", "TaskHandle", "WaitTimeout",
 ]  # fmt: skip

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
 from bobrai.client import connecting, models, operations
-from bobrai.client.exchange import Answer, Patience, Pause, Request, exchange
+from bobrai.client.bases import ClientBase, HandleBase
+from bobrai.client.exchange import Answer, Pause, Request, exchange
 from bobrai.client.operations import Accepted, Flow
 from bobrai.client.resources import AsyncResources
 from bobrai.client.submits import AsyncSubmits
@@ -24,32 +25,12 @@ R_co = TypeVar("R_co", covariant=True)
 Value = TypeVar("Value")
 
 
-class AsyncTaskHandle(Generic[R_co]):
-    """A task by its id: nothing is asked before a method is called.
+class AsyncTaskHandle(HandleBase, Generic[R_co]):
+    """A task by its id: nothing is asked before a method is called; what was submitted knows its result's type."""
 
-    ``duplicate``: it was there before, and none was made. ``warnings`` say why it may have to wait.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_client", "_result", "duplicate", "id", "warnings")
-
-    def __init__(
-        self,
-        client: AsyncClient,
-        task_id: int,
-        *,
-        duplicate: bool = False,
-        warnings: Sequence[str] = (),
-        result: Any = Any,
-    ) -> None:
-        self.id = task_id
-        self.duplicate = duplicate
-        self.warnings = warnings
-        self._client = client
-        self._result = result
-
-    def __repr__(self) -> str:
-        """Show which task it is."""
-        return f"AsyncTaskHandle(id={self.id})"
+    _client: AsyncClient
 
     async def read(self) -> models.Task:
         """Return the task as it is now; raises TaskNotFound."""
@@ -68,6 +49,10 @@ class AsyncTaskHandle(Generic[R_co]):
         found: R_co = await self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
         return found
 
+    async def explain(self) -> models.Explanation:
+        """Return why the task is where it is, and what would help."""
+        return await self._client._run(operations.get(f"/tasks/{self.id}/explain", models.Explanation))  # noqa: SLF001
+
     async def cancel(self) -> models.Task:
         """Cancel the task, or ask its worker to stop; raises WrongStatus when it has ended otherwise."""
         return await self._client._run(operations.cancel(self.id))  # noqa: SLF001
@@ -77,33 +62,8 @@ class AsyncTaskHandle(Generic[R_co]):
         return await self._client._run(operations.replay(self.id))  # noqa: SLF001
 
 
-class AsyncClient(AsyncSubmits, AsyncResources):
-    """A client of the HTTP API, for coroutines of one event loop; a child after a fork has connections of its own.
-
-    ``url`` and ``api_key`` are BOBRAI_URL and BOBRAI_API_KEY when left out. ``timeout`` bounds each step of one try,
-    ``deadline`` all tries of a call together, in seconds. ``ca`` is a file of the authorities that vouch for an https
-    URL, ``certificate`` the files of a certificate and its key to show. Raises ConfigurationError.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        timeout: float = 10.0,
-        deadline: float = 60.0,
-        ca: str | os.PathLike[str] | None = None,
-        certificate: tuple[str, str] | None = None,
-        max_connections: int = 100,
-    ) -> None:
-        self._target = connecting.target(
-            url, api_key, ca=ca, certificate=certificate, patience=Patience(timeout, deadline),
-            max_connections=max_connections,
-        )  # fmt: skip
-        self._pool: Any = None
-        self._owner: tuple[Any, ...] = ()
-        self._left: list[Any] = []  # to the parent, who closes them: never touched here
-        self._closed = False
+class AsyncClient(AsyncSubmits, AsyncResources, ClientBase):
+    """A client of the HTTP API, for coroutines of one event loop; a child after a fork has connections of its own."""
 
     def _is_own(self) -> bool:
         return self._owner == (os.getpid(), asyncio.get_running_loop())
@@ -121,15 +81,6 @@ class AsyncClient(AsyncSubmits, AsyncResources):
         self._pool = httpx.AsyncClient(**self._target.pool())
         self._owner = (os.getpid(), asyncio.get_running_loop())
         return self._pool  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        """Show where it leads, without the key."""
-        return f"AsyncClient({self._target!r})"
-
-    @property
-    def url(self) -> str:
-        """The URL of the API."""
-        return self._target.url
 
     def task(self, task_id: int) -> AsyncTaskHandle[Any]:
         """Return a handle on a task; nothing is asked yet."""
@@ -157,8 +108,7 @@ class AsyncClient(AsyncSubmits, AsyncResources):
         return [self._handle(each) for each in await self._run(operations.submit_many(submissions, key))]
 
     def _handle(self, accepted: Accepted) -> AsyncTaskHandle[Any]:
-        task_id, duplicate, warnings, result = accepted
-        return AsyncTaskHandle(self, task_id, duplicate=duplicate, warnings=warnings, result=result)
+        return AsyncTaskHandle(self, accepted.task_id, accepted)
 
     async def _run(self, flow: Flow[Value]) -> Value:
         try:

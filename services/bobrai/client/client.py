@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
 from bobrai.client import connecting, models, operations
-from bobrai.client.exchange import Answer, Patience, Pause, Request, exchange
+from bobrai.client.bases import ClientBase, HandleBase
+from bobrai.client.exchange import Answer, Pause, Request, exchange
 from bobrai.client.operations import Accepted, Flow
 from bobrai.client.resources import Resources
 from bobrai.client.submits import Submits
@@ -25,32 +26,12 @@ R_co = TypeVar("R_co", covariant=True)
 Value = TypeVar("Value")
 
 
-class TaskHandle(Generic[R_co]):
-    """A task by its id: nothing is asked before a method is called.
+class TaskHandle(HandleBase, Generic[R_co]):
+    """A task by its id: nothing is asked before a method is called; what was submitted knows its result's type."""
 
-    ``duplicate``: it was there before, and none was made. ``warnings`` say why it may have to wait.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_client", "_result", "duplicate", "id", "warnings")
-
-    def __init__(
-        self,
-        client: Client,
-        task_id: int,
-        *,
-        duplicate: bool = False,
-        warnings: Sequence[str] = (),
-        result: Any = Any,
-    ) -> None:
-        self.id = task_id
-        self.duplicate = duplicate
-        self.warnings = warnings
-        self._client = client
-        self._result = result
-
-    def __repr__(self) -> str:
-        """Show which task it is."""
-        return f"TaskHandle(id={self.id})"
+    _client: Client
 
     def read(self) -> models.Task:
         """Return the task as it is now; raises TaskNotFound."""
@@ -58,7 +39,7 @@ class TaskHandle(Generic[R_co]):
 
     def status(self) -> str:
         """Return its status: pending, processing, done, failed or cancelled."""
-        return (self.read()).status
+        return self.read().status
 
     def result(self, timeout: float | None = None) -> R_co:
         """Wait until the task has ended, at most so many seconds, and return its result.
@@ -69,6 +50,10 @@ class TaskHandle(Generic[R_co]):
         found: R_co = self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
         return found
 
+    def explain(self) -> models.Explanation:
+        """Return why the task is where it is, and what would help."""
+        return self._client._run(operations.get(f"/tasks/{self.id}/explain", models.Explanation))  # noqa: SLF001
+
     def cancel(self) -> models.Task:
         """Cancel the task, or ask its worker to stop; raises WrongStatus when it has ended otherwise."""
         return self._client._run(operations.cancel(self.id))  # noqa: SLF001
@@ -78,34 +63,8 @@ class TaskHandle(Generic[R_co]):
         return self._client._run(operations.replay(self.id))  # noqa: SLF001
 
 
-class Client(Submits, Resources):
-    """A client of the HTTP API, for any number of threads; a child after a fork has connections of its own.
-
-    ``url`` and ``api_key`` are BOBRAI_URL and BOBRAI_API_KEY when left out. ``timeout`` bounds each step of one try,
-    ``deadline`` all tries of a call together, in seconds. ``ca`` is a file of the authorities that vouch for an https
-    URL, ``certificate`` the files of a certificate and its key to show. Raises ConfigurationError.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        timeout: float = 10.0,
-        deadline: float = 60.0,
-        ca: str | os.PathLike[str] | None = None,
-        certificate: tuple[str, str] | None = None,
-        max_connections: int = 100,
-    ) -> None:
-        self._target = connecting.target(
-            url, api_key, ca=ca, certificate=certificate, patience=Patience(timeout, deadline),
-            max_connections=max_connections,
-        )  # fmt: skip
-        self._pool: Any = None
-        self._owner: tuple[Any, ...] = ()
-        self._left: list[Any] = []  # to the parent, who closes them: never touched here
-        self._closed = False
-        self._lock = threading.Lock()
+class Client(Submits, Resources, ClientBase):
+    """A client of the HTTP API, for any number of threads; a child after a fork has connections of its own."""
 
     def _is_own(self) -> bool:
         return self._owner == (os.getpid(),)
@@ -125,15 +84,6 @@ class Client(Submits, Resources):
                 self._pool = httpx.Client(**self._target.pool())
                 self._owner = (os.getpid(),)
             return self._pool  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        """Show where it leads, without the key."""
-        return f"Client({self._target!r})"
-
-    @property
-    def url(self) -> str:
-        """The URL of the API."""
-        return self._target.url
 
     def task(self, task_id: int) -> TaskHandle[Any]:
         """Return a handle on a task; nothing is asked yet."""
@@ -161,8 +111,7 @@ class Client(Submits, Resources):
         return [self._handle(each) for each in self._run(operations.submit_many(submissions, key))]
 
     def _handle(self, accepted: Accepted) -> TaskHandle[Any]:
-        task_id, duplicate, warnings, result = accepted
-        return TaskHandle(self, task_id, duplicate=duplicate, warnings=warnings, result=result)
+        return TaskHandle(self, accepted.task_id, accepted)
 
     def _run(self, flow: Flow[Value]) -> Value:
         try:

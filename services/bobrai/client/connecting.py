@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -49,6 +49,7 @@ class Target:
 
     def request(self, request: Request, send: Send) -> dict[str, Any]:
         """Return what a pool is asked."""
+        connect = min(send.timeout_seconds, self.patience.timeout)
         content = {} if request.body is None else {"content-type": "application/json"}
         return {
             "method": request.method,
@@ -56,7 +57,7 @@ class Target:
             "params": dict(request.query),
             "content": request.body,
             "headers": {**content, **request.headers, **trace_headers()},
-            "timeout": httpx.Timeout(send.timeout_seconds, connect=self.patience.timeout, pool=self.patience.timeout),
+            "timeout": httpx.Timeout(send.timeout_seconds, connect=connect, pool=connect),
         }
 
 
@@ -71,7 +72,7 @@ def target(
 ) -> Target:
     """Return where the API is by the arguments, else by BOBRAI_URL and BOBRAI_API_KEY; raises ConfigurationError."""
     where = (url if url is not None else os.environ.get("BOBRAI_URL", "")).strip() or DEFAULT_URL
-    parts = urlsplit(where)
+    parts = _parts(where)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ConfigurationError(f"{where!r} is not the URL of an API; write it as http://HOST:PORT")
     key = (api_key if api_key is not None else os.environ.get("BOBRAI_API_KEY", "")).strip()
@@ -80,15 +81,27 @@ def target(
     return Target(where.rstrip("/"), key, _context(ca, certificate), patience, max_connections)
 
 
+def _parts(where: str) -> SplitResult:
+    """Return the parts of a URL; one that holds a password is not shown, as clients and their errors show theirs."""
+    try:
+        parts = urlsplit(where)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError("the URL of the API is none; write it as http://HOST:PORT") from error
+    if "@" in parts.netloc:
+        raise ConfigurationError("the URL of the API has a user in it; show a key instead: api_key, or BOBRAI_API_KEY")
+    return parts
+
+
 def _context(ca: str | os.PathLike[str] | None, certificate: tuple[str, str] | None) -> ssl.SSLContext | None:
     if ca is None and certificate is None:
         return None
-    # Python 3.13's default refuses what authorities of one's own often lack.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if ca is None:
-            context.load_default_certs()
+            context = httpx.create_ssl_context()
         else:
+            # Python 3.13's default refuses what authorities of one's own often lack.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cafile=Path(ca))
         if certificate is not None:
             context.load_cert_chain(*certificate)
@@ -107,7 +120,16 @@ def answer(response: httpx.Response) -> Answer:
 def failure(error: httpx.HTTPError, where: Target) -> ConnectionFailed:
     """Return what a failed try was."""
     told = str(error) or type(error).__name__
-    return ConnectionFailed(f"no answer from {where.url}: {told}", unsent=isinstance(error, _UNSENT))
+    return ConnectionFailed(
+        f"no answer from {where.url}: {told}", unsent=isinstance(error, _UNSENT), is_lasting=_is_mistrust(error)
+    )
+
+
+def _is_mistrust(error: BaseException | None) -> bool:
+    """Whether a server's certificate was refused, which the libraries between have wrapped."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def trace_headers() -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 ClientError
 ├── ConnectionFailed           no answer came, or none that could be read to its end: the outcome may be unknown
 ├── BadAnswer                  an answer that is not the API's, such as a proxy's page
+├── ResultHidden               the task is done, and the credential may not see its result
 ├── BadResult                  a result that is not what the handler's function says it returns
 ├── TaskFailed                 the task that was waited for has failed; ``errors`` says of what, attempt by attempt
 ├── TaskCancelled              the task that was waited for was cancelled, or has expired
@@ -10,6 +11,7 @@ ClientError
 └── ApiError                   the API has refused the request; ``kind`` is the problem's, one class for each:
     ├── BadRequest             the request has to be another one
     │   ├── BadJson, BadHeader, BodyTooLarge, WrongMediaType, MethodNotAllowed, BodyTimeout
+    │   ├── HeadTooLarge, HeadTimeout, NotHttp
     │   ├── Invalid            ``errors`` names every place that is wrong
     │   └── IdempotencyMismatch  the key was used with another request
     ├── Refused                another credential is needed, or another way to the API
@@ -21,7 +23,7 @@ ClientError
     ├── TooMany                later; ``retry_after`` says when
     │   ├── RateLimited, TooManyWaiting, TooManyAtOnce, QueueFull
     ├── Unavailable            later; the API or its database cannot do it now
-    │   ├── Crowded, Overloaded, FiguresUnknown, DatabaseUnavailable
+    │   ├── Crowded, Overloaded, TooManyHeads, FiguresUnknown, DatabaseUnavailable
     └── ServerError            a defect of the server, whose log has the ``request_id``
         └── Internal
 
@@ -36,15 +38,25 @@ from bobrai.domain.errors import BobraiError
 
 
 class ClientError(BobraiError):
-    """The root of all errors of the client."""
+    """The root of all errors of the client.
+
+    ``idempotency_key``: the one of a submit that failed; calling again with it stores what was not stored, and nothing
+    twice. Empty elsewhere.
+    """
+
+    idempotency_key: str = ""
 
 
 class ConnectionFailed(ClientError):
-    """No answer came within the time; ``unsent``: the request has certainly not reached the API."""
+    """No answer came within the time; ``unsent``: the request has certainly not reached the API.
 
-    def __init__(self, message: str, *, unsent: bool = False) -> None:
+    ``is_lasting``: another try would meet the same, as a certificate that proves nothing.
+    """
+
+    def __init__(self, message: str, *, unsent: bool = False, is_lasting: bool = False) -> None:
         super().__init__(message)
         self.unsent = unsent
+        self.is_lasting = is_lasting
 
 
 class BadAnswer(ClientError):
@@ -53,6 +65,10 @@ class BadAnswer(ClientError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ResultHidden(ClientError):
+    """The task is done, and the credential lacks the scope tasks:payload, which results need."""
 
 
 class BadResult(ClientError):
@@ -181,6 +197,24 @@ class BodyTimeout(BadRequest):
     """The body did not arrive in time."""
 
     KIND = "body-timeout"
+
+
+class HeadTooLarge(BadRequest):
+    """The URL and the headers are too long."""
+
+    KIND = "head-too-large"
+
+
+class HeadTimeout(BadRequest):
+    """The URL and the headers did not arrive in time."""
+
+    KIND = "head-timeout"
+
+
+class NotHttp(BadRequest):
+    """What arrived was no request in HTTP, as when something between has changed it."""
+
+    KIND = "bad-request"
 
 
 class Invalid(BadRequest):
@@ -313,6 +347,12 @@ class Overloaded(Unavailable):
     """As many requests are under way as the process takes; nothing was done."""
 
     KIND = "overloaded"
+
+
+class TooManyHeads(Unavailable):
+    """Too many requests with long headers are under way; nothing was done."""
+
+    KIND = "too-many-heads"
 
 
 class FiguresUnknown(Unavailable):

@@ -16,7 +16,9 @@ from bobrai.client.errors import ConnectionFailed
 
 _TRANSIENT: Final = frozenset({408, 429, 502, 503, 504})
 # The API has looked at nothing of such a request.
-_UNTOUCHED: Final = frozenset({"crowded", "overloaded", "rate-limited", "too-many-at-once", "body-timeout"})
+_UNTOUCHED: Final = frozenset(
+    {"crowded", "overloaded", "too-many-heads", "rate-limited", "too-many-at-once", "body-timeout", "head-timeout"}
+)
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _SHORTEST_TIMEOUT_SECONDS: Final = 0.05
@@ -27,7 +29,7 @@ class Request:
     """One request; ``is_repeatable``: sending it twice is the same as sending it once. Times are in seconds.
 
     ``held_seconds`` is how long the API may hold the answer; ``within_seconds`` bounds all tries, None is the client's
-    deadline.
+    deadline. ``idempotency_key``: which one its caller may call again with.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Request:
     is_repeatable: bool = True
     held_seconds: float = 0.0
     within_seconds: float | None = None
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,11 @@ def exchange(
             asked, transient = problems.retry_after(answer.headers), answer.status in _TRANSIENT
             untouched = isinstance(failure, errors.ApiError) and failure.kind in _UNTOUCHED
         except ConnectionFailed as error:
-            failure, asked, transient, untouched = error, None, True, error.unsent
+            failure, asked, transient, untouched = error, None, not error.is_lasting, error.unsent
         failures += 1
         pause = _pause(failures, asked, uniform)
         if not transient or not (request.is_repeatable or untouched) or clock() + pause > until:
+            failure.idempotency_key = request.idempotency_key
             raise failure
         yield Pause(pause)
 

@@ -81,6 +81,23 @@ class Task(Answer, kw_only=True):
         return self.finished_at is not None
 
 
+class Shown(Answer, kw_only=True):
+    """A task's result as it was sent; not set: the credential may not see it."""
+
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Explanation(Answer, kw_only=True):
+    """Why a task is where it is; ``facts`` differ from cause to cause."""
+
+    task_id: int
+    status: str
+    cause: str
+    summary: str
+    earliest_start_at: datetime | None = None
+    facts: dict[str, Any] = {}
+
+
 class TaskPage(Answer, kw_only=True):
     """Tasks, newest first."""
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from bobrai.client import models
-from bobrai.client.errors import BadAnswer, BadResult, TaskCancelled, TaskFailed, WaitTimeout
+from bobrai.client.errors import BadAnswer, BadResult, ResultHidden, TaskCancelled, TaskFailed, WaitTimeout
 from bobrai.client.exchange import Answer, Request
 from bobrai.domain import limits, submitting
 from bobrai.domain.submitting import Named, Submission
@@ -26,6 +26,7 @@ _API: Final = "/api/v1"
 _LONGEST_POLL_SECONDS: Final = 20.0  # shorter than proxies keep a connection without a word
 _GRACE_SECONDS: Final = 5.0  # for the answer after the time that a caller waits
 _BATCH_BYTES: Final = limits.MAX_BATCH_BODY_BYTES - 64
+_SUFFIX: Final = len(".1000000")  # of the keys of a batch's later requests
 
 Value = TypeVar("Value")
 Model = TypeVar("Model", bound=models.Answer)
@@ -43,7 +44,10 @@ class Accepted(NamedTuple):
 
 def submit(task: Named, payload: Any, options: Mapping[str, Any], key: str | None) -> Flow[Accepted]:
     """Submit one task, once however often the request is sent."""
-    request = Request("POST", f"{_API}/tasks", body=_body(task, payload, options), headers=_keyed(key or new_key()))
+    name = new_key() if key is None else key
+    request = Request(
+        "POST", f"{_API}/tasks", body=_body(task, payload, options), headers=_keyed(name), idempotency_key=name
+    )
     made = _decoded((yield request), models.Created)
     return Accepted(made.task_id, made.duplicate, tuple(made.warnings), submitting.result_of(task))
 
@@ -51,14 +55,14 @@ def submit(task: Named, payload: Any, options: Mapping[str, Any], key: str | Non
 def submit_many(submissions: Iterable[Submission], key: str | None) -> Flow[list[Accepted]]:
     """Submit tasks in their order, in requests of as many as one may have; each is stored whole, and once."""
     accepted: list[Accepted] = []
-    base = key or new_key()
+    base = new_key() if key is None else key
+    _check_key(base, limits.MAX_IDEMPOTENCY_KEY - _SUFFIX)
     for number, (bodies, results) in enumerate(_batches(submissions)):
         body = b'{"tasks":[' + b",".join(bodies) + b"]}"
         # The first one has the key as it was given, so that a small batch has it.
         name = base if number == 0 else f"{base}.{number}"
-        made = _decoded(
-            (yield Request("POST", f"{_API}/tasks/batch", body=body, headers=_keyed(name))), models.BatchCreated
-        )
+        request = Request("POST", f"{_API}/tasks/batch", body=body, headers=_keyed(name), idempotency_key=base)
+        made = _decoded((yield request), models.BatchCreated)
         known, said = set(made.duplicates), tuple(made.warnings)
         accepted += (
             Accepted(task_id, place in known, said, result)
@@ -72,44 +76,58 @@ def of_one_type(task: Named, payloads: Iterable[Any], options: Mapping[str, Any]
     return (Submission(task, payload, **options) for payload in payloads)
 
 
-def read(task_id: int, *, wait_seconds: float = 0.0, within_seconds: float | None = None) -> Flow[models.Task]:
-    """Read a task, at once or when it has ended, at most so much later."""
+def read(task_id: int) -> Flow[models.Task]:
+    """Read a task."""
+    return _decoded((yield _read(task_id, 0.0, None)), models.Task)
+
+
+def _read(task_id: int, wait_seconds: float, within_seconds: float | None) -> Request:
+    """Return the request for a task as it is, or as it ends within the wait."""
     query = {"wait": f"{wait_seconds:.3f}"} if wait_seconds > 0 else {}
     path = f"{_API}/tasks/{task_id}"
-    request = Request("GET", path, query, held_seconds=wait_seconds, within_seconds=within_seconds)
-    return _decoded((yield request), models.Task)
+    return Request("GET", path, query, held_seconds=wait_seconds, within_seconds=within_seconds)
 
 
 def result(task_id: int, expected: Any, timeout: float | None) -> Flow[Any]:
-    """Wait for a task's end and return its result; raises TaskFailed, TaskCancelled, WaitTimeout and BadResult."""
+    """Wait for a task's end and return its result; raises an error where there is none."""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _LONGEST_POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
-        within = None if until is None else left + _GRACE_SECONDS
-        task = yield from read(task_id, wait_seconds=min(left, _LONGEST_POLL_SECONDS), within_seconds=within)
+        wait = min(left, _LONGEST_POLL_SECONDS)
+        answer = yield _read(task_id, wait, None if until is None else left - wait + _GRACE_SECONDS)
+        task = _decoded(answer, models.Task)
         if task.is_final:
-            return _result(task, expected)
+            return _result(task, _decoded(answer, models.Shown), expected)
         if until is not None and timeout is not None and time.monotonic() >= until:
             raise WaitTimeout(task, timeout)
 
 
-def _result(task: models.Task, expected: Any) -> Any:
+def _result(task: models.Task, shown: models.Shown, expected: Any) -> Any:
     if task.status == "failed":
         raise TaskFailed(task)
     if task.status == "cancelled":
         raise TaskCancelled(task)
+    if isinstance(shown.result, msgspec.UnsetType):
+        raise ResultHidden(f"task {task.id} ({task.type}) is done; to see results a credential needs tasks:payload")
     if expected in (Any, object):
         return task.result
     try:
-        return _adapter(expected).validate_json(msgspec.json.encode(task.result))
+        return _adapter(expected).validate_json(bytes(shown.result))
     except ValidationError as error:
         raise BadResult(
             f"the result of task {task.id} ({task.type}) is not what its handler returns: {error}"
         ) from error
 
 
-@lru_cache(maxsize=256)
 def _adapter(expected: Any) -> TypeAdapter[Any]:
+    try:
+        return _kept_adapter(expected)
+    except TypeError:  # Annotated[…] with something that has no hash
+        return TypeAdapter(expected)
+
+
+@lru_cache(maxsize=256)
+def _kept_adapter(expected: Any) -> TypeAdapter[Any]:
     return TypeAdapter(expected)
 
 
@@ -169,7 +187,14 @@ def new_key() -> str:
 
 
 def _keyed(key: str) -> dict[str, str]:
-    return {"idempotency-key": key}
+    _check_key(key, limits.MAX_IDEMPOTENCY_KEY)
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return {"idempotency-key": f'"{escaped}"'}  # a string of RFC 8941, which may have spaces
+
+
+def _check_key(key: str, most: int) -> None:
+    if not (key and key.isascii() and key.isprintable() and len(key) <= most):
+        raise ValueError(f"an idempotency key has 1 to {most} printable ASCII characters, unlike {key!r}")
 
 
 def _body(task: Named, payload: Any, options: Mapping[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ In: what the caller has said. Out: values of ``models``. Each raises ApiError an
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from msgspec import UNSET, UnsetType
 
@@ -17,62 +17,47 @@ Value = TypeVar("Value")
 LimitsSaid: TypeAlias = Mapping[str, Any]
 
 
+class TaskFilter(TypedDict, total=False):
+    """Which tasks to list; None is any."""
+
+    status: str | None
+    type: str | None
+    queue: str | None
+    parent_id: int | None
+    created_after: datetime | None
+    created_before: datetime | None
+
+
+class ChangeFilter(TypedDict, total=False):
+    """Which changes to list; None is any."""
+
+    actor: str | None
+    action: str | None
+    target: str | None
+    after: datetime | None
+    before: datetime | None
+
+
 class Resources:
     """What ``Client`` has beside submitting tasks."""
 
     def _run(self, flow: Flow[Value]) -> Value:
         raise NotImplementedError
 
-    def tasks(
-        self,
-        *,
-        status: str | None = None,
-        type: str | None = None,  # noqa: A002 - the API's word
-        queue: str | None = None,
-        parent_id: int | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        page_size: int = 100,
-    ) -> Iterator[models.Task]:
+    def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> Iterator[models.Task]:
         """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
-        filters = {
-            "status": status,
-            "type": type,
-            "queue": queue,
-            "parent_id": parent_id,
-            "created_after": created_after,
-            "created_before": created_before,
-            "limit": page_size,
-        }
         cursor = None
         while True:
-            page = self._run(operations.page("/tasks", filters, cursor, models.TaskPage))
+            page = self._run(operations.page("/tasks", {**filters, "limit": page_size}, cursor, models.TaskPage))
             yield from page.tasks
             if (cursor := page.next_cursor) is None:
                 return
 
-    def audit(
-        self,
-        *,
-        actor: str | None = None,
-        action: str | None = None,
-        target: str | None = None,
-        after: datetime | None = None,
-        before: datetime | None = None,
-        page_size: int = 100,
-    ) -> Iterator[models.Change]:
+    def audit(self, *, page_size: int = 100, **filters: Unpack[ChangeFilter]) -> Iterator[models.Change]:
         """Read who changed what, newest first, page after page as they are asked for."""
-        filters = {
-            "actor": actor,
-            "action": action,
-            "target": target,
-            "after": after,
-            "before": before,
-            "limit": page_size,
-        }
         cursor = None
         while True:
-            page = self._run(operations.page("/audit", filters, cursor, models.AuditPage))
+            page = self._run(operations.page("/audit", {**filters, "limit": page_size}, cursor, models.AuditPage))
             yield from page.entries
             if (cursor := page.next_cursor) is None:
                 return
@@ -170,57 +155,21 @@ class AsyncResources:
     async def _run(self, flow: Flow[Value]) -> Value:
         raise NotImplementedError
 
-    async def tasks(
-        self,
-        *,
-        status: str | None = None,
-        type: str | None = None,  # noqa: A002 - the API's word
-        queue: str | None = None,
-        parent_id: int | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        page_size: int = 100,
-    ) -> AsyncIterator[models.Task]:
+    async def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> AsyncIterator[models.Task]:
         """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
-        filters = {
-            "status": status,
-            "type": type,
-            "queue": queue,
-            "parent_id": parent_id,
-            "created_after": created_after,
-            "created_before": created_before,
-            "limit": page_size,
-        }
         cursor = None
         while True:
-            page = await self._run(operations.page("/tasks", filters, cursor, models.TaskPage))
+            page = await self._run(operations.page("/tasks", {**filters, "limit": page_size}, cursor, models.TaskPage))
             for task in page.tasks:
                 yield task
             if (cursor := page.next_cursor) is None:
                 return
 
-    async def audit(
-        self,
-        *,
-        actor: str | None = None,
-        action: str | None = None,
-        target: str | None = None,
-        after: datetime | None = None,
-        before: datetime | None = None,
-        page_size: int = 100,
-    ) -> AsyncIterator[models.Change]:
+    async def audit(self, *, page_size: int = 100, **filters: Unpack[ChangeFilter]) -> AsyncIterator[models.Change]:
         """Read who changed what, newest first, page after page as they are asked for."""
-        filters = {
-            "actor": actor,
-            "action": action,
-            "target": target,
-            "after": after,
-            "before": before,
-            "limit": page_size,
-        }
         cursor = None
         while True:
-            page = await self._run(operations.page("/audit", filters, cursor, models.AuditPage))
+            page = await self._run(operations.page("/audit", {**filters, "limit": page_size}, cursor, models.AuditPage))
             for entry in page.entries:
                 yield entry
             if (cursor := page.next_cursor) is None:

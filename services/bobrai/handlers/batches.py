@@ -7,11 +7,12 @@ when the call has ended.
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypeVar
 
 from bobrai.domain.errors import BobraiError, PermanentFailure, RetryLater
-from bobrai.domain.submitting import Named, Options
+from bobrai.domain.submitting import Submission
 from bobrai.handlers.context import Context
+from bobrai.handlers.follow_ups import FollowUps
 from bobrai.telemetry.logger import BoundLogger
 
 Payload = TypeVar("Payload")
@@ -21,7 +22,7 @@ class RetryItem(BobraiError):
     """A batch handler says that the attempt of one item has failed; its retry policy decides what follows."""
 
 
-class Item(Generic[Payload]):
+class Item(FollowUps, Generic[Payload]):
     """One task among those that a handler is called with; ``ctx`` is the Context of its attempt."""
 
     __slots__ = ("_left", "_marked", "ctx", "payload")
@@ -75,14 +76,6 @@ class Item(Generic[Payload]):
         """Raise RuntimeError: in a batch each task ends for itself."""
         raise RuntimeError("there is no transaction() in a batch, where each task ends for itself: declare it without")
 
-    def submit(self, task: Named, payload: Any = None, **options: Unpack[Options]) -> None:
-        """Submit a follow-up task with the end of this task, as ``Context.submit`` does; raises as that does."""
-        self.ctx.submit(task, payload, **options)
-
-    def submit_many(self, task: Named, payloads: Iterable[Any], **options: Unpack[Options]) -> None:
-        """Do the same for a task of each payload."""
-        self.ctx.submit_many(task, payloads, **options)
-
     def fail(self, reason: str) -> None:
         """Fail this task, whatever attempts are left; its result is ignored. The first ``fail`` or ``retry`` counts."""
         self._mark(PermanentFailure(reason))
@@ -108,3 +101,6 @@ class Item(Generic[Payload]):
 
     def _mark(self, said: BobraiError) -> None:
         self._marked = self._marked or said
+
+    def _ask(self, submissions: Iterable[Submission]) -> None:
+        self.ctx._ask(submissions)  # noqa: SLF001 - of one room

@@ -8,15 +8,16 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, Unpack
+from typing import Any, Final, Protocol
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from bobrai.domain import limits, submitting
 from bobrai.domain.children import Child, child
-from bobrai.domain.submitting import Named, Options
+from bobrai.domain.submitting import Submission
 from bobrai.domain.task import Claim
 from bobrai.handlers.codec import payload_text
+from bobrai.handlers.follow_ups import FollowUps
 from bobrai.telemetry.logger import BoundLogger
 
 log: Final = BoundLogger("task")
@@ -35,7 +36,7 @@ class Services(Protocol):
         """Raise ValueError when a handler of this process could not take the payload, which is JSON text."""
 
 
-class Context:
+class Context(FollowUps):
     """One attempt of one task. Attributes are facts about it and must not be changed."""
 
     __slots__ = (
@@ -129,32 +130,13 @@ class Context:
         """
         return self._services.open_transaction(self.task_id, self.attempt)
 
-    def submit(self, task: Named, payload: Any = None, **options: Unpack[Options]) -> None:
-        """Submit a follow-up task in the commit that completes this one; any other end submits nothing.
-
-        ``task`` is a handler or the name of a type, and the options are those of a submission. It has no id before
-        that commit; this task is its ``parent_id``. Raises ValueError, or TypeError, for what the API would refuse, and
-        when an attempt submits more than 1,000 tasks or 16 Mi characters of payloads.
-        """
-        self._ask([self._child(task, payload, options)])
-
-    def submit_many(self, task: Named, payloads: Iterable[Any], **options: Unpack[Options]) -> None:
-        """Do the same for a task of each payload, all or none; raises as ``submit`` does."""
-        self._ask([self._child(task, payload, options) for payload in payloads])
-
     @property
     def children(self) -> tuple[Child, ...]:
         """What is to be submitted when the attempt is done; the worker asks for it."""
         return tuple(self._asked)
 
-    def _child(self, task: Named, payload: Any, options: Options) -> Child:
-        type_ = submitting.type_of(task)
-        text = payload_text(payload)
-        asked = child(type_, text, options)
-        self._services.check_payload(type_, text)
-        return asked
-
-    def _ask(self, children: list[Child]) -> None:
+    def _ask(self, submissions: Iterable[Submission]) -> None:
+        children = [self._child(each) for each in submissions]
         characters = self._asked_characters + sum(len(each.payload) for each in children)
         if len(self._asked) + len(children) > limits.MAX_CHILDREN or characters > limits.MAX_CHILDREN_CHARACTERS:
             raise ValueError(
@@ -163,6 +145,13 @@ class Context:
             )
         self._asked_characters = characters
         self._asked.extend(children)  # in one step, whatever threads a handler has
+
+    def _child(self, submission: Submission) -> Child:
+        type_ = submitting.type_of(submission.task)
+        text = payload_text(submission.payload)
+        asked = child(type_, text, submission.options)
+        self._services.check_payload(type_, text)
+        return asked
 
     def stop(self) -> None:
         """Make ``cancelled`` true; the worker calls this."""

@@ -12,7 +12,7 @@ import asyncpg
 
 from bobrai.store import migrate
 
-_LOCK = 0x626F6272  # held by who makes the template, as others would make it too
+_LOCK = 0x626F6272  # of who makes the template: others would make it too
 
 
 async def create(server_url: str) -> str:
@@ -20,7 +20,7 @@ async def create(server_url: str) -> str:
 
     Raises what ``migrate.migrate`` does, and the driver's errors.
     """
-    connection = await asyncpg.connect(server_url)
+    connection = await _administrator(server_url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         template = await _template(connection, server_url)
@@ -35,11 +35,16 @@ async def create(server_url: str) -> str:
 
 async def drop(server_url: str, url: str) -> None:
     """Remove a database that ``create`` has made, whoever is connected to it."""
-    connection = await asyncpg.connect(server_url)
+    connection = await _administrator(server_url)
     try:
         await connection.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
     finally:
         await connection.close(timeout=5.0)
+
+
+async def _administrator(server_url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    # Always the same database: an advisory lock is one's own in each.
+    return await asyncpg.connect(_at(server_url, "postgres"))
 
 
 async def _template(connection: "asyncpg.Connection[asyncpg.Record]", server_url: str) -> str:

@@ -20,6 +20,7 @@ _BY_ID = statement("task_by_id")
 _READ = statement("read_tasks")
 _FINAL_OF = statement("tasks_by_ids")
 _LIST = statement("list_tasks")
+_EXPLAIN = statement("explain_task")
 _CANCEL = statement("cancel")
 _WAITING_OF = statement("waiting_of")
 _REPLAY = statement("replay")
@@ -55,6 +56,17 @@ async def get(database: Executor, task_id: int) -> Record:
 async def read(database: Executor, task_ids: Collection[int]) -> dict[int, Record]:
     """Return the rows of those of many tasks that exist, by id."""
     return {row["id"]: row for row in await database.fetch(_READ, list(task_ids))}
+
+
+async def explain(database: Executor, task_id: int, *, most_ahead: int) -> Record:
+    """Return a task's row with what decides when it starts; raises TaskNotFound.
+
+    ``ahead`` counts what is due before it in its queue, up to ``most_ahead``; None: it has no hint that is due.
+    """
+    rows = await database.fetch(_EXPLAIN, task_id, most_ahead)
+    if not rows:
+        raise TaskNotFound(task_id)
+    return rows[0]
 
 
 async def final_of(database: Executor, task_ids: Collection[int]) -> set[int]:

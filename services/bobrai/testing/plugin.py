@@ -5,6 +5,7 @@ In: the handler modules that the project's pytest settings name (``bobrai_handle
 """
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line(
         "markers",
-        "bobrai(*handlers, **settings): modules of handlers, or handlers, and settings by group, such as "
-        'worker={"concurrency": 1}, for the bobrai_service of this test',
+        "bobrai(*handlers, **settings): for the bobrai_service of this test, modules of handlers, by name or "
+        'themselves, or handlers, and settings by group, such as worker={"concurrency": 1}',
     )
 
 
@@ -50,9 +51,16 @@ def bobrai_service(request: pytest.FixtureRequest, bobrai_postgres: str) -> Iter
     marker = request.node.get_closest_marker("bobrai")
     named = list(marker.args) if marker is not None and marker.args else request.config.getini("bobrai_handlers")
     settings: dict[str, Any] = {} if marker is None else marker.kwargs
-    modules = [each if isinstance(each, str) else each.__module__ for each in named]
+    modules = list(dict.fromkeys(map(_module, named)))
     with service(bobrai_postgres, modules, **settings) as running:
         yield running
+
+
+def _module(named: Any) -> str:
+    """Return the name of a module, of one that is given itself, or of a handler's."""
+    if isinstance(named, str):
+        return named
+    return str(named.__name__ if isinstance(named, ModuleType) else named.__module__)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ there. The types of this worker are known to it; others are looked up, and known
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic_core import from_json
@@ -46,7 +46,7 @@ class Children:
         await self._have_queues({task.queue for task in tasks})
         return Parent(outcome, tasks)
 
-    async def _types_of(self, names: Iterable[str]) -> dict[str, TaskType]:
+    async def _types_of(self, names: set[str]) -> dict[str, TaskType]:
         found = {name: handler.task_type for name in names if (handler := self._registry.get(name)) is not None}
         foreign = [name for name in names if name not in found]
         if not foreign:

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from bobrai.domain import limits
 from bobrai.domain.children import Child
-from bobrai.domain.errors import PermanentFailure, RetryLater
+from bobrai.domain.errors import PermanentFailure, RetryLater, StoreRejected
 from bobrai.domain.task import AttemptError, Claim, Outcome, OutcomeKind
 from bobrai.handlers.batches import RetryItem
 from bobrai.handlers.codec import InvalidPayload, InvalidResult
@@ -173,7 +173,7 @@ def describe(error: BaseException, reason: str) -> AttemptError:
 
     Credentials are masked, as in logs: whoever may read a task need not know them.
     """
-    hidden = issubclass(type(error), InvalidPayload | InvalidResult)
+    hidden = issubclass(type(error), InvalidPayload | InvalidResult | StoreRejected)  # no line of the handler is in it
     return AttemptError(
         masking.bounded(rendering.scrubbed(rendering.type_of(error)), limits.MAX_ERROR_MESSAGE),
         masking.bounded(_shown(error), limits.MAX_ERROR_MESSAGE),

@@ -135,6 +135,7 @@ HOT: list[tuple[str, list[Any], int]] = [
     ("overdue", [100], 20),
     ("end_overdue", [list(range(FIRST_DUE + 200, FIRST_DUE + 220, 2)), 20], 400),
     ("task_by_id", [500], 6),
+    ("explain_task", [FIRST_DUE + 250, 10_000], 660),
     ("read_tasks", [hundred_due], 600),
     ("tasks_by_ids", [hundred_done], 300),
     ("waiting_of", [["key:a"], [100]], 250),

@@ -175,6 +175,7 @@ async def _everything(store: Database, turn: int) -> None:
     await tasks.replay(store, ids[4], by=SOMEBODY)
     assert await tasks.final_of(store, ids) == {ids[0]}
     assert (await tasks.get(store, ids[0]))["progress"] == '{"at": 1}'
+    assert (await tasks.explain(store, ids[5], most_ahead=10))["due_for_seconds"] >= 0.0
     assert (await tasks.read(store, [ids[0], 10**9]))[ids[0]]["status"] == "done"
     listed = await tasks.page(store, TaskFilter(queue=queue), before_id=None, limit=3)
     assert [row["id"] for row in listed] == [keyed[0], ids[5], ids[4]]

@@ -75,6 +75,14 @@ async def spanning_then_raising(payload: dict) -> None:
 async def deadly(payload: dict) -> None:
     os._exit(1)
 
+@task("parent")
+async def parent(ctx: Context, payload: dict) -> None:
+    ctx.submit(say, payload)
+
+@task("parent-process", runs_in="process")
+def parent_process(ctx: Context, payload: dict) -> None:
+    ctx.submit_many(say, [payload])
+
 @task("spanning-thread")
 def spanning_thread(payload: dict) -> None:
     from opentelemetry import trace

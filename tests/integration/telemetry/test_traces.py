@@ -160,6 +160,22 @@ def test_handlers_have_the_attempts_span(traced: Callable[..., Service], receive
         assert line["span_id"] == own.span_id
 
 
+async def test_follow_up_tasks_come_after_their_parents_attempt(
+    traced: Callable[..., Service], receiver: OtlpReceiver, database: Database
+) -> None:
+    service = traced()
+    for type_ in ("parent", "parent-process"):
+        parent_id = service.submit(type_, {"of": type_}, headers=SAMPLED)
+        assert service.final(parent_id)["status"] == "done"
+        [child_id] = [row["id"] for row in await database.fetch("SELECT id FROM tasks WHERE parent_id = $1", parent_id)]
+        assert service.final(child_id)["status"] == "done"
+        span = one(receiver, "process default", bobrai__task__id=parent_id)
+        child = one(receiver, "process default", bobrai__task__id=child_id)
+        assert (child.trace_id, child.parent_id) == (TRACE, span.span_id)
+        line = next(line for line in service.lines() if line["event"] == "by ctx" and line["task_id"] == child_id)
+        assert line["request_id"] == "req-77"
+
+
 async def test_what_runs_alone_is_in_the_attempts_span(
     traced: Callable[..., Service], receiver: OtlpReceiver, database: Database
 ) -> None:

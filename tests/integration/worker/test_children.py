@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bobrai import Batch, Context, Item, PermanentFailure, Retry, RetryLater, Unique
+from bobrai import Batch, Context, Item, PermanentFailure, Retry, RetryLater, Submission, Unique
 from bobrai.domain import limits
 from bobrai.telemetry import metrics
 from tests.integration.worker.service import Service
@@ -41,7 +41,7 @@ async def test_children_are_stored_with_the_result_and_run(service: Service, see
     @service.task("parent")
     async def parent(ctx: Context) -> str:
         ctx.submit("child", {"n": 1}, priority=5)
-        ctx.submit_many("child", [{"n": 2}, {"n": 3}])
+        ctx.submit_many([Submission("child", {"n": 2}), Submission("child", {"n": 3})])
         before.append(await service.count("parent_id IS NOT NULL"))
         return "done"
 
@@ -255,6 +255,7 @@ async def test_an_unknown_type_is_an_error_of_the_attempt_and_harms_no_other(ser
     assert (
         "'no-such-type', which the handler has submitted, is not a known task type" in rows[0]["errors"][0]["message"]
     )
+    assert rows[0]["errors"][0]["traceback"] == ""
     assert await service.count("parent_id IS NOT NULL") == 20
 
 

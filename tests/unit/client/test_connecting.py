@@ -37,6 +37,21 @@ def test_what_is_no_url_is_said(url: str) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("url", ["http://ada:hunter2@x", "ftp://ada:hunter2@x", "http://hunter2:x", "http://[hunter2"])
+def test_a_url_that_holds_a_secret_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="the URL of the API") as told:
+        Client(url)
+    assert "hunter2" not in str(told.value)
+
+
+def test_no_step_of_a_try_may_take_longer_than_is_left() -> None:
+    target = Client("http://x", timeout=10)._target
+    assert set(target.request(Request("GET", "/"), Send(2.0))["timeout"].as_dict().values()) == {2.0}
+    assert target.request(Request("GET", "/"), Send(30.0))["timeout"].as_dict() == {
+        "connect": 10, "pool": 10, "read": 30, "write": 30,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "bücher"])
 def test_what_is_no_key_is_said_and_not_shown(key: str) -> None:
     with pytest.raises(ConfigurationError, match="the API key is none") as told:

@@ -15,6 +15,7 @@ from bobrai.api.problems import KINDS
 from bobrai.client import errors, models, problems
 from bobrai.client.errors import ApiError, BadAnswer, ClientError
 from bobrai.domain.errors import BobraiError
+from bobrai.runtime.http import REFUSALS
 
 
 def answered(kind: str, status: int, headers: dict[str, str] | None = None, **more: Any) -> ApiError | BadAnswer:
@@ -25,8 +26,9 @@ def answered(kind: str, status: int, headers: dict[str, str] | None = None, **mo
 
 
 def test_each_kind_of_problem_has_a_class_and_no_other_has() -> None:
-    assert set(problems.BY_KIND) == set(KINDS)
-    for kind, (status, _, _) in KINDS.items():
+    statuses = {kind: status for kind, (status, _, _) in KINDS.items()} | {each.kind: each.status for each in REFUSALS}
+    assert set(problems.BY_KIND) == set(statuses)
+    for kind, status in statuses.items():
         error = answered(kind, status)
         assert isinstance(error, ApiError)
         assert (error.KIND, error.kind, error.status, error.detail) == (kind, kind, status, "What is wrong")

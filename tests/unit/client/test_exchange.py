@@ -71,6 +71,12 @@ def test_what_stays_wrong_is_told_at_once(status: int) -> None:
     assert isinstance(trial.error, ApiError)
 
 
+def test_a_certificate_that_is_not_believed_is_told_at_once() -> None:
+    mistrust = ConnectionFailed("self-signed", unsent=True, is_lasting=True)
+    trial = Trial(SUBMIT, [mistrust])
+    assert (trial.sent, trial.error) == (1, mistrust)
+
+
 @pytest.mark.parametrize(
     ("trouble", "sent"),
     [
@@ -90,6 +96,13 @@ def test_what_must_not_happen_twice_is_sent_again_only_if_nothing_has_happened(t
     trial = Trial(ONCE, [trouble, OK])
     assert trial.sent == sent
     assert (trial.answer is OK) == (sent == 2)
+
+
+@pytest.mark.parametrize("trouble", [CUT, refused("unavailable", 503)], ids=str)
+def test_the_error_of_a_submit_tells_the_key_to_go_on_with(trouble: Any) -> None:
+    trial = Trial(Request("POST", "/", idempotency_key="k"), [trouble], deadline=0.01)
+    assert isinstance(trial.error, errors.ClientError)
+    assert trial.error.idempotency_key == "k"
 
 
 def test_pauses_grow_to_a_bound() -> None:

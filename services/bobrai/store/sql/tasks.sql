@@ -9,6 +9,32 @@ SELECT id, type, queue, priority, payload, status, attempt, max_attempts, losses
        deadline_at, expires_at, result, errors, progress, cancel_requested, client_id, request_id, parent_id, created_at, updated_at, started_at, finished_at
 FROM tasks WHERE id = ANY($1::bigint[]);
 
+-- name: explain_task
+-- A task with what decides when it starts: its queue, its hint, the limits that hold it, its worker. ahead: what is due in
+-- its queue and goes first, counted no further than $2.
+SELECT t.id, t.type, t.queue, t.status, t.priority, t.attempt, t.attempt - t.attempts_before AS failures, t.max_attempts,
+       t.losses, t.snoozes, t.run_at, t.deadline_at, t.expires_at, t.started_at, t.finished_at, t.timeout_seconds,
+       t.cancel_requested, t.client_id, t.errors -> -1 AS last_error, t.run_at > now() AS is_early,
+       extract(epoch FROM now() - t.run_at)::double precision AS due_for_seconds,
+       coalesce(q.paused, false) AS is_paused, q.name IS NULL OR q.removed_at IS NOT NULL AS lacks_queue,
+       extract(epoch FROM now() - q.measured_at)::double precision AS measured_age_seconds,
+       o.task_id IS NOT NULL AS has_hint, h.task_id IS NOT NULL AS is_held, a.task_id IS NOT NULL AS is_admitted,
+       q.limits AS queue_limits, y.limits AS type_limits, w.id AS worker_id, w.host AS worker_host,
+       coalesce(w.expires_at <= now(), t.status = 'processing') AS lacks_worker,
+       CASE WHEN o.task_id IS NOT NULL AND o.due_at <= now() THEN (SELECT count(*) FROM (
+           SELECT FROM outbox AS b
+           WHERE b.queue = o.queue AND b.due_at <= now()
+             AND (b.priority > o.priority OR b.priority = o.priority AND (b.due_at, b.task_id) < (o.due_at, o.task_id))
+           LIMIT $2) AS counted) END AS ahead
+FROM tasks AS t
+LEFT JOIN queues AS q ON q.name = t.queue
+LEFT JOIN task_types AS y ON y.name = t.type
+LEFT JOIN outbox AS o ON o.task_id = t.id
+LEFT JOIN held AS h ON h.task_id = t.id
+LEFT JOIN admissions AS a ON a.task_id = t.id
+LEFT JOIN workers AS w ON w.id = t.worker_id
+WHERE t.id = $1;
+
 -- name: tasks_by_ids
 -- Those of many waited-for tasks that are final: one query for every waiter of a process.
 SELECT id FROM tasks WHERE id = ANY($1::bigint[]) AND finished_at IS NOT NULL;
