@@ -80,17 +80,22 @@ def read(task_id: int, *, wait_seconds: float = 0.0, within_seconds: float | Non
     return _decoded((yield request), models.Task)
 
 
-def result(task_id: int, expected: Any, timeout: float | None) -> Flow[Any]:
-    """Wait for a task's end and return its result; raises TaskFailed, TaskCancelled, WaitTimeout and BadResult."""
+def ended(task_id: int, timeout: float | None) -> Flow[models.Task]:
+    """Wait for a task's end and return it, however it has ended; raises WaitTimeout."""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _LONGEST_POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
         within = None if until is None else left + _GRACE_SECONDS
         task = yield from read(task_id, wait_seconds=min(left, _LONGEST_POLL_SECONDS), within_seconds=within)
         if task.is_final:
-            return _result(task, expected)
+            return task
         if until is not None and timeout is not None and time.monotonic() >= until:
             raise WaitTimeout(task, timeout)
+
+
+def result(task_id: int, expected: Any, timeout: float | None) -> Flow[Any]:
+    """Wait for a task's end and return its result; raises TaskFailed, TaskCancelled, WaitTimeout and BadResult."""
+    return _result((yield from ended(task_id, timeout)), expected)
 
 
 def _result(task: models.Task, expected: Any) -> Any:

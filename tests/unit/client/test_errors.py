@@ -92,7 +92,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
         (models.Backlog, views.BacklogView), (models.TaskType, views.TypeView), (models.RetryPolicy, views.RetryView),
         (models.UniqueRule, views.UniqueView), (models.Key, key_view.KeyView), (models.NewKey, key_view.KeyWithSecret),
         (models.Change, audit_view.AuditEntry), (models.TaskPage, views.TaskPage), (models.Problem, views.ProblemView),
-        (models.BatchCreated, views.BatchCreated),
+        (models.BatchCreated, views.BatchCreated), (models.Worker, views.WorkerView),
     ],
 )  # fmt: skip
 def test_models_have_every_member_of_the_answers(ours: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:
