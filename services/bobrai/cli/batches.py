@@ -67,7 +67,7 @@ class Batch:
                     advance(chunk.last - chunk.first + 1)
                     last = chunk.last
         except BaseException as error:  # also a signal's
-            if last or not isinstance(error, errors.BadRequest | ConfigurationError):
+            if not isinstance(error, ConfigurationError) and (last or not isinstance(error, errors.BadRequest)):
                 streams.say(
                     f"bobrai: the tasks of {last} lines are stored; the same command with --idempotency-key {key} "
                     "stores what is left, and prints all ids"

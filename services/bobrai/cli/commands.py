@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from bobrai import __version__
-from bobrai.cli import exit_codes, streams
+from bobrai.cli import exit_codes, streams, tables
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.telemetry import masking, rendering
@@ -80,7 +80,8 @@ def _told(error: BaseException) -> int:
     if isinstance(error, click.exceptions.Abort):
         return 130
     if isinstance(error, BobraiError):
-        streams.say(masking.mask(f"bobrai: {error}"))
+        lines = masking.mask(f"bobrai: {error}").split("\n")
+        streams.say("\n".join(map(tables.printable, lines)))  # of handlers and servers: no terminal is to obey it
         return exit_codes.of(error)
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):

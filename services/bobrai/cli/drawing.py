@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TextIO
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from bobrai.cli.tables import Column
 
+_GAP: Final = 2  # characters between columns
+_NARROWEST: Final = 6  # characters of a column that gives way
 _STYLES: Final = {
     "done": "green", "failed": "red", "cancelled": "yellow", "processing": "cyan", "paused": "yellow",
 }  # fmt: skip
@@ -23,16 +26,27 @@ _STYLES: Final = {
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Draw rows on standard output, each on one line; what has no room is shortened, but for whole columns."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(columns):
-        widest = max(len(column.title), *(len(row[number]) for row in rows)) if rows else len(column.title)
-        drawn.add_column(
-            column.title, justify="right" if column.is_number else "left", no_wrap=True, overflow="ellipsis",
-            min_width=widest if column.is_whole or column.is_number else min(widest, 8),
-        )  # fmt: skip
+    console = _console(sys.stdout)
+    drawn = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for column, width in zip(columns, _widths(columns, rows, console.width), strict=True):
+        justify: JustifyMethod = "right" if column.is_number else "left"
+        drawn.add_column(column.title, justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    _console(sys.stdout).print(drawn)
+    console.print(drawn)
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return how wide each column is: the widest gives way, and none of numbers or whole cells does."""
+    cells = zip(*[[column.title for column in columns], *rows], strict=True)
+    widths = [min(max(map(cell_len, each)), room) for each in cells]
+    giving = [number for number, column in enumerate(columns) if not (column.is_whole or column.is_number)]
+    for _ in range(sum(widths) + _GAP * (len(columns) - 1) - room):
+        widest = max(giving, key=lambda number: widths[number], default=None)
+        if widest is None or widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 @contextmanager

@@ -188,8 +188,10 @@ class _Each:
 
 
 def _told(task_id: int, error: BobraiError) -> str:
-    text = str(error)
-    return text if text.startswith("task ") else f"task {task_id}: {text}"
+    waiting: Task | None = getattr(error, "task", None)
+    return (
+        f"task {task_id}: {error}" if waiting is None else f"task {task_id} ({waiting.type}) is still {waiting.status}"
+    )
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,8 @@ from bobrai.domain.errors import BobraiError
 
 
 def answered(kind: str, status: int, headers: dict[str, str] | None = None, **more: Any) -> ApiError | BadAnswer:
-    body = {"type": f"urn:bobrai:problem:{kind}", "title": "Title", "detail": "What is wrong", "status": status, **more}
+    said = {"title": "Title", "detail": "What is wrong", "status": status, **more}
+    body = {"type": f"urn:bobrai:problem:{kind}", **said}
     return problems.of_answer(
         status, json.dumps(body).encode(), {"content-type": "application/problem+json", **(headers or {})}
     )
@@ -49,6 +50,8 @@ def test_what_the_answer_says_is_on_the_error() -> None:
     assert [(each.pointer, each.detail) for each in error.errors] == [("/payload/to", "is required")]
     assert error.request_id == "r-1"
     assert str(error) == "What is wrong (422, invalid)\n  /payload/to: is required"
+    once = answered("invalid", 422, detail="/queue: is wrong", errors=[{"pointer": "/queue", "detail": "is wrong"}])
+    assert str(once) == "/queue: is wrong (422, invalid)"
     forbidden = answered("forbidden", 403, scope="tasks:submit")
     assert isinstance(forbidden, errors.Forbidden)
     assert forbidden.scope == "tasks:submit"
