@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 NOTHING: Final = "-"
+AT_ONCE: Final = 5.0  # seconds for which somebody who looks on is kept waiting for an API that is away
+PATIENT: Final = 300.0  # for what goes on by itself, such as a batch
 
 
 class Api:
@@ -33,14 +35,14 @@ class Api:
         self._said = said
         self.as_json = as_json
 
-    def client(self, **wishes: Any) -> "Client":
-        """Return a client; close it. Raises ConfigurationError."""
+    def client(self, *, deadline: float = AT_ONCE, **wishes: Any) -> "Client":
+        """Return a client that asks again for so many seconds; close it. Raises ConfigurationError."""
         reach = contexts.resolve(self._said, os.environ)
         masking.hide([reach.api_key])
         with lean.without("rich", "pygments"):
             from bobrai.client import Client
 
-        return Client(reach.url, reach.api_key, ca=reach.ca or None, **wishes)
+        return Client(reach.url, reach.api_key, ca=reach.ca or None, deadline=deadline, **wishes)
 
     def show(self, columns: Sequence[tuple[Column, Callable[[Answer], str]]], answers: Iterable[Answer]) -> None:
         """Print answers as they come, or in a table."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bobrai.cli import payloads, streams, tables
-from bobrai.cli.asking import Api
+from bobrai.cli.asking import PATIENT, Api
 from bobrai.cli.payloads import Chunk, Lines
 from bobrai.domain import limits
 from bobrai.domain.errors import ConfigurationError
@@ -37,7 +37,7 @@ class Batch:
 
     def submit(self, file: str, *, as_text: bool) -> None:
         """Submit them, and print their ids; raises ConfigurationError for lines that are no payload."""
-        with payloads.lines(file, as_text=as_text) as lines, self._api.client() as client:
+        with payloads.lines(file, as_text=as_text) as lines, self._api.client(deadline=PATIENT) as client:
             self._check(lines)
             self._send(client, lines)
 

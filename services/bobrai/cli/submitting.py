@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from bobrai.cli import completing, payloads, streams
-from bobrai.cli.asking import Api, asks, epilog
+from bobrai.cli.asking import AT_ONCE, PATIENT, Api, asks, epilog
 from bobrai.cli.parameters import MOMENT, PERIOD_OR_MOMENT, SPAN, STANDARD_INPUT
 from bobrai.domain import limits
 from bobrai.domain.unique import ON_CONFLICTS, WHILES
@@ -86,15 +86,16 @@ def submit(
     idempotency_key: str | None, wait: bool, wait_timeout: float | None, **said: Any,
 ) -> None:  # fmt: skip
     """Submit a task, and print its id. PAYLOAD is JSON, and null when left out; '-' reads it from standard input."""
-    if payload == STANDARD_INPUT and not text:
+    if payload == STANDARD_INPUT:
         payload, file = None, file or STANDARD_INPUT
     if payload is not None and (file or lines):
         raise click.UsageError("The payload is either an argument or in a file: leave one out.")
     options = _submission(said)
+    waits = wait or wait_timeout is not None
     if lines:
         from bobrai.cli.batches import Batch
 
-        if wait or wait_timeout is not None:
+        if waits:
             raise click.UsageError("--wait is for one task: give the printed ids to `bobrai tasks wait`.")
         batch = Batch(api, type_, options, key=idempotency_key, skips_bad=skip_bad)
         batch.submit(file or STANDARD_INPUT, as_text=text)
@@ -104,11 +105,11 @@ def submit(
         value = payloads.whole(file, as_text=text)
     elif payload is not None:
         value = payloads.argument(payload, as_text=text)
-    with api.client() as client:
+    with api.client(deadline=PATIENT if waits else AT_ONCE) as client:
         handle = client.submit(type_, value, **options, idempotency_key=idempotency_key)
         for warning in handle.warnings:
             streams.say(f"bobrai: task {handle.id}: {warning}")
-        if wait or wait_timeout is not None:
+        if waits:
             from bobrai.cli.tasks import wait_for
 
             wait_for(api, client, [handle.id], wait_timeout)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bobrai.cli import completing, exit_codes, streams, tables, task_views
-from bobrai.cli.asking import Api, asks, ending_with_codes, epilog, json_of
+from bobrai.cli.asking import PATIENT, Api, asks, ending_with_codes, epilog, json_of
 from bobrai.cli.parameters import PAST, SPAN, TASK_ID
 from bobrai.cli.submitting import submit
 from bobrai.domain.errors import BobraiError
@@ -80,7 +80,7 @@ def get(api: Api, *, ids: Sequence[int | str]) -> None:
 @asks
 def wait(api: Api, *, ids: Sequence[int | str], timeout: float | None) -> None:
     """Wait until tasks have ended, and print each one's result as JSON, in the order of the ids."""
-    with api.client() as client:
+    with api.client(deadline=PATIENT) as client:
         wait_for(api, client, list(_ids(ids)), timeout)
 
 
@@ -188,10 +188,10 @@ class _Each:
 
 
 def _told(task_id: int, error: BobraiError) -> str:
-    waiting: Task | None = getattr(error, "task", None)
-    return (
-        f"task {task_id}: {error}" if waiting is None else f"task {task_id} ({waiting.type}) is still {waiting.status}"
-    )
+    if waiting := getattr(error, "task", None):  # of a WaitTimeout, whose seconds are those that were left for this one
+        return f"task {task_id} is still {waiting.status}"
+    text = str(error)
+    return text if text.startswith(f"task {task_id} ") else f"task {task_id}: {text}"
 
 
 def _say(text: str) -> None:
