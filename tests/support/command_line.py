@@ -47,7 +47,7 @@ class CommandLine:
     def out(self, *arguments: object, stdin: str = "") -> str:
         """What a command prints that must end well and complain about nothing."""
         done = self.run(*arguments, stdin=stdin)
-        assert (done.code, done.err) == (0, ""), done
+        assert (done.code, done.err) == (0, ""), f"code {done.code}: {done.err}"
         return done.out
 
     def started(self, *arguments: object, **pipes: Any) -> "subprocess.Popen[bytes]":
