@@ -129,6 +129,8 @@ def test_many_are_cancelled_and_replayed_by_filters_and_by_standard_input(bobrai
     assert len(bobrai.out("tasks", "replay", "-", stdin=ids).splitlines()) == 3
     assert bobrai.out("tasks", "wait", *ids.split()) == "1\n2\n3\n"
     assert bobrai.run("tasks", "cancel").code == 2
+    careless = bobrai.run("tasks", "replay", "--queue", "bulk", "--yes")
+    assert (careless.code, "--status failed, cancelled or done" in careless.err) == (2, True)
 
 
 def test_queues_types_and_workers_are_shown_and_steered(bobrai: CommandLine) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bobrai.api import schemas, views
+from bobrai.api import schemas, views, worker_view
 from bobrai.api.operations import BODY, STORED, Operation, Success
 from bobrai.api.queue_routes import QueueRoutes
 from bobrai.api.type_routes import TypeRoutes
@@ -154,7 +154,7 @@ def of_workers(workers: WorkerRoutes) -> list[Operation]:
             tag="Workers",
             summary="List the living workers",
             description="One whose lease is over is not among them, be it only cut off from the database.",
-            successes={200: Success("Every living worker.", views.WorkerList)},
+            successes={200: Success("Every living worker.", worker_view.WorkerList)},
             problems=("invalid", *STORED),
         ),
     ]

@@ -1,6 +1,6 @@
 """The handler of /workers: who lives, and what each can run."""
 
-from bobrai.api import schemas, views
+from bobrai.api import schemas, views, worker_view
 from bobrai.api.web import Reply, Request
 from bobrai.domain.access import Grant
 from bobrai.store import workers
@@ -19,8 +19,8 @@ class WorkerRoutes:
         schemas.query(schemas.NoQuery, request.query_string)
         grant = request.principal.grant
         living = sorted(await workers.live(self._database), key=lambda worker: worker.id)
-        found = [views.worker(each, grant) for each in living if _is_reached(each, grant)]
-        return Reply(views.encode(views.WorkerList(found)))
+        found = [worker_view.worker(each, grant) for each in living if _is_reached(each, grant)]
+        return Reply(views.encode(worker_view.WorkerList(found)))
 
 
 def _is_reached(worker: LiveWorker, grant: Grant) -> bool:

@@ -34,6 +34,7 @@ class Api:
     def __init__(self, said: Said, *, as_json: bool = False) -> None:
         self._said = said
         self.as_json = as_json
+        self._shown = 0
 
     def client(self, *, deadline: float = AT_ONCE, **wishes: Any) -> "Client":
         """Return a client that asks again for so many seconds; close it. Raises ConfigurationError."""
@@ -52,15 +53,15 @@ class Api:
             return
         tables.fitted([column for column, _ in columns], [[cell(answer) for _, cell in columns] for answer in answers])
 
-    def show_all(self, answers: Iterable[Answer], described: Callable[[Answer], Sequence[tuple[str, str]]]) -> None:
-        """Print all that is known of each answer, as they come."""
-        for count, answer in enumerate(answers):
-            if self.as_json:
-                self.line(answer)
-                continue
-            if count:
-                click.echo()
-            _describe(described(answer))
+    def show_one(self, answer: Answer, described: Callable[[Answer], Sequence[tuple[str, str]]]) -> None:
+        """Print all that is known of one answer, apart from the one before."""
+        if self.as_json:
+            self.line(answer)
+            return
+        if self._shown:
+            click.echo()
+        self._shown += 1
+        _describe(described(answer))
 
     def line(self, answer: object) -> None:
         """Print one answer as a line of JSON."""
@@ -132,6 +133,6 @@ def moment(at: datetime | None) -> str:
     return NOTHING if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def number(value: float | None) -> str:
+def number(value: int | None) -> str:
     """Return a figure for people."""
-    return NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return NOTHING if value is None else str(value)

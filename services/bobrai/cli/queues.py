@@ -57,7 +57,8 @@ def list_queues(api: Api) -> None:
 def show_queues(api: Api, *, names: Sequence[str]) -> None:
     """Show all that is known of queues."""
     with api.client() as client:
-        api.show_all([client.queue(name) for name in names], _queue_described)
+        for name in names:
+            api.show_one(client.queue(name), _queue_described)
 
 
 @queues_.command("pause", epilog=epilog("bobrai queues pause mail reports"))
@@ -115,7 +116,7 @@ def limit(api: Api, *, name: str, none: bool, weights: Sequence[str], **said: An
     if none is bool(wished):
         raise click.UsageError("Say which limits, such as --concurrency 20 or --rate 10/s, or --none.")
     with api.client() as client:
-        api.show_all([client.limit_queue(name, None if none else wished)], _queue_described)
+        api.show_one(client.limit_queue(name, None if none else wished), _queue_described)
 
 
 def _weight(said: str) -> tuple[str, int]:
@@ -147,7 +148,7 @@ def show_type(api: Api, *, name: str, schema: str | None) -> None:
     with api.client() as client:
         found = client.type(name)
     if schema is None:
-        api.show_all([found], _type_described)
+        api.show_one(found, _type_described)
         return
     wanted = found.payload_schema if schema == "payload" else found.result_schema
     click.echo(json_of(wanted, indent=None if api.as_json else 2))

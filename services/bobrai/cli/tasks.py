@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bobrai.cli import completing, exit_codes, streams, tables, task_views
-from bobrai.cli.asking import PATIENT, Api, asks, ending_with_codes, epilog, json_of
+from bobrai.cli.asking import PATIENT, Api, asks, ending_with_codes, epilog, json_of, moment
 from bobrai.cli.parameters import PAST, SPAN, TASK_ID
 from bobrai.cli.submitting import submit
 from bobrai.domain.errors import BobraiError
-from bobrai.domain.task import FINAL, TaskStatus
+from bobrai.domain.task import TaskStatus
 from bobrai.telemetry import masking
 
 if TYPE_CHECKING:
     from bobrai.client import Client
-    from bobrai.client.models import Task
+    from bobrai.client.models import Explanation, Task
 
 _PAGE: Final = 100
 _BULK_PAGE: Final = 500
+_CANCELLABLE: Final = (TaskStatus.PENDING, TaskStatus.PROCESSING)
 
 commands: Final = click.Group()
 
@@ -67,9 +68,12 @@ def list_(api: Api, *, limit: int, **filters: Any) -> None:
 def get(api: Api, *, ids: Sequence[int | str]) -> None:
     """Show all that is known of tasks; '-' reads ids from standard input."""
     with api.client() as client:
-        each = _Each("reading")
-        api.show_all(each.of(_ids(ids), lambda task_id: client.task(task_id).read()), task_views.described)
-    each.end()
+        _for_each(
+            "reading",
+            _ids(ids),
+            lambda task_id: client.task(task_id).read(),
+            lambda task: api.show_one(task, task_views.described),
+        )
 
 
 @tasks_.command(
@@ -81,28 +85,28 @@ def get(api: Api, *, ids: Sequence[int | str]) -> None:
 def wait(api: Api, *, ids: Sequence[int | str], timeout: float | None) -> None:
     """Wait until tasks have ended, and print each one's result as JSON, in the order of the ids."""
     with api.client(deadline=PATIENT) as client:
-        wait_for(api, client, list(_ids(ids)), timeout)
+        wait_for(api, client, _ids(ids), timeout)
 
 
 def wait_for(api: Api, client: "Client", ids: Sequence[int], timeout: float | None) -> None:
     """Wait for tasks and print their results; raises SystemExit unless all are done."""
     until = None if timeout is None else time.monotonic() + timeout
-    each = _Each("waiting")
 
     def ended(task_id: int) -> "Task":
         return client.task(task_id).wait(None if until is None else max(0.0, until - time.monotonic()))
 
-    for task in each.of(ids, ended):
+    def shown(task: "Task") -> int:
         if api.as_json:
             api.line(task)
+        elif task.status == "done":
+            click.echo(json_of(task.result))
         if task.status == "done":
-            if not api.as_json:
-                click.echo(json_of(task.result))
-            continue
-        each.went_wrong(exit_codes.FAILED)
+            return exit_codes.DONE
         how = "failed" if task.status == "failed" else "was cancelled"
         _say(f"task {task.id} ({task.type}) {how}: {task_views.outcome(task)}")
-    each.end()
+        return exit_codes.FAILED
+
+    _for_each("waiting", ids, ended, shown)
 
 
 def _change(name: str, done: str, help_: str, change: Callable[["Client", int], "Task"], example: str) -> None:
@@ -115,15 +119,16 @@ def _change(name: str, done: str, help_: str, change: Callable[["Client", int], 
         is_filtered = any(value is not None for value in filters.values())
         if bool(ids) == is_filtered:
             raise click.UsageError("Name ids, or filters such as --status; not both.")
+
+        def shown(task: "Task") -> None:
+            if api.as_json:
+                api.line(task)
+            else:
+                click.echo(f"{task.id} {done if task.status in {'cancelled', 'pending'} else 'asked to stop'}")
+
         with api.client() as client:
-            wanted = _confirmed(client, name, filters, yes=yes) if is_filtered else list(_ids(ids))
-            each = _Each(name, is_filtered=is_filtered)
-            for task in each.of(wanted, lambda task_id: change(client, task_id)):
-                if api.as_json:
-                    api.line(task)
-                else:
-                    click.echo(f"{task.id} {done if task.status in {'cancelled', 'pending'} else 'asked to stop'}")
-        each.end()
+            wanted = _confirmed(client, name, filters, yes=yes) if is_filtered else _ids(ids)
+            _for_each(name, wanted, lambda task_id: change(client, task_id), shown, may_have_changed=is_filtered)
 
 
 _change(
@@ -149,42 +154,47 @@ def explain(api: Api, *, task_id: int) -> None:
     """Say why a task is where it is, and what would help."""
     with api.client() as client:
         explanation = client.task(task_id).explain()
-    if api.as_json:
-        api.line(explanation)
-        return
-    click.echo(tables.printable(explanation.summary))
+    api.show_one(explanation, _explained)
 
 
-class _Each:
-    """One request for each task; what went wrong with some keeps nobody from the others."""
+def _explained(explanation: "Explanation") -> list[tuple[str, str]]:
+    facts = [(name.replace("_", " "), json_of(value)) for name, value in explanation.facts.items()]
+    earliest = explanation.earliest_start_at
+    return [
+        ("status", explanation.status),
+        ("why", explanation.summary),
+        *([] if earliest is None else [("earliest start", moment(earliest))]),
+        *facts,
+    ]
 
-    def __init__(self, what: str, *, is_filtered: bool = False) -> None:
-        self._what = what
-        self._is_filtered = is_filtered
-        self._code = exit_codes.DONE
 
-    def of(self, ids: Sequence[int], ask: Callable[[int], "Task"]) -> "Iterator[Task]":
-        """Ask for each, and give the answers as they come."""
-        from bobrai.client import errors
+def _for_each(
+    what: str,
+    ids: Sequence[int],
+    ask: Callable[[int], "Task"],
+    show: Callable[["Task"], int | None],
+    *,
+    may_have_changed: bool = False,
+) -> None:
+    """Ask for each task, and show the answer, which may return an exit code; raises SystemExit with the first one.
 
-        with tables.progress(self._what, len(ids)) if len(ids) > 1 else tables.quiet() as advance:
-            for task_id in ids:
-                try:
-                    yield ask(task_id)
-                except (errors.NotFound, errors.Conflict, errors.WaitTimeout) as error:
-                    if not self._is_filtered:  # otherwise it has changed since it was found
-                        self.went_wrong(exit_codes.of(error))
-                        _say(_told(task_id, error))
-                advance(1)
+    What goes wrong with one keeps nobody from the others. ``may_have_changed``: since they were found; no error then.
+    """
+    from bobrai.client import errors
 
-    def went_wrong(self, code: int) -> None:
-        """Have the command end with this code, unless something else went wrong before."""
-        self._code = self._code or code
-
-    def end(self) -> None:
-        """Raise SystemExit if something went wrong."""
-        if self._code:
-            raise SystemExit(self._code)
+    code: int | None = None
+    with tables.progress(what, len(ids)) if len(ids) > 1 else tables.quiet() as advance:
+        for task_id in ids:
+            try:
+                shown = show(ask(task_id))
+                code = code or shown
+            except (errors.NotFound, errors.Conflict, errors.WaitTimeout) as error:
+                if not may_have_changed:
+                    code = code or exit_codes.of(error)
+                    _say(_told(task_id, error))
+            advance(1)
+    if code:
+        raise SystemExit(code)
 
 
 def _told(task_id: int, error: BobraiError) -> str:
@@ -221,9 +231,16 @@ def _ids(said: Sequence[int | str]) -> list[int]:
 
 
 def _confirmed(client: "Client", name: str, filters: dict[str, Any], *, yes: bool) -> list[int]:
-    """Return the tasks that the filters find and that can be changed, if that is wished; raises click.Abort."""
-    is_cancel = name == "cancel"
-    ids = [task.id for task in _found(client, filters, _BULK_PAGE) if (task.status in FINAL) is not is_cancel]
+    """Return the tasks that the filters find, if all are meant; raises click.Abort and click.UsageError."""
+    statuses = [filters["status"]] if filters["status"] else _CANCELLABLE
+    if name == "replay" and not filters["status"]:
+        raise click.UsageError("Say which tasks are to be replayed: --status failed, cancelled or done.")
+    # One that starts meanwhile is found twice.
+    ids = list(
+        dict.fromkeys(
+            task.id for status in statuses for task in _found(client, {**filters, "status": status}, _BULK_PAGE)
+        )
+    )
     if not yes and ids:
         if not sys.stdin.isatty():
             raise click.UsageError(f"The filters find {len(ids)} tasks: say --yes to {name} them all.")

@@ -28,7 +28,7 @@ def test_what_a_handler_says_does_not_steer_the_terminal(capsys: pytest.CaptureF
     evil = AttemptFailure(attempt=1, type="ValueError", reason="error", message="\x1b[2J\x9bgone\nnext\tü🚀")
     failed = task(status="failed", errors=[evil])
     Api(Said()).show(task_views.COLUMNS, [failed])
-    Api(Said()).show_all([failed], task_views.described)
+    Api(Said()).show_one(failed, task_views.described)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x9b" not in shown

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bobrai.api import audit_view, key_view, views
+from bobrai.api import audit_view, key_view, views, worker_view
 from bobrai.api.problems import KINDS
 from bobrai.client import errors, models, problems
 from bobrai.client.errors import ApiError, BadAnswer, ClientError
@@ -95,7 +95,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
         (models.Backlog, views.BacklogView), (models.TaskType, views.TypeView), (models.RetryPolicy, views.RetryView),
         (models.UniqueRule, views.UniqueView), (models.Key, key_view.KeyView), (models.NewKey, key_view.KeyWithSecret),
         (models.Change, audit_view.AuditEntry), (models.TaskPage, views.TaskPage), (models.Problem, views.ProblemView),
-        (models.BatchCreated, views.BatchCreated), (models.Worker, views.WorkerView),
+        (models.BatchCreated, views.BatchCreated), (models.Worker, worker_view.WorkerView),
     ],
 )  # fmt: skip
 def test_models_have_every_member_of_the_answers(ours: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:
