@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bobrai.api import key_view, views
+from bobrai.api import key_view, views, worker_view
 from bobrai.api.audit_view import AuditEntry, AuditPage
 from bobrai.api.explaining import Explanation
 from bobrai.api.limits_view import LimitsView, PerKeyView
@@ -88,6 +88,15 @@ _TYPE: Final = views.TypeView(
     workers_unknown=0,
     queue_workers=1,
 )
+_WORKER: Final = worker_view.WorkerView(
+    id=7,
+    host="bobrai-worker-7c9f8d5b6-x2x9k",
+    queues=["default"],
+    types=["demo", "echo"],
+    concurrency=50,
+    running=3,
+    started_at=_ACCEPTED,
+)
 _KEY: Final[dict[str, Any]] = {
     "id": "k7x2m9q4w1ab",
     "name": "ci",
@@ -131,6 +140,8 @@ _VIEWS: Final[tuple[msgspec.Struct, ...]] = (
     views.QueueList(queues=[_QUEUE]),
     _TYPE,
     views.TypeList(types=[_TYPE]),
+    _WORKER,
+    worker_view.WorkerList(workers=[_WORKER]),
     key_view.KeyView(**_KEY),
     key_view.KeyList(keys=[key_view.KeyView(**_KEY)]),
     key_view.KeyWithSecret(**_KEY, key="bobrai_k7x2m9q4w1ab_…"),

@@ -26,6 +26,7 @@ from bobrai.api.system_routes import SystemRoutes
 from bobrai.api.task_routes import TaskRoutes
 from bobrai.api.type_routes import TypeRoutes
 from bobrai.api.waiters import Waiters
+from bobrai.api.worker_routes import WorkerRoutes
 from bobrai.domain.access import Principal
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime.lifecycle import Stop
@@ -136,6 +137,7 @@ def _operations(
         tasks,
         QueueRoutes(database, catalog.run_once),
         TypeRoutes(database),
+        WorkerRoutes(database),
         KeyRoutes(database, gate.keyring.run_once),
         AuditRoutes(database),
         system,

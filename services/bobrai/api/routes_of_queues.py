@@ -1,11 +1,12 @@
-"""The operations of queues and types, for the table in ``routes``."""
+"""The operations of queues, types and workers, for the table in ``routes``."""
 
 from typing import Final
 
-from bobrai.api import schemas, views
+from bobrai.api import schemas, views, worker_view
 from bobrai.api.operations import BODY, STORED, Operation, Success
 from bobrai.api.queue_routes import QueueRoutes
 from bobrai.api.type_routes import TypeRoutes
+from bobrai.api.worker_routes import WorkerRoutes
 from bobrai.domain import limits
 from bobrai.domain.access import Scope
 
@@ -137,5 +138,23 @@ def of_types(types: TypeRoutes) -> list[Operation]:
             body_example={"limits": {"per_key": {"key": "/account", "concurrency": 3}}},
             successes={200: Success("The type.", views.TypeView)},
             problems=("type-not-found", *BODY, *STORED),
+        ),
+    ]
+
+
+def of_workers(workers: WorkerRoutes) -> list[Operation]:
+    """Return it."""
+    return [
+        Operation(
+            id="listWorkers",
+            method="GET",
+            paths=("/api/v1/workers",),
+            handler=workers.list_all,
+            scope=Scope.QUEUES_READ,
+            tag="Workers",
+            summary="List the living workers",
+            description="One whose lease is over is not among them, be it only cut off from the database.",
+            successes={200: Success("Every living worker.", worker_view.WorkerList)},
+            problems=("invalid", *STORED),
         ),
     ]

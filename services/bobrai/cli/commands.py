@@ -1,7 +1,7 @@
 """The commands by name: where each is declared, what has to be installed for it, and how its errors are told.
 
-In: arguments. Out: an exit code. Only the family of the command that runs is imported (``projects``, ``servers``,
-``administration``, ``reference``), and by it what one room needs.
+In: arguments. Out: an exit code. Only the family of the command that runs is imported (``tasks``, ``projects``,
+``servers`` and more), and by it what one room needs.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from bobrai import __version__
-from bobrai.cli import streams
+from bobrai.cli import exit_codes, streams, tables
 from bobrai.domain.errors import BobraiError, ConfigurationError
 from bobrai.runtime import signals
 from bobrai.telemetry import masking, rendering
@@ -25,11 +25,19 @@ class _Home(NamedTuple):
 
 # As `bobrai --help` shows them.
 _SECTIONS: Final[Mapping[str, Mapping[str, _Home]]] = {
+    "Tasks and queues": {
+        "tasks": _Home("tasks", ""),
+        "queues": _Home("queues", ""),
+        "types": _Home("queues", ""),
+        "workers": _Home("queues", ""),
+        "contexts": _Home("configuration", ""),
+        "completion": _Home("configuration", ""),
+    },
     "Development": {
         "init": _Home("projects", ""),
+        "dev": _Home("servers", "dev"),
     },
     "Server": {
-        "dev": _Home("servers", "dev"),
         "api": _Home("servers"),
         "dispatcher": _Home("servers"),
         "worker": _Home("servers", "worker"),
@@ -56,7 +64,8 @@ _HOMES: Final = {name: home for section in (*_SECTIONS.values(), _HIDDEN) for na
 def run() -> int:
     """Run the command line and return the exit code.
 
-    An error that was foreseen becomes one line and code 2, a defect its traceback and code 1.
+    An error that was foreseen becomes one line and the code that ``exit_codes`` has for it, mostly 2, a defect its
+    traceback and code 1.
     """
     try:
         commands.main(standalone_mode=False)
@@ -74,8 +83,9 @@ def _told(error: BaseException) -> int:
     if isinstance(error, click.exceptions.Abort):
         return 130
     if isinstance(error, BobraiError):
-        streams.say(masking.mask(f"bobrai: {error}"))
-        return 2
+        lines = masking.mask(f"bobrai: {error}").split("\n")
+        streams.say("\n".join(map(tables.printable, lines)))  # of handlers and servers: no terminal is to obey it
+        return exit_codes.of(error)
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
             return error.code or 0

@@ -31,3 +31,11 @@ def say(text: str, *, error: bool = True) -> None:
         sys.stdout.flush()
     with contextlib.suppress(Exception):
         print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def forget_output() -> None:
+    """Write what is left for standard output nowhere: its reader has gone, and the end of the process flushes it."""
+    with contextlib.suppress(Exception):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _OUT)
+        os.close(nowhere)

@@ -49,6 +49,10 @@ class AsyncTaskHandle(HandleBase, Generic[R_co]):
         found: R_co = await self._client._run(operations.result(self.id, self._result, timeout))  # noqa: SLF001
         return found
 
+    async def wait(self, timeout: float | None = None) -> models.Task:
+        """Wait until the task has ended, at most so many seconds, and return it; raises WaitTimeout."""
+        return await self._client._run(operations.ended(self.id, timeout))  # noqa: SLF001
+
     async def explain(self) -> models.Explanation:
         """Return why the task is where it is, and what would help."""
         return await self._client._run(operations.get(f"/tasks/{self.id}/explain", models.Explanation))  # noqa: SLF001

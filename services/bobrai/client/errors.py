@@ -122,7 +122,8 @@ class ApiError(ClientError):
     KIND: ClassVar[str] = ""  # of the problem; empty: of several
 
     def __init__(self, problem: Problem, retry_after: float | None) -> None:
-        places = "".join(f"\n  {fault.pointer or '(the body)'}: {fault.detail}" for fault in problem.errors)
+        said = [f"{fault.pointer or '(the body)'}: {fault.detail}" for fault in problem.errors]
+        places = "".join(f"\n  {each}" for each in said if each != problem.detail)
         super().__init__(f"{problem.detail or problem.title} ({problem.status}, {problem.kind}){places}")
         self.kind = problem.kind
         self.status = problem.status

@@ -219,6 +219,24 @@ class TypeList(Answer, kw_only=True):
     types: list[TaskType]
 
 
+class Worker(Answer, kw_only=True):
+    """A living worker; ``host`` and ``running`` are None where the credential does not reach all tasks."""
+
+    id: int
+    host: str | None = None
+    queues: list[str] = []
+    types: list[str] | None = None
+    concurrency: int = 0
+    running: int | None = None
+    started_at: datetime
+
+
+class WorkerList(Answer, kw_only=True):
+    """Every living worker, the oldest first."""
+
+    workers: list[Worker]
+
+
 class Key(Answer, kw_only=True):
     """An API key, without its secret."""
 

@@ -88,8 +88,19 @@ def _read(task_id: int, wait_seconds: float, within_seconds: float | None) -> Re
     return Request("GET", path, query, held_seconds=wait_seconds, within_seconds=within_seconds)
 
 
+def ended(task_id: int, timeout: float | None) -> Flow[models.Task]:
+    """Wait for a task's end and return it, however it has ended; raises WaitTimeout."""
+    return _decoded((yield from _end(task_id, timeout)), models.Task)
+
+
 def result(task_id: int, expected: Any, timeout: float | None) -> Flow[Any]:
     """Wait for a task's end and return its result; raises an error where there is none."""
+    answer = yield from _end(task_id, timeout)
+    return _result(_decoded(answer, models.Task), _decoded(answer, models.Shown), expected)
+
+
+def _end(task_id: int, timeout: float | None) -> Flow[Answer]:
+    """Return the answer that shows a task's end; raises WaitTimeout."""
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _LONGEST_POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
@@ -97,7 +108,7 @@ def result(task_id: int, expected: Any, timeout: float | None) -> Flow[Any]:
         answer = yield _read(task_id, wait, None if until is None else left - wait + _GRACE_SECONDS)
         task = _decoded(answer, models.Task)
         if task.is_final:
-            return _result(task, _decoded(answer, models.Shown), expected)
+            return answer
         if until is not None and timeout is not None and time.monotonic() >= until:
             raise WaitTimeout(task, timeout)
 

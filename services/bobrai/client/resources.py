@@ -1,4 +1,4 @@
-"""Tasks that are listed, queues, types, keys and the audit: the client's methods, which only name their operation.
+"""Lists of tasks, queues, types, workers, keys and the audit: the client's methods, which only name their operation.
 
 In: what the caller has said. Out: values of ``models``. Each raises ApiError and ConnectionFailed.
 """
@@ -116,6 +116,10 @@ class Resources:
         """Set a type's limits in place of the declared ones; ``{}``: none, None: the declared ones hold again."""
         return self._run(operations.change("PATCH", _type(name), {"limits": limits}, models.TaskType))
 
+    def workers(self) -> list[models.Worker]:
+        """Return the living workers, the oldest first."""
+        return self._run(operations.get("/workers", models.WorkerList)).workers
+
     def keys(self) -> list[models.Key]:
         """Return every API key, the oldest first."""
         return self._run(operations.get("/keys", models.KeyList)).keys
@@ -228,6 +232,10 @@ class AsyncResources:
     async def limit_type(self, name: str, limits: LimitsSaid | None) -> models.TaskType:
         """Set a type's limits in place of the declared ones; ``{}``: none, None: the declared ones hold again."""
         return await self._run(operations.change("PATCH", _type(name), {"limits": limits}, models.TaskType))
+
+    async def workers(self) -> list[models.Worker]:
+        """Return the living workers, the oldest first."""
+        return (await self._run(operations.get("/workers", models.WorkerList))).workers
 
     async def keys(self) -> list[models.Key]:
         """Return every API key, the oldest first."""

@@ -33,7 +33,7 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.TASKS_READ: "read and list tasks, without what was given to their handlers and what these answered",
     Scope.TASKS_PAYLOAD: "see payloads, results, progress and the texts of errors, of the tasks that it may read",
     Scope.TASKS_CONTROL: "cancel tasks and run them again",
-    Scope.QUEUES_READ: "read queues with their figures, and task types",
+    Scope.QUEUES_READ: "read queues with their figures, task types, and workers",
     Scope.QUEUES_CONTROL: "make, pause, limit and remove queues, and limit task types",
     Scope.ADMIN: "manage keys, and see who changed what; includes every other scope",
 }

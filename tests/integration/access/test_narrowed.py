@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bobrai.store import queues
+from bobrai.store import queues, workers
 from bobrai.store.pool import Database
 from tests.integration.access.conftest import WORKING, Keys, bearer
 from tests.integration.api.conftest import Api
@@ -261,3 +261,31 @@ async def test_who_may_cancel_and_not_read_is_not_shown_what_a_task_is_about(
         assert answer.status_code == 200
         assert not {"payload", "result", "progress", "error"} & set(answer.json())
         assert "theirs" not in answer.text
+
+
+async def test_workers_tell_nothing_of_what_is_outside(api: Api, keys: Keys, store: Database) -> None:
+    async def register(types: list[str] | None, *queues: str) -> int:
+        return await workers.register(store, queues=queues, host="pod-1", concurrency=4, lease_seconds=60, types=types)
+
+    both = await register(["echo", "numbers"], "mail", "media")
+    other = await register(["numbers"], "media")
+    old = await register(None, "mail")
+
+    async def seen(**narrowed: Any) -> dict[int, dict[str, Any]]:
+        mine = bearer((await keys.make("queues:read", **narrowed)).secret)
+        listed = (await api.get("/api/v1/workers", headers=mine)).json()["workers"]
+        return {each.pop("id"): each for each in listed}
+
+    whole = await seen()
+    assert list(whole) == [both, other, old]
+    assert (whole[both]["host"], whole[both]["running"], whole[both]["concurrency"]) == ("pod-1", 0, 4)
+    assert (whole[both]["queues"], whole[both]["types"]) == (["mail", "media"], ["echo", "numbers"])
+    assert whole[old]["types"] is None
+    to_mail = await seen(queues=["ma*"])
+    assert {worker: each["queues"] for worker, each in to_mail.items()} == {both: ["mail"], old: ["mail"]}
+    to_echo = await seen(types=["echo"])
+    assert {worker: each["types"] for worker, each in to_echo.items()} == {both: ["echo"], old: None}
+    for narrowed in (to_mail, to_echo, await seen(own_tasks=True)):
+        assert {(each["host"], each["running"]) for each in narrowed.values()} == {(None, None)}
+    await store.fetch("UPDATE workers SET expires_at = now() WHERE id = $1", old)
+    assert list(await seen()) == [both, other]

@@ -59,6 +59,14 @@ def test_types_are_listed_and_limited(client: Client) -> None:
         client.type("nobody")
 
 
+def test_living_workers_are_listed(client: Client) -> None:
+    (worker,) = client.workers()
+    assert {"default", "mail"} <= set(worker.queues)
+    assert (worker.running, worker.concurrency > 0) == (0, True)
+    assert {"demo", "echo", "greet"} <= set(worker.types or ())
+    assert worker.host
+
+
 def test_keys_are_made_rotated_and_revoked_and_everything_is_in_the_audit(running: Service) -> None:
     client = running.client
     made = client.create_key("ci", ["tasks:submit", "tasks:read"], queues=["mail*"], rate="100/s")
@@ -97,6 +105,7 @@ async def test_coroutines_have_the_same_methods(running: Service) -> None:
         assert (await client.put_queue("post", paused=True)).paused
         assert [queue.name for queue in await client.queues() if queue.paused] == ["post"]
         assert "echo" in [type_.name for type_ in await client.types()]
+        assert len(await client.workers()) == 1
         made = await client.create_key("ci", ["admin"])
         assert [key.id for key in await client.keys()] == [made.id]
         await client.revoke_key(made.id)

@@ -42,7 +42,7 @@ def document() -> dict[str, Any]:
     """The document of an API that knows types of every kind."""
     types = {name: KnownType(TaskType(name=name, payload_schema=json.dumps(shape))) for name, shape in TYPES.items()}
     handlers: Any = Handlers()
-    return openapi.build(routes.operations(*[handlers] * 7), types, anonymous(()))
+    return openapi.build(routes.operations(*[handlers] * 8), types, anonymous(()))
 
 
 def answers(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bobrai.api import audit_view, key_view, views
+from bobrai.api import audit_view, key_view, views, worker_view
 from bobrai.api.problems import KINDS
 from bobrai.client import errors, models, problems
 from bobrai.client.errors import ApiError, BadAnswer, ClientError
@@ -19,7 +19,8 @@ from bobrai.runtime.http import REFUSALS
 
 
 def answered(kind: str, status: int, headers: dict[str, str] | None = None, **more: Any) -> ApiError | BadAnswer:
-    body = {"type": f"urn:bobrai:problem:{kind}", "title": "Title", "detail": "What is wrong", "status": status, **more}
+    said = {"title": "Title", "detail": "What is wrong", "status": status, **more}
+    body = {"type": f"urn:bobrai:problem:{kind}", **said}
     return problems.of_answer(
         status, json.dumps(body).encode(), {"content-type": "application/problem+json", **(headers or {})}
     )
@@ -51,6 +52,8 @@ def test_what_the_answer_says_is_on_the_error() -> None:
     assert [(each.pointer, each.detail) for each in error.errors] == [("/payload/to", "is required")]
     assert error.request_id == "r-1"
     assert str(error) == "What is wrong (422, invalid)\n  /payload/to: is required"
+    once = answered("invalid", 422, detail="/queue: is wrong", errors=[{"pointer": "/queue", "detail": "is wrong"}])
+    assert str(once) == "/queue: is wrong (422, invalid)"
     forbidden = answered("forbidden", 403, scope="tasks:submit")
     assert isinstance(forbidden, errors.Forbidden)
     assert forbidden.scope == "tasks:submit"
@@ -94,7 +97,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
         (models.Backlog, views.BacklogView), (models.TaskType, views.TypeView), (models.RetryPolicy, views.RetryView),
         (models.UniqueRule, views.UniqueView), (models.Key, key_view.KeyView), (models.NewKey, key_view.KeyWithSecret),
         (models.Change, audit_view.AuditEntry), (models.TaskPage, views.TaskPage), (models.Problem, views.ProblemView),
-        (models.BatchCreated, views.BatchCreated),
+        (models.BatchCreated, views.BatchCreated), (models.Worker, worker_view.WorkerView),
     ],
 )  # fmt: skip
 def test_models_have_every_member_of_the_answers(ours: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:
