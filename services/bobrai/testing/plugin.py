@@ -36,7 +36,7 @@ def bobrai_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of an embedded PostgreSQL, for the whole run; it is made once for the project, in pytest's cache."""
     from bobrai.testing.service import postgres
 
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)  # which a plugin of pytest's own brings
     if cache is None:
         raise pytest.UsageError("bobrai_postgres keeps its data in pytest's cache: run without -p no:cacheprovider")
     with postgres(cache.mkdir("bobrai")) as url:
