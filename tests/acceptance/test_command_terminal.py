@@ -81,6 +81,7 @@ def test_a_bar_shows_how_far_a_wait_is_and_ctrl_c_ends_it(bobrai: CommandLine, s
     second = bobrai.out("tasks", "submit", "echo", "2", "--delay", "1h").strip()
     waiting = show("tasks", "wait", first, second)
     waiting.wait_for("1/2")
+    assert "\x1b[2K1\r\n" in waiting.shown, "the result is on a line of its own, above the bar"
     waiting.type("\x03")
     assert waiting.wait() == 130
     assert "Traceback" not in waiting.shown

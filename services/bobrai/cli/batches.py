@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from bobrai.cli import payloads, streams, tables
 from bobrai.cli.asking import PATIENT, Api
 from bobrai.cli.payloads import Chunk, Lines
@@ -94,7 +92,7 @@ class Batch:
 
     def _print(self, handles: "Sequence[TaskHandle[Any]]") -> None:
         if not self._api.as_json:
-            click.echo("\n".join(str(handle.id) for handle in handles))
+            tables.put("\n".join(str(handle.id) for handle in handles))
         else:
             for handle in handles:
                 self._api.line({"task_id": handle.id, "duplicate": handle.duplicate, "warnings": handle.warnings})
