@@ -67,8 +67,8 @@ class Batch:
         except BaseException as error:  # also a signal's
             if not isinstance(error, ConfigurationError) and (last or not isinstance(error, errors.BadRequest)):
                 streams.say(
-                    f"bobrai: the tasks of {last} lines are stored; the same command with --idempotency-key {key} "
-                    "stores what is left, and prints all ids"
+                    f"bobrai: the tasks of the first {last} lines are stored, and perhaps some more; the same command "
+                    f"with --idempotency-key {key} stores what is left, and prints all ids"
                 )
             raise
 
