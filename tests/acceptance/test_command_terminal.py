@@ -81,6 +81,7 @@ def test_a_bar_shows_how_far_a_wait_is_and_ctrl_c_ends_it(bobrai: CommandLine, s
     second = bobrai.out("tasks", "submit", "echo", "2", "--delay", "1h").strip()
     waiting = show("tasks", "wait", first, second)
     waiting.wait_for("1/2")
+    assert "\x1b[2K1\r\n" in waiting.shown, "the result is on a line of its own, above the bar"
     waiting.type("\x03")
     assert waiting.wait() == 130
     assert "Traceback" not in waiting.shown
@@ -108,6 +109,7 @@ def test_a_context_says_where_and_as_whom(bobrai: CommandLine, running: Service,
     file.parent.mkdir(parents=True)
     file.write_text(
         f'default_context = "dev"\n[contexts.dev]\nurl = "{running.url}"\n'
+        "[contexts.proxied]\nurl = 'https://me:tr0ub4dor@proxy'\n"
         f'[contexts.reader]\nurl = "{running.url}"\napi_key = "{made.key}"\n'
     )
     file.chmod(0o600)
@@ -115,8 +117,10 @@ def test_a_context_says_where_and_as_whom(bobrai: CommandLine, running: Service,
     listed = bobrai.out("contexts")
     assert "dev" in listed
     assert "in this file" in listed
-    assert made.key not in listed + bobrai.out("contexts", "-o", "json")
-    assert [json.loads(line)["default"] for line in bobrai.out("contexts", "-o", "json").splitlines()] == [True, False]
+    as_json = bobrai.out("contexts", "-o", "json")
+    for secret in (made.key, "tr0ub4dor"):
+        assert secret not in listed + as_json
+    assert [json.loads(line)["default"] for line in as_json.splitlines()] == [True, False, False]
     task_id = bobrai.out("tasks", "submit", "echo", "1").strip()
     assert bobrai.out("tasks", "get", task_id, "--context", "reader")
     refused = bobrai.run("tasks", "submit", "echo", "1", environment={"BOBRAI_CONTEXT": "reader"})

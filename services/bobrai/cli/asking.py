@@ -5,6 +5,7 @@ JSON object on each line. The client is loaded with the first request.
 """
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 NOTHING: Final = "-"
-AT_ONCE: Final = 5.0  # seconds for which somebody who looks on is kept waiting for an API that is away
+AT_ONCE: Final = 3.0  # seconds for which somebody who looks on is kept waiting for an API that is away
 PATIENT: Final = 300.0  # for what goes on by itself, such as a batch
 
 
@@ -43,6 +44,8 @@ class Api:
         with lean.without("rich", "pygments"):
             from bobrai.client import Client
 
+        gc.freeze()  # what is imported stays; requests leave cycles, of which a batch of a million lines makes many
+        gc.enable()
         return Client(reach.url, reach.api_key, ca=reach.ca or None, deadline=deadline, **wishes)
 
     def show(self, columns: Sequence[tuple[Column, Callable[[Answer], str]]], answers: Iterable[Answer]) -> None:
@@ -59,22 +62,22 @@ class Api:
             self.line(answer)
             return
         if self._shown:
-            click.echo()
+            tables.put("")
         self._shown += 1
         _describe(described(answer))
 
     def line(self, answer: object) -> None:
         """Print one answer as a line of JSON."""
-        click.echo(json_of(answer))
+        tables.put(json_of(answer))
 
 
 def _describe(members: Sequence[tuple[str, str]]) -> None:
     widest = max(len(name) for name, _ in members)
     for name, value in members:
         first, *more = value.split("\n")
-        click.echo(f"{name.ljust(widest)}  {tables.printable(first)}".rstrip())
+        tables.put(f"{name.ljust(widest)}  {tables.printable(first)}".rstrip())
         for line in more:
-            click.echo(f"{' ' * widest}  {tables.printable(line)}".rstrip())
+            tables.put(f"{' ' * widest}  {tables.printable(line)}".rstrip())
 
 
 def asks(function: Callable[..., None]) -> Callable[..., None]:

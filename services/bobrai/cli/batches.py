@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from bobrai.cli import payloads, streams, tables
 from bobrai.cli.asking import PATIENT, Api
 from bobrai.cli.payloads import Chunk, Lines
@@ -69,8 +67,8 @@ class Batch:
         except BaseException as error:  # also a signal's
             if not isinstance(error, ConfigurationError) and (last or not isinstance(error, errors.BadRequest)):
                 streams.say(
-                    f"bobrai: the tasks of {last} lines are stored; the same command with --idempotency-key {key} "
-                    "stores what is left, and prints all ids"
+                    f"bobrai: the tasks of the first {last} lines are stored, and perhaps some more; the same command "
+                    f"with --idempotency-key {key} stores what is left, and prints all ids"
                 )
             raise
 
@@ -94,7 +92,7 @@ class Batch:
 
     def _print(self, handles: "Sequence[TaskHandle[Any]]") -> None:
         if not self._api.as_json:
-            click.echo("\n".join(str(handle.id) for handle in handles))
+            tables.put("\n".join(str(handle.id) for handle in handles))
         else:
             for handle in handles:
                 self._api.line({"task_id": handle.id, "duplicate": handle.duplicate, "warnings": handle.warnings})

@@ -3,6 +3,8 @@
 In: what was typed so far. Out: names; none, and without a word, where the API does not answer at once.
 """
 
+import contextlib
+import io
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -29,8 +31,9 @@ def types(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
 
 def _names(ctx: click.Context, incomplete: str, ask: "Callable[[Client], Iterable[str]]") -> list[str]:
     said = Said(*(ctx.params.get(name) for name in ("url", "api_key", "context", "ca")))
+    # A word about what is wrong would end up in the middle of what is typed.
     try:
-        with Api(said).client(timeout=_SECONDS, deadline=_SECONDS) as client:
+        with contextlib.redirect_stderr(io.StringIO()), Api(said).client(timeout=_SECONDS, deadline=_SECONDS) as client:
             return [name for name in ask(client) if name.startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - a word about it would end up in the middle of what is typed
+    except Exception:  # noqa: BLE001 - as above
         return []

@@ -14,6 +14,7 @@ from bobrai.cli import contexts as files
 from bobrai.cli import streams, tables
 from bobrai.cli.asking import NOTHING, epilog
 from bobrai.cli.tables import Column
+from bobrai.telemetry import masking
 
 commands: Final = click.Group()
 
@@ -42,7 +43,7 @@ def contexts(output: str) -> None:
         {
             "name": context.name,
             "default": context.name == file.default,
-            "url": context.url,
+            "url": masking.mask(context.url),
             "key": "in this file" if context.api_key else context.api_key_file or None,
             "ca": context.ca or None,
         }

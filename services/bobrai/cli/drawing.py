@@ -6,7 +6,7 @@ In: cells and counts. Out: text with control codes. Import it only where the out
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, TextIO
 
 from rich.cells import cell_len
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from bobrai.cli import tables
 from bobrai.cli.tables import Column
 
 _GAP: Final = 2  # characters between columns
@@ -54,9 +55,10 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Draw a bar on standard error as long as the ``with`` lasts; gives what is told of each step."""
     shown = Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=_console(sys.stderr), transient=True, redirect_stdout=sys.stdout.isatty(),
+        console=_console(sys.stderr), transient=True, redirect_stdout=False,
     )  # fmt: skip
-    with shown:
+    above = tables.printed_by(lambda text: shown.console.print(text, soft_wrap=True))
+    with shown, above if sys.stdout.isatty() else nullcontext():
         bar = shown.add_task(what, total=total)
         yield lambda steps: shown.advance(bar, steps)
 

@@ -22,6 +22,7 @@ from bobrai.domain.errors import ConfigurationError
 
 _SHOWN: Final = 40  # characters of what is wrong
 _COPIED: Final = 1024 * 1024  # bytes at once
+_CHUNK_BYTES: Final = 2 * 1024 * 1024  # far less than one request may have, in whatever way they are written again
 
 
 class BadPayload(ValueError):
@@ -36,7 +37,7 @@ def parsed(text: bytes, *, as_text: bool) -> Any:
         return text.decode() if as_text else msgspec.json.decode(text)
     except UnicodeDecodeError as error:
         raise BadPayload(f"is not UTF-8: {error}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         shown = text.decode(errors="replace").strip()
         raise BadPayload(f"is not JSON: {_short(shown)}: {error}") from error
 
@@ -65,6 +66,7 @@ class Lines:
 
     def __init__(self, stream: IO[bytes], *, as_text: bool) -> None:
         self._stream = stream
+        self._start = stream.tell()  # a shell may have read what stands before
         self._as_text = as_text
 
     def faults(self) -> Iterator[tuple[int, str]]:
@@ -80,16 +82,17 @@ class Lines:
         return sum(1 for _ in self._numbered())
 
     def chunks(self, size: int) -> "Iterator[Chunk]":
-        """Return so many lines at a time; those without a payload are left out of it.
+        """Return so many lines at a time, or fewer that are long; those without a payload are left out of it.
 
-        Where a chunk begins depends on the number of the line alone, so that another run finds the same chunks.
+        Where a chunk begins depends on the text alone, so that another run finds the same chunks.
         """
-        chunk = Chunk(1, 0, [], [])
+        chunk, length = Chunk(1, 0, [], []), 0
         for number, line in self._numbered():
-            if number - chunk.first == size:
+            if chunk.last and (number - chunk.first == size or length + len(line) > _CHUNK_BYTES):
                 yield chunk
-                chunk = Chunk(number, 0, [], [])
+                chunk, length = Chunk(number, 0, [], []), 0
             chunk.last = number
+            length += len(line)
             with contextlib.suppress(BadPayload):
                 if line.strip():
                     chunk.payloads.append(self._payload(line))
@@ -98,7 +101,7 @@ class Lines:
             yield chunk
 
     def _numbered(self) -> Iterator[tuple[int, bytes]]:
-        self._stream.seek(0)
+        self._stream.seek(self._start)
         return enumerate(self._stream, 1)
 
     def _payload(self, line: bytes) -> Any:
@@ -125,6 +128,7 @@ def lines(file: str, *, as_text: bool) -> Iterator[Lines]:
             return
         with tempfile.TemporaryFile() as kept:
             shutil.copyfileobj(stream, kept, _COPIED)
+            kept.seek(0)
             yield Lines(kept, as_text=as_text)
 
 

@@ -1,8 +1,8 @@
 """Rows for people: drawn on a terminal, and elsewhere plain text in columns as wide as their widest cell."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import click
@@ -15,6 +15,24 @@ class Column:
     title: str
     is_number: bool = False
     is_whole: bool = False
+
+
+_printers: list[Callable[[str], None]] = [click.echo]
+
+
+def put(text: str) -> None:
+    """Print a line on standard output, above a bar where one is drawn on the same terminal."""
+    _printers[-1](text)
+
+
+@contextmanager
+def printed_by(printer: Callable[[str], None]) -> Iterator[None]:
+    """Have lines printed so as long as the ``with`` lasts."""
+    _printers.append(printer)
+    try:
+        yield
+    finally:
+        _printers.pop()
 
 
 def show(table: Sequence[Sequence[str]]) -> None:

@@ -99,7 +99,7 @@ def wait_for(api: Api, client: "Client", ids: Sequence[int], timeout: float | No
         if api.as_json:
             api.line(task)
         elif task.status == "done":
-            click.echo(json_of(task.result))
+            tables.put(json_of(task.result))
         if task.status == "done":
             return exit_codes.DONE
         how = "failed" if task.status == "failed" else "was cancelled"
@@ -124,7 +124,7 @@ def _change(name: str, done: str, help_: str, change: Callable[["Client", int], 
             if api.as_json:
                 api.line(task)
             else:
-                click.echo(f"{task.id} {done if task.status in {'cancelled', 'pending'} else 'asked to stop'}")
+                tables.put(f"{task.id} {done if task.status in {'cancelled', 'pending'} else 'asked to stop'}")
 
         with api.client() as client:
             wanted = _confirmed(client, name, filters, yes=yes) if is_filtered else _ids(ids)

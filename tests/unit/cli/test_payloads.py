@@ -22,7 +22,7 @@ def test_an_argument_is_json_or_a_text(text: str, as_text: bool, payload: Any) -
     assert payloads.argument(text, as_text=as_text) == payload
 
 
-@pytest.mark.parametrize("text", ["hello", "{'n': 1}", "", "NaN", "1 2", "[" * 5000])
+@pytest.mark.parametrize("text", ["hello", "{'n': 1}", "", "NaN", "1 2", "[" * 5000, "1e999"])
 def test_an_argument_that_is_no_json_is_told_how_to_write_it(text: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         payloads.argument(text, as_text=False)
@@ -53,12 +53,27 @@ def read(text: bytes, size: int, *, as_text: bool = False) -> list[tuple[int, in
     return [(each.first, each.last, each.payloads, each.numbers) for each in lines.chunks(size)]
 
 
-def test_a_chunk_is_a_matter_of_the_lines_numbers_alone() -> None:
+def test_a_chunk_is_a_matter_of_the_text_alone() -> None:
     assert read(b"1\n2\n3\n4\n5", 2) == [(1, 2, [1, 2], [1, 2]), (3, 4, [3, 4], [3, 4]), (5, 5, [5], [5])]
     # what is left out of the first ones moves none of the others
     assert read(b"bad\n2\n\n\n5\r\n", 2) == [(1, 2, [2], [2]), (3, 4, [], []), (5, 5, [5], [5])]
     assert read(b"", 2) == []
     assert read(b"a b\n\n c", 5, as_text=True) == [(1, 3, ["a b", " c"], [1, 3])]
+
+
+def test_a_chunk_of_long_lines_is_no_more_than_one_request_may_have() -> None:
+    line = b'"%s"\n' % (b"x" * 9_000)
+    chunks = read(line * 600, 1000)
+    assert [(first, last) for first, last, _, _ in chunks] == [(1, 232), (233, 464), (465, 600)]
+    assert sum(len(payloads) for _, _, payloads, _ in chunks) == 600
+
+
+def test_what_a_shell_has_read_of_the_input_stays_read() -> None:
+    stream = io.BytesIO(b"heading\n1\n2\n")
+    stream.readline()
+    lines = Lines(stream, as_text=False)
+    assert list(lines.faults()) == []
+    assert [each.payloads for each in lines.chunks(5)] == [[1, 2]]
 
 
 def test_faults_are_named_by_line_and_nothing_is_kept_of_the_rest() -> None:
