@@ -45,9 +45,16 @@ async def greet(ctx: Context, payload: str) -> str:
 async def index(items: list[Item[int]]) -> None: ...
 bobrai.handlers.registry.default.resolve()
 from bobrai.cli import commands
-for arguments in ("--version", "--help"), ("api", "--help"), ("keys", "create", "--help"):
-    sys.argv = ["bobrai", *arguments]
+LINES = "--version,--help,api --help,keys create --help,tasks submit --help,contexts,completion zsh"
+for line in LINES.split(","):
+    sys.argv = ["bobrai", *line.split()]
     assert commands.run() == 0
+sys.argv = ["bobrai", "queues", "--url", "http://127.0.0.1:9"]
+assert commands.run() == 5  # it has asked
+from bobrai.cli import drawing, tables
+drawing.table([tables.Column("ID"), tables.Column("TYPE")], [["1", "echo"]])
+with drawing.progress("reading", 2) as advance:
+    advance(1)
 libraries = json.loads(sys.stdin.read())
 there = [name for name in libraries if importlib.util.find_spec(name)]
 loaded = [name for name in libraries if name in sys.modules]

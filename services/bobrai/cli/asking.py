@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 NOTHING: Final = "-"
 AT_ONCE: Final = 3.0  # seconds for which somebody who looks on is kept waiting for an API that is away
-PATIENT: Final = 300.0  # for what goes on by itself, such as a batch
+PATIENT: Final = 60.0  # for what goes on by itself, such as a batch
 
 
 class Api:
