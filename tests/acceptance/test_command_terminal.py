@@ -133,7 +133,7 @@ def test_a_context_says_where_and_as_whom(bobrai: CommandLine, running: Service,
 def test_a_shell_completes_commands_statuses_and_names_of_queues(
     bobrai: CommandLine, running: Service, free_port: Callable[[], int]
 ) -> None:
-    running.client.put_queue("mail")
+    running.client.put_queue("completed-by-a-shell")
 
     def completed(words: str, url: str = running.url) -> list[str]:
         asked = {"_BOBRAI_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
@@ -147,10 +147,10 @@ def test_a_shell_completes_commands_statuses_and_names_of_queues(
     assert completed("bobrai ta") == ["tasks"]
     assert completed("bobrai tasks ca") == ["cancel"]
     assert completed("bobrai tasks list --status p") == ["pending", "processing"]
-    assert completed("bobrai tasks list --queue ma") == ["mail"]
-    assert completed("bobrai queues pause m") == ["mail"]
+    assert completed("bobrai tasks list --queue completed-b") == ["completed-by-a-shell"]
+    assert completed("bobrai queues pause completed-b") == ["completed-by-a-shell"]
     assert completed("bobrai tasks submit ec") == ["echo"]
-    assert completed("bobrai queues pause m", f"http://127.0.0.1:{free_port()}") == []
+    assert completed("bobrai queues pause completed-b", f"http://127.0.0.1:{free_port()}") == []
     for shell in ("bash", "zsh", "fish"):
         assert "_BOBRAI_COMPLETE" in bobrai.out("completion", shell)
     script = bobrai.out("completion", "bash")
