@@ -239,7 +239,7 @@ EARLY = textwrap.dedent(
     class Early:
         @staticmethod
         def find_spec(name, path=None, target=None):
-            if name == "pydantic":
+            if name == "click":
                 sys.meta_path.remove(Early)
                 os.kill(os.getpid(), signal.SIGTERM)
 
