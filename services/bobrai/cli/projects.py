@@ -91,7 +91,9 @@ def _make(name: str) -> None:
 def _fill(folder: Path, name: str) -> None:
     templates = files(__package__) / "template"
     for file in _FILES:
-        text = (templates / f"{file.removeprefix('.')}.template").read_text(encoding="utf-8")
+        # An image of bobrAI has no folder that is called tests.
+        template = file.removeprefix(".").removeprefix("tests/")
+        text = (templates / f"{template}.template").read_text(encoding="utf-8")
         path = folder / _path(file, name)
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.replace("{{name}}", name).replace("{{version}}", __version__), encoding="utf-8")
