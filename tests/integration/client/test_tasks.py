@@ -5,6 +5,7 @@ import gc
 import os
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -156,7 +157,9 @@ def test_threads_share_one_client(client: Client) -> None:
 def test_a_forked_child_has_connections_of_its_own(client: Client) -> None:
     assert client.submit("echo", "parent").result(10) == "parent"
     ready, go = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that the child lacks: from Python 3.12 on
+        child = os.fork()
     if child == 0:
         code = 1
         try:
