@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tests.faults.handlers import CHILDREN
 from tests.faults.invariants import check
 from tests.faults.service import SHORT_LEASE, Service, behind
-from tests.support.eventually import eventually
+from tests.faults.test_workers import running_on
 from tests.support.tcp_proxy import TcpProxy
 
 MakeProxy = Callable[[str, int], TcpProxy]
@@ -20,9 +20,9 @@ async def test_workers_killed_at_random_leave_every_parent_with_exactly_its_chil
     with service.load.flowing(types=FAMILIES, seconds=0.05, batch=5, threads=1, max_attempts=20):
         for number in range(4):
             victim = service.workers[number]
-            await eventually(lambda: service.count("worker_id IS NOT NULL AND finished_at IS NULL"))
             await service.reached("status = 'done' AND parent_id IS NULL", 10 * (number + 1))
-            random.choice((victim.kill, victim.terminate))()
+            await running_on(service, victim)
+            (victim.kill if number % 2 == 0 else random.choice((victim.kill, victim.terminate)))()
             service.worker()
     await check(service)
     assert await service.count("losses > 0 AND parent_id IS NULL"), "no parent was lost: the case proved nothing"
