@@ -18,6 +18,7 @@ from bobrai.api import problems, schemas
 from bobrai.api.faults import faults_of
 from bobrai.api.problems import Fault
 from bobrai.domain import limits, nesting
+from bobrai.domain.children import APART
 
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _value: Final = msgspec.json.Decoder()
@@ -52,7 +53,7 @@ _decoders: Final[dict[bool, tuple[msgspec.json.Decoder[Any], msgspec.json.Decode
 }
 _places: Final = msgspec.json.Decoder(_Items)
 _KNOWN: Final = frozenset(schemas.TaskSubmission.model_fields)
-_TIMES: Final = frozenset(name for pair in schemas.APART for name in pair)
+_TIMES: Final = frozenset(name for pair in APART for name in pair)
 _KNOWN_OF: Final = {
     name: frozenset(field.alias or known for known, field in model.model_fields.items())
     for name, model in (("retry", schemas.RetryPolicy), ("unique", schemas.Uniqueness))
@@ -195,7 +196,7 @@ def _envelope(members: dict[str, msgspec.Raw], place: str, faults: list[Fault]) 
 
 
 def _check_apart(values: Mapping[str, object], place: str, faults: list[Fault]) -> None:
-    for moment, seconds in schemas.APART:
+    for moment, seconds in APART:
         if values.get(moment) is not None and values.get(seconds) is not None:
             faults.append(Fault(f"{place}/{moment}", f"cannot be combined with {seconds}"))
 

@@ -14,6 +14,7 @@ from bobrai.api.catalog import KnownType
 from bobrai.api.operations import Operation, Success
 from bobrai.domain import limits
 from bobrai.domain.access import MEANINGS, Principal, Scope
+from bobrai.domain.children import APART
 
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
     "task_id": {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**63 - 1},
@@ -94,7 +95,7 @@ def build(operations: Sequence[Operation], types: Mapping[str, KnownType], anony
 
 def _describe_types(shapes: components.Components, types: Mapping[str, KnownType]) -> None:
     submission = shapes["TaskSubmission"]
-    submission["not"] = {"anyOf": [{"required": list(names)} for names in schemas.APART]}
+    submission["not"] = {"anyOf": [{"required": list(names)} for names in APART]}
     type_ = submission["properties"]["type"]
     # No closed list: workers announce types at any time, and a client that was made before must be able to send them.
     type_["description"] += " An open set: workers announce types as they start."

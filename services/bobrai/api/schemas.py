@@ -166,10 +166,6 @@ class TaskSubmission(Strict):
     )
 
 
-# Two ways to say one moment: not both in one submission.
-APART: Final = (("run_at", "delay_seconds"), ("deadline_at", "deadline_seconds"), ("expires_at", "expires_seconds"))
-
-
 class TaskBatch(Strict):
     """Tasks that are stored all or none."""
 

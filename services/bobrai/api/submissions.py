@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -312,8 +311,4 @@ def _weight(tasks: Sequence[NewTask]) -> int:
 
 def _merged(retry: Retry, fields: schemas.TaskSubmission) -> Retry:
     changes = {} if fields.retry is None else fields.retry.model_dump(exclude_unset=True)
-    if fields.max_attempts is not None:
-        changes["max_attempts"] = fields.max_attempts
-    elif "retry_for_seconds" in changes:
-        changes["max_attempts"] = None  # as many as may be: the type's number is for tasks without a time of their own
-    return replace(retry, **changes)
+    return retry.changed(changes, fields.max_attempts)

@@ -13,6 +13,7 @@ from bobrai.client import models, operations
 from bobrai.client.operations import Flow
 
 Value = TypeVar("Value")
+Page = TypeVar("Page", models.TaskPage, models.AuditPage)
 #: As docs/api.md has them: ``{"concurrency": 20, "rate": "10/s", "per_key": {"key": "/account", "concurrency": 3}}``.
 LimitsSaid: TypeAlias = Mapping[str, Any]
 
@@ -44,23 +45,24 @@ class Resources:
     def _run(self, flow: Flow[Value]) -> Value:
         raise NotImplementedError
 
-    def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> Iterator[models.Task]:
-        """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
+    def _pages(self, path: str, filters: Mapping[str, Any], model: type[Page]) -> Iterator[Page]:
+        """Read page after page, as they are asked for."""
         cursor = None
         while True:
-            page = self._run(operations.page("/tasks", {**filters, "limit": page_size}, cursor, models.TaskPage))
-            yield from page.tasks
+            page = self._run(operations.page(path, filters, cursor, model))
+            yield page
             if (cursor := page.next_cursor) is None:
                 return
 
+    def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> Iterator[models.Task]:
+        """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
+        for page in self._pages("/tasks", {**filters, "limit": page_size}, models.TaskPage):
+            yield from page.tasks
+
     def audit(self, *, page_size: int = 100, **filters: Unpack[ChangeFilter]) -> Iterator[models.Change]:
         """Read who changed what, newest first, page after page as they are asked for."""
-        cursor = None
-        while True:
-            page = self._run(operations.page("/audit", {**filters, "limit": page_size}, cursor, models.AuditPage))
+        for page in self._pages("/audit", {**filters, "limit": page_size}, models.AuditPage):
             yield from page.entries
-            if (cursor := page.next_cursor) is None:
-                return
 
     def queues(self) -> list[models.Queue]:
         """Return every queue with its figures, by name."""
@@ -159,25 +161,26 @@ class AsyncResources:
     async def _run(self, flow: Flow[Value]) -> Value:
         raise NotImplementedError
 
-    async def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> AsyncIterator[models.Task]:
-        """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
+    async def _pages(self, path: str, filters: Mapping[str, Any], model: type[Page]) -> AsyncIterator[Page]:
+        """Read page after page, as they are asked for."""
         cursor = None
         while True:
-            page = await self._run(operations.page("/tasks", {**filters, "limit": page_size}, cursor, models.TaskPage))
-            for task in page.tasks:
-                yield task
+            page = await self._run(operations.page(path, filters, cursor, model))
+            yield page
             if (cursor := page.next_cursor) is None:
                 return
 
+    async def tasks(self, *, page_size: int = 100, **filters: Unpack[TaskFilter]) -> AsyncIterator[models.Task]:
+        """Read tasks, newest first, page after page as they are asked for; none is skipped or repeated."""
+        async for page in self._pages("/tasks", {**filters, "limit": page_size}, models.TaskPage):
+            for task in page.tasks:
+                yield task
+
     async def audit(self, *, page_size: int = 100, **filters: Unpack[ChangeFilter]) -> AsyncIterator[models.Change]:
         """Read who changed what, newest first, page after page as they are asked for."""
-        cursor = None
-        while True:
-            page = await self._run(operations.page("/audit", {**filters, "limit": page_size}, cursor, models.AuditPage))
+        async for page in self._pages("/audit", {**filters, "limit": page_size}, models.AuditPage):
             for entry in page.entries:
                 yield entry
-            if (cursor := page.next_cursor) is None:
-                return
 
     async def queues(self) -> list[models.Queue]:
         """Return every queue with its figures, by name."""

@@ -6,7 +6,6 @@ task of it.
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -24,7 +23,8 @@ _Timeout = Annotated[float, Meta(ge=0.001, le=limits.MAX_TIMEOUT_SECONDS)]
 _Moment = Annotated[datetime, Meta(tz=True)]
 _YEARS: Final = range(1970, 2100)  # that a queue can mean
 _MOMENTS: Final = ("run_at", "deadline_at", "expires_at")
-_APART: Final = (("run_at", "delay_seconds"), ("deadline_at", "deadline_seconds"), ("expires_at", "expires_seconds"))
+# Two ways to say one moment: not both in one submission.
+APART: Final = (("run_at", "delay_seconds"), ("deadline_at", "deadline_seconds"), ("expires_at", "expires_seconds"))
 
 
 class Child(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -50,13 +50,8 @@ class Child(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
     def retry_of(self, policy: Retry) -> Retry:
         """Return the type's policy with what is to be other; raises ValueError for what no policy can say."""
-        changes = dict(self.retry or {})
-        if self.max_attempts is not None:
-            changes["max_attempts"] = self.max_attempts
-        elif "retry_for_seconds" in changes:
-            changes["max_attempts"] = None  # as many as may be: the type's number is for tasks without a time
         try:
-            return replace(policy, **changes) if changes else policy
+            return policy.changed(self.retry or {}, self.max_attempts)
         except TypeError as error:
             raise ValueError(f"retry: {error}") from None
 
@@ -84,7 +79,7 @@ def child(type_: str, payload: str, options: Mapping[str, Any]) -> Child:
 
 
 def _check_times(asked: Child) -> None:
-    for moment, seconds in _APART:
+    for moment, seconds in APART:
         if getattr(asked, moment) is not None and getattr(asked, seconds) is not None:
             raise ValueError(f"{moment} cannot be combined with {seconds}")
     for name in _MOMENTS:

@@ -1,9 +1,9 @@
 """How long to wait before the next attempt, and when there is none. Pure; the random source is passed in."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from bobrai.domain import limits
 
@@ -54,6 +54,19 @@ class Retry:
             value = getattr(self, name)
             if type(value) not in {int, float} and (value is not None or name != "retry_for_seconds"):
                 raise ValueError(f"{name} must be a number, not {value!r}")
+
+    def changed(self, changes: Mapping[str, Any], max_attempts: int | None) -> "Retry":
+        """Return the policy of a task that says some of it itself; raises TypeError and ValueError for what is none.
+
+        With a time of its own and no number there are as many attempts as may be: the type's number is for tasks
+        without one.
+        """
+        said = dict(changes)
+        if max_attempts is not None:
+            said["max_attempts"] = max_attempts
+        elif "retry_for_seconds" in said:
+            said["max_attempts"] = None
+        return replace(self, **said) if said else self
 
     def delay_after(self, failures: int, uniform: Callable[[], float] = random.random) -> float:
         """Return the wait in seconds after the given number of failed attempts (1 = the first one failed).
