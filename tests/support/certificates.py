@@ -27,7 +27,7 @@ class Pair:
 
 
 class Authority:
-    """An authority, signed by itself."""
+    """An authority, signed by itself; like many a company's own, it writes no identifiers of keys."""
 
     _numbers = itertools.count(1)
 

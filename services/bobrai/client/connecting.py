@@ -8,13 +8,12 @@ import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from bobrai import __version__
+from bobrai import __version__, tls
 from bobrai.client.errors import ConnectionFailed
 from bobrai.client.exchange import Answer, Patience, Request, Send
 from bobrai.domain.errors import ConfigurationError
@@ -30,7 +29,7 @@ class Target:
 
     url: str
     api_key: str
-    context: ssl.SSLContext | None
+    context: ssl.SSLContext
     patience: Patience
     max_connections: int
 
@@ -44,8 +43,7 @@ class Target:
         if self.api_key:
             headers["authorization"] = f"Bearer {self.api_key}"
         most = httpx.Limits(max_connections=self.max_connections, max_keepalive_connections=self.max_connections)
-        verify: Any = True if self.context is None else self.context
-        return {"headers": headers, "verify": verify, "limits": most, "follow_redirects": False}
+        return {"headers": headers, "verify": self.context, "limits": most, "follow_redirects": False}
 
     def request(self, request: Request, send: Send) -> dict[str, Any]:
         """Return what a pool is asked."""
@@ -93,20 +91,17 @@ def _parts(where: str) -> SplitResult:
     return parts
 
 
-def _context(ca: str | os.PathLike[str] | None, certificate: tuple[str, str] | None) -> ssl.SSLContext | None:
-    if ca is None and certificate is None:
-        return None
-    try:
-        if ca is None:
-            context = httpx.create_ssl_context()
-        else:
-            # Python 3.13's default refuses what authorities of one's own often lack.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(cafile=Path(ca))
-        if certificate is not None:
-            context.load_cert_chain(*certificate)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigurationError(f"a file for TLS cannot be used: {error}") from error
+def _context(ca: str | os.PathLike[str] | None, certificate: tuple[str, str] | None) -> ssl.SSLContext:
+    name, file = ("SSL_CERT_FILE", os.environ.get("SSL_CERT_FILE")) if ca is None else ("ca", os.fspath(ca))
+    if file:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.load_authorities(context, name, file)
+    else:
+        context = httpx.create_ssl_context()
+    # Python 3.13's default, which refuses what certificates of authorities of one's own often lack.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if certificate is not None:
+        tls.load_pair(context, ("certificate", "key of the certificate"), *certificate)
     return context
 
 

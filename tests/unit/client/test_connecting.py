@@ -1,22 +1,25 @@
 """Where the client goes, and what each request carries."""
 
-from typing import Any
+import ssl
+from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from opentelemetry import context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from bobrai.client import Client, connecting, operations
-from bobrai.client.exchange import Request, Send
+from bobrai.client.exchange import Patience, Request, Send
 from bobrai.domain.errors import ConfigurationError
+from tests.support.certificates import Authority, key_in_pem
 
 SECRET = "bobrai_k7x2m9q4w1ab_" + "s" * 43
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BOBRAI_URL", "BOBRAI_API_KEY"):
+    for name in ("BOBRAI_URL", "BOBRAI_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -64,9 +67,41 @@ def test_the_key_is_shown_nowhere() -> None:
     assert SECRET not in repr(client) + str(vars(client)) + repr(client.task(1))
 
 
-def test_files_of_tls_that_cannot_be_used_are_said(tmp_path: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a file for TLS cannot be used"):
-        Client("https://x", ca=tmp_path / "missing.pem")
+def test_files_of_tls_that_cannot_be_used_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Authority(tmp_path).client("ada")
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(key_in_pem(ec.generate_private_key(ec.SECP256R1()), b"secret"))
+    missing = str(tmp_path / "missing.pem")
+    for ca, certificate, said in [
+        (missing, None, f"^ca: {missing} cannot be read"),
+        (pair.key, None, f"^ca: {pair.key} must hold certificates in PEM"),
+        (None, (missing, str(pair.key)), f"^certificate: {missing} cannot be read"),
+        (None, (str(pair.certificate), str(encrypted)), f"^key of the certificate: {encrypted} is encrypted"),
+    ]:
+        with pytest.raises(ConfigurationError, match=said):
+            Client("https://x", ca=ca, certificate=certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", missing)
+    with pytest.raises(ConfigurationError, match=f"^SSL_CERT_FILE: {missing} cannot be read"):
+        Client("https://x")
+
+
+def test_an_authority_of_ones_own_is_taken_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Authority(tmp_path).file
+    assert not is_strict(ca=file)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert not is_strict()
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    assert not is_strict()
+
+
+def is_strict(ca: Path | None = None) -> bool:
+    """Whether certificates without key identifiers are refused, as Python 3.13 does unless told otherwise."""
+    context = connecting.target(
+        "https://x", "", ca=ca, certificate=None, patience=Patience(), max_connections=1
+    ).context
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    return bool(context.verify_flags & ssl.VERIFY_X509_STRICT)
 
 
 def test_the_callers_span_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
